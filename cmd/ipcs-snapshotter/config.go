@@ -1,0 +1,176 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/multiformats/go-multiaddr"
+	"github.com/pelletier/go-toml/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// defaultConfigPath is read when it is there and no other file is named.
+const defaultConfigPath = "/etc/ipcs/config.toml"
+
+// configVersion is the version of the configuration file's format.
+const configVersion = 1
+
+// config is the daemon's configuration: the defaults, then the file, then flags.
+// packaging/config.toml says what each setting means.
+type config struct {
+	Version  int        `toml:"version"`
+	Root     string     `toml:"root"`
+	State    string     `toml:"state"`
+	LogLevel slog.Level `toml:"log_level"`
+	Node     nodeConfig `toml:"node"`
+}
+
+type nodeConfig struct {
+	Listen   []string `toml:"listen"`
+	Peers    []string `toml:"peers"`
+	SwarmKey string   `toml:"swarm_key"`
+	Timeout  duration `toml:"timeout"`
+}
+
+// duration is a time.Duration that TOML writes as "30s".
+type duration time.Duration
+
+// UnmarshalText parses "30s", "1m30s".
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = duration(v)
+	return err
+}
+
+func defaultConfig() config {
+	return config{
+		Version:  configVersion,
+		Root:     "/var/lib/ipcs",
+		State:    "/run/ipcs",
+		LogLevel: slog.LevelInfo,
+		Node:     nodeConfig{Timeout: duration(30 * time.Second)},
+	}
+}
+
+func (c config) snapshotterSocket() string { return filepath.Join(c.State, "snapshotter.sock") }
+func (c config) apiSocket() string         { return filepath.Join(c.State, "api.sock") }
+
+// daemonFlags are the flags that the daemon and its subcommands share. A flag that is
+// given wins over the file.
+type daemonFlags struct {
+	configPath string
+	given      config
+	logLevel   string
+}
+
+func (f *daemonFlags) register(cmd *cobra.Command) {
+	def := defaultConfig()
+	all := cmd.PersistentFlags()
+	all.StringVar(&f.configPath, "config", "", "configuration file (default "+defaultConfigPath+", if it is there)")
+	all.StringVar(&f.given.State, "state", def.State, "folder for sockets and mounts")
+	own := cmd.Flags()
+	own.StringVar(&f.given.Root, "root", def.Root, "folder for all that is kept")
+	own.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	own.StringArrayVar(&f.given.Node.Listen, "listen", nil, "multiaddr to listen on for peers (repeatable; default: none)")
+	own.StringArrayVar(&f.given.Node.Peers, "peer", nil, "multiaddr of a peer, with /p2p/ID (repeatable)")
+	own.StringVar(&f.given.Node.SwarmKey, "swarm-key", "", "file with the key of a private IPFS network")
+	own.DurationVar((*time.Duration)(&f.given.Node.Timeout), "timeout", time.Duration(def.Node.Timeout), "how long a read waits for a peer before it fails")
+}
+
+// config puts defaults, file and flags together and checks the result.
+func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
+	cfg, err := loadConfig(f.configPath)
+	if err != nil {
+		return config{}, err
+	}
+	overrides := map[string]func(){
+		"state":     func() { cfg.State = f.given.State },
+		"root":      func() { cfg.Root = f.given.Root },
+		"listen":    func() { cfg.Node.Listen = f.given.Node.Listen },
+		"peer":      func() { cfg.Node.Peers = f.given.Node.Peers },
+		"swarm-key": func() { cfg.Node.SwarmKey = f.given.Node.SwarmKey },
+		"timeout":   func() { cfg.Node.Timeout = f.given.Node.Timeout },
+		"log-level": func() { err = cfg.LogLevel.UnmarshalText([]byte(f.logLevel)) },
+	}
+	set.Visit(func(flag *pflag.Flag) {
+		if apply, ok := overrides[flag.Name]; ok {
+			apply()
+		}
+	})
+	if err != nil {
+		return config{}, fmt.Errorf("%w: --log-level: %w", errUsage, err)
+	}
+	return cfg, cfg.validate()
+}
+
+// loadConfig reads the file at path, or the default file if path is empty and there
+// is one.
+func loadConfig(path string) (config, error) {
+	cfg := defaultConfig()
+	asked := path != ""
+	if !asked {
+		path = defaultConfigPath
+	}
+	text, err := os.ReadFile(path)
+	if !asked && errors.Is(err, fs.ErrNotExist) {
+		return cfg, nil
+	}
+	if err != nil {
+		return config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	return cfg, parseConfig(path, string(text), &cfg)
+}
+
+// parseConfig fills cfg from TOML. Settings that it does not know are errors: a
+// misspelt one would be ignored silently.
+func parseConfig(path, text string, cfg *config) error {
+	dec := toml.NewDecoder(strings.NewReader(text)).DisallowUnknownFields()
+	if err := dec.Decode(cfg); err != nil {
+		var missing *toml.StrictMissingError
+		if errors.As(err, &missing) {
+			return fmt.Errorf("configuration %s: unknown setting:\n%s", path, missing.String())
+		}
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if cfg.Version != configVersion {
+		return fmt.Errorf("configuration %s: version %d is not known here; this daemon reads version %d", path, cfg.Version, configVersion)
+	}
+	return nil
+}
+
+func (c config) validate() error {
+	for name, path := range map[string]string{"root": c.Root, "state": c.State} {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("configuration: %s must be an absolute path, not %q", name, path)
+		}
+		// They stand in mount options, where these separate.
+		if strings.ContainsAny(path, ":,\\") {
+			return fmt.Errorf("configuration: %s %q must not contain a colon, comma or backslash", name, path)
+		}
+	}
+	if c.Node.Timeout <= 0 {
+		return errors.New("configuration: node.timeout must be more than zero")
+	}
+	for _, addr := range c.Node.Listen {
+		if _, err := multiaddr.NewMultiaddr(addr); err != nil {
+			return fmt.Errorf("configuration: node.listen %q: %w (an example: /ip4/10.0.0.2/tcp/4001)", addr, err)
+		}
+	}
+	for _, addr := range c.Node.Peers {
+		m, err := multiaddr.NewMultiaddr(addr)
+		if err == nil {
+			_, err = m.ValueForProtocol(multiaddr.P_P2P)
+		}
+		if err != nil {
+			return fmt.Errorf("configuration: node.peers %q: %w (an example: /ip4/10.0.0.1/tcp/4001/p2p/12D3KooW…; \"ipcs-snapshotter status\" on the peer shows it)", addr, err)
+		}
+	}
+	return nil
+}

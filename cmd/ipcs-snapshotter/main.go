@@ -1,0 +1,101 @@
+// Command ipcs-snapshotter is the daemon of ipcs: containerd's remote snapshotter
+// "ipcs", an embedded IPFS node, and the part of Kubo's RPC that convert needs.
+//
+// It wires the packages together and does nothing else: flags and configuration,
+// the order of start and stop, signals and exit codes. It stops in the reverse order
+// of its start: servers, then mounts, then the node, then the disk.
+//
+// Exit codes: 0 stopped as asked, 1 an error, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the Makefile.
+var version = "devel"
+
+// errUsage marks errors of the command line, which exit with 2.
+var errUsage = errors.New("usage")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(exitCode(rootCommand().ExecuteContext(ctx)))
+}
+
+func exitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "ipcs-snapshotter:", err)
+	if errors.Is(err, errUsage) {
+		return 2
+	}
+	return 1
+}
+
+func rootCommand() *cobra.Command {
+	var flags daemonFlags
+	cmd := &cobra.Command{
+		Use:   "ipcs-snapshotter",
+		Short: "containerd's remote snapshotter for ipcs images",
+		Long: `ipcs-snapshotter gives containerd the root file system of an ipcs image at once, and
+fetches a file from IPFS peers the first time it is read.
+
+It runs as root in the foreground, and is ready when "ipcs-snapshotter status" says so.`,
+		Example: `  # with the defaults, or what /etc/ipcs/config.toml says
+  ipcs-snapshotter
+
+  # a node that others can reach, and one that it knows
+  ipcs-snapshotter --listen /ip4/10.0.0.2/tcp/4001 --peer /ip4/10.0.0.1/tcp/4001/p2p/12D3KooW…
+
+  # is it ready? who is it? what has it fetched?
+  ipcs-snapshotter status --wait 30s`,
+		Version:       buildVersion(),
+		Args:          usageArgs(cobra.NoArgs),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := flags.config(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), cfg)
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return fmt.Errorf("%w: %w; see --help", errUsage, err)
+	})
+	flags.register(cmd)
+	cmd.AddCommand(statusCommand(&flags))
+	return cmd
+}
+
+// usageArgs makes a wrong number of arguments an error of usage.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return fmt.Errorf("%w: %w; see --help", errUsage, err)
+		}
+		return nil
+	}
+}
+
+func buildVersion() string {
+	if version != "devel" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return version
+}

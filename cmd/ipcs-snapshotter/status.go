@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// statusPath is where the daemon answers with its status, beside Kubo's RPC.
+const statusPath = "/ipcs/v1/status"
+
+// status is what the daemon says of itself: a stable JSON document (fields are
+// added, never changed). Sizes are in bytes.
+type status struct {
+	Version string        `json:"version"`
+	PID     int           `json:"pid"`
+	ID      string        `json:"id"`
+	Addrs   []string      `json:"addrs"`
+	Peers   []peerStatus  `json:"peers"`
+	Store   storeStatus   `json:"store"`
+	Fetch   fetchStatus   `json:"fetch"`
+	Mounts  string        `json:"mounts"`
+	Chains  []chainStatus `json:"chains"`
+}
+
+type peerStatus struct {
+	ID        string `json:"id"`
+	Addr      string `json:"addr"`
+	Connected bool   `json:"connected"`
+	BytesIn   uint64 `json:"bytes_in"`
+	Banned    bool   `json:"banned"`
+}
+
+type storeStatus struct {
+	Objects int64 `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+}
+
+// fetchStatus counts since the daemon's start.
+type fetchStatus struct {
+	Files    int64 `json:"files"`
+	Bytes    int64 `json:"bytes"`
+	InFlight int64 `json:"in_flight"`
+}
+
+// chainStatus is one merged run of ipcs layers.
+type chainStatus struct {
+	Layers       int    `json:"layers"`
+	Files        int    `json:"files"`
+	Bytes        int64  `json:"bytes"`
+	LocalFiles   int    `json:"local_files"`
+	LocalBytes   int64  `json:"local_bytes"`
+	Mounted      bool   `json:"mounted"`
+	Mode         string `json:"mode"`
+	Description  string `json:"description,omitempty"`
+}
+
+func statusCommand(flags *daemonFlags) *cobra.Command {
+	var asJSON bool
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "show what a running daemon is and has done",
+		Example: `  ipcs-snapshotter status --wait 30s     # returns when the daemon is ready
+  ipcs-snapshotter status --json | jq -r '.addrs[]'`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := flags.config(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			body, err := fetchStatusJSON(cmd.Context(), cfg.apiSocket(), wait)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), string(body))
+				return err
+			}
+			return printStatus(cmd.OutOrStdout(), body)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole status as one JSON document")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for the daemon to be ready")
+	return cmd
+}
+
+// fetchStatusJSON asks the daemon at socket, again and again until wait has passed.
+func fetchStatusJSON(ctx context.Context, socket string, wait time.Duration) ([]byte, error) {
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+		DisableKeepAlives: true,
+	}}
+	deadline := time.Now().Add(wait)
+	for {
+		body, err := getStatus(ctx, client)
+		if err == nil {
+			return body, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("no daemon answers at %s: %w; start ipcs-snapshotter, or name its folder with --state", socket, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func getStatus(ctx context.Context, client *http.Client) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://ipcs"+statusPath, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, errors.New(resp.Status)
+	}
+	return io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+}
+
+func printStatus(w io.Writer, body []byte) error {
+	var s status
+	if err := json.Unmarshal(body, &s); err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "ipcs-snapshotter\t%s, pid %d, ready\n", s.Version, s.PID)
+	fmt.Fprintf(tw, "peer ID\t%s\n", s.ID)
+	for _, a := range s.Addrs {
+		fmt.Fprintf(tw, "listens on\t%s\n", a)
+	}
+	for _, p := range s.Peers {
+		state := "not connected"
+		if p.Banned {
+			state = "refused for wrong bytes"
+		} else if p.Connected {
+			state = "connected"
+		}
+		fmt.Fprintf(tw, "peer\t%s %s, %s received\n", filepath.Base(p.ID), state, humanBytes(int64(p.BytesIn)))
+	}
+	fmt.Fprintf(tw, "store\t%d objects, %s\n", s.Store.Objects, humanBytes(s.Store.Bytes))
+	fmt.Fprintf(tw, "fetched\t%d files, %s since the start\n", s.Fetch.Files, humanBytes(s.Fetch.Bytes))
+	fmt.Fprintf(tw, "mounts\t%s\n", s.Mounts)
+	for _, c := range s.Chains {
+		fmt.Fprintf(tw, "chain\t%d layers, here %d of %d files, %s of %s\n", c.Layers, c.LocalFiles, c.Files, humanBytes(c.LocalBytes), humanBytes(c.Bytes))
+	}
+	return tw.Flush()
+}
+
+// humanBytes writes a size in decimal units, as registries and disks do.
+func humanBytes(n int64) string {
+	const units = "kMGTPE"
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, i := float64(n)/1000, 0
+	for v >= 1000 && i < len(units)-1 {
+		v, i = v/1000, i+1
+	}
+	return fmt.Sprintf("%.1f %cB", v, units[i])
+}
