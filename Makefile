@@ -1,0 +1,101 @@
+# ipcs: make help
+
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CACHE   := .cache
+TOOLS   := $(CACHE)/bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+PROGRAMS := convert ipcs-snapshotter
+GOBUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+LAB       = PATH=$(CURDIR)/bin:$(CURDIR)/$(TOOLS):$$PATH $(TOOLS)/lab
+
+# What "make demo" runs on; any registry reference or oci:DIR:TAG does.
+IMAGE    ?=
+CMD      ?=
+FUZZTIME ?= 10s
+RUN      ?= .
+
+export GOFLAGS += -buildvcs=false
+
+.DEFAULT_GOAL := help
+.PHONY: help build dist install tools image lab demo bench containerd convert test unit race root lint fuzz clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(addprefix bin/,$(PROGRAMS)) ## static binaries in bin/
+
+.PHONY: $(addprefix bin/,$(PROGRAMS))
+bin/%: # go's own cache knows best what is up to date
+	@$(GOBUILD) -o $@ ./cmd/$*
+
+dist: ## static binaries for linux/amd64 and linux/arm64 in dist/
+	@for arch in amd64 arm64; do for p in $(PROGRAMS); do \
+		echo dist/linux-$$arch/$$p; \
+		GOOS=linux GOARCH=$$arch $(GOBUILD) -o dist/linux-$$arch/$$p ./cmd/$$p || exit 1; \
+	done; done
+
+install: build ## binaries, configuration and systemd unit below DESTDIR and PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/ipcs $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/ipcs
+	install -m 0755 $(addprefix bin/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
+	test -e $(DESTDIR)/etc/ipcs/config.toml || install -m 0644 packaging/config.toml $(DESTDIR)/etc/ipcs/config.toml
+	sed 's|@bindir@|$(PREFIX)/bin|' packaging/ipcs-snapshotter.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ipcs-snapshotter.service
+	install -m 0644 packaging/containerd-config.toml $(DESTDIR)$(PREFIX)/share/ipcs/containerd-config.toml
+
+tools: ## stock containerd, runc and a registry, pinned, in .cache/bin
+	@$(GO) run ./internal/lab/cmd/tools -dir $(TOOLS)
+
+image: tools-apt ## the demo's image: a real Debian with Python, in .cache/images
+	@$(GO) run ./internal/lab/cmd/image -dir $(CACHE)/images debian
+
+.PHONY: tools-apt
+tools-apt:
+	@$(GO) run ./internal/lab/cmd/tools -apt
+
+lab:
+	@$(GO) build -o $(TOOLS)/lab ./internal/lab/cmd/lab
+
+demo: ## convert an image, run it lazily on another machine, and compare with overlayfs (IMAGE=, CMD=)
+	@$(MAKE) --no-print-directory -j4 build tools lab image
+	@$(LAB) demo -image '$(IMAGE)' -cmd '$(CMD)'
+
+bench: ## the first benchmark: ratios to overlayfs and tar, in one run
+	@$(MAKE) --no-print-directory -j4 build tools lab image
+	@$(LAB) bench
+
+containerd: ## a private containerd with ipcs, in the foreground ("make convert" beside it)
+	@$(MAKE) --no-print-directory -j4 build tools lab image
+	@$(LAB) containerd
+
+convert: ## convert the demo's image into the containerd of "make containerd"
+	@$(LAB) convert
+
+test: unit race root ## everything: unit tests, race detector, root and end-to-end tests
+
+# Packages that mount or start other programs, and all others.
+ROOT_PACKAGES := ./internal/lab/... ./internal/lazyfs/... ./snapshotter/...
+E2E           := ./internal/lab/e2e/...
+
+unit:
+	$(GO) test ./...
+
+race:
+	$(GO) test -race ./...
+
+root:
+	$(GO) test -count=1 $(E2E)
+
+lint: ## gofmt, go vet, staticcheck, and the direction of imports
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+
+fuzz: ## each fuzz target for FUZZTIME
+	@$(GO) list -f '{{.Dir}}' ./... | while read -r d; do \
+		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$d/*_test.go 2>/dev/null | cut -c6-); do \
+			(cd $$d && $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) .) || exit 1; \
+		done; done
+
+clean: ## what was built; images and tools in .cache stay (rm -rf .cache takes them)
+	rm -rf bin dist $(CACHE)/run

@@ -1,0 +1,152 @@
+// Package tools gets the programs of others that the lab needs: stock containerd,
+// runc and a registry, built from the Go module proxy at pinned versions, and
+// Debian packages from the apt that the machine has.
+//
+// A built program stands in DIR/NAME, and DIR/NAME.version says what was built, so
+// that a program is built again only when its pin changes. `go install` writes to a
+// folder of its own and the result is renamed into place: a run that is killed
+// leaves nothing half done, and two runs at once only waste time.
+//
+// The package has no state and imports nothing but the standard library, so that
+// it compiles in a second on a bare machine, before anything else does.
+package tools
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// A build is one `go install`: the packages of one module at one version.
+type build struct {
+	module, version string
+	packages        []string // below module; "" is the module itself
+	cgo             bool
+}
+
+// builds are the pins. What is built without cgo is static and needs no C compiler.
+var builds = []build{
+	{
+		module: "github.com/containerd/containerd/v2", version: "v2.4.2",
+		packages: []string{"cmd/containerd", "cmd/ctr", "cmd/containerd-shim-runc-v2"},
+	},
+	{module: "github.com/distribution/distribution/v3", version: "v3.1.2", packages: []string{"cmd/registry"}},
+	{module: "github.com/opencontainers/runc", version: "v1.5.2", packages: []string{""}, cgo: true},
+	{module: "honnef.co/go/tools", version: "v0.8.2", packages: []string{"cmd/staticcheck"}},
+	{module: "github.com/OpenPeeDeeP/depguard/v2", version: "v2.3.0", packages: []string{"cmd/depguard"}},
+}
+
+// Lab and Lint are the programs that the lab runs, and that the linters are.
+var (
+	Lab  = []string{"containerd", "ctr", "containerd-shim-runc-v2", "runc", "registry"}
+	Lint = []string{"staticcheck", "depguard"}
+)
+
+// ErrUnknown is returned for a name that no pin stands for.
+var ErrUnknown = errors.New("no such tool")
+
+// Programs returns the names of the programs that the build makes.
+func (b build) programs() []string {
+	var names []string
+	for _, p := range b.packages {
+		if p == "" {
+			p = b.module
+		}
+		names = append(names, filepath.Base(p))
+	}
+	return names
+}
+
+// Ensure makes the named programs available in dir, building those that are not
+// there at their pinned version. What it builds is written to log.
+func Ensure(ctx context.Context, dir string, log func(format string, args ...any), names ...string) error {
+	wanted := map[string]bool{}
+	for _, n := range names {
+		wanted[n] = true
+	}
+	for _, b := range builds {
+		need := false
+		for _, name := range b.programs() {
+			if wanted[name] {
+				need = need || !current(dir, name, b.stamp())
+				delete(wanted, name)
+			}
+		}
+		if !need {
+			continue
+		}
+		log("building %s from %s", strings.Join(b.programs(), ", "), b.stamp())
+		if err := b.install(ctx, dir); err != nil {
+			return err
+		}
+	}
+	for name := range wanted {
+		return fmt.Errorf("tool %q: %w", name, ErrUnknown)
+	}
+	return nil
+}
+
+func (b build) stamp() string { return b.module + "@" + b.version }
+
+// current says whether dir holds the program as the stamp says.
+func current(dir, name, stamp string) bool {
+	have, err := os.ReadFile(filepath.Join(dir, name+".version"))
+	if err != nil || strings.TrimSpace(string(have)) != stamp {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(dir, name))
+	return err == nil
+}
+
+// install builds the programs and puts them into dir.
+func (b build) install(ctx context.Context, dir string) error {
+	if b.cgo {
+		if err := Packages(ctx, map[string]string{"gcc": "gcc libc6-dev"}); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(dir, ".build-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	args := []string{"install", "-trimpath", "-ldflags=-s -w"}
+	for _, p := range b.packages {
+		args = append(args, strings.TrimSuffix(b.module+"/"+p, "/")+"@"+b.version)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = tmp // not in a module: the tool's own go.mod decides
+	cgo := "CGO_ENABLED=0"
+	if b.cgo {
+		cgo = "CGO_ENABLED=1"
+	}
+	cmd.Env = append(os.Environ(), "GOBIN="+tmp, "GOFLAGS=-buildvcs=false", cgo)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", b.stamp(), err, out)
+	}
+	return b.place(tmp, dir)
+}
+
+// place renames what was built into dir, the stamp last.
+func (b build) place(tmp, dir string) error {
+	for _, name := range b.programs() {
+		if err := os.Rename(filepath.Join(tmp, name), filepath.Join(dir, name)); err != nil {
+			return err
+		}
+		stamp := filepath.Join(tmp, name+".version")
+		if err := os.WriteFile(stamp, []byte(b.stamp()+"\n"), 0o644); err != nil {
+			return err
+		}
+		if err := os.Rename(stamp, filepath.Join(dir, name+".version")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
