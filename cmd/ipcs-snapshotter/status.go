@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
+	"os"
 	"text/tabwriter"
 	"time"
 
@@ -28,7 +29,6 @@ type status struct {
 	Peers   []peerStatus  `json:"peers"`
 	Store   storeStatus   `json:"store"`
 	Fetch   fetchStatus   `json:"fetch"`
-	Mounts  string        `json:"mounts"`
 	Chains  []chainStatus `json:"chains"`
 }
 
@@ -54,14 +54,14 @@ type fetchStatus struct {
 
 // chainStatus is one merged run of ipcs layers.
 type chainStatus struct {
-	Layers       int    `json:"layers"`
-	Files        int    `json:"files"`
-	Bytes        int64  `json:"bytes"`
-	LocalFiles   int    `json:"local_files"`
-	LocalBytes   int64  `json:"local_bytes"`
-	Mounted      bool   `json:"mounted"`
-	Mode         string `json:"mode"`
-	Description  string `json:"description,omitempty"`
+	Layers      int    `json:"layers"`
+	Files       int    `json:"files"`
+	Bytes       int64  `json:"bytes"`
+	LocalFiles  int    `json:"local_files"`
+	LocalBytes  int64  `json:"local_bytes"`
+	Mounted     bool   `json:"mounted"`
+	Mode        string `json:"mode"`
+	Description string `json:"description,omitempty"`
 }
 
 func statusCommand(flags *daemonFlags) *cobra.Command {
@@ -153,11 +153,10 @@ func printStatus(w io.Writer, body []byte) error {
 		} else if p.Connected {
 			state = "connected"
 		}
-		fmt.Fprintf(tw, "peer\t%s %s, %s received\n", filepath.Base(p.ID), state, humanBytes(int64(p.BytesIn)))
+		fmt.Fprintf(tw, "peer\t%s %s, %s received\n", p.ID, state, humanBytes(int64(p.BytesIn)))
 	}
 	fmt.Fprintf(tw, "store\t%d objects, %s\n", s.Store.Objects, humanBytes(s.Store.Bytes))
 	fmt.Fprintf(tw, "fetched\t%d files, %s since the start\n", s.Fetch.Files, humanBytes(s.Fetch.Bytes))
-	fmt.Fprintf(tw, "mounts\t%s\n", s.Mounts)
 	for _, c := range s.Chains {
 		fmt.Fprintf(tw, "chain\t%d layers, here %d of %d files, %s of %s\n", c.Layers, c.LocalFiles, c.Files, humanBytes(c.LocalBytes), humanBytes(c.Bytes))
 	}
@@ -175,4 +174,40 @@ func humanBytes(n int64) string {
 		v, i = v/1000, i+1
 	}
 	return fmt.Sprintf("%.1f %cB", v, units[i])
+}
+
+// statusHandler answers with the status of p.
+func statusHandler(p *parts, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(p.status()); err != nil {
+			log.Debug("status was not delivered", "error", err)
+		}
+	})
+}
+
+func (p *parts) status() status {
+	stored, fetched := p.store.Stats(), p.fetcher.Stats()
+	s := status{
+		Version: buildVersion(),
+		PID:     os.Getpid(),
+		ID:      p.node.ID(),
+		Addrs:   p.node.Addrs(),
+		Store:   storeStatus{Objects: stored.Objects, Bytes: stored.Bytes},
+		Fetch:   fetchStatus{Files: fetched.Files, Bytes: fetched.Bytes, InFlight: fetched.InFlight},
+	}
+	for _, peer := range p.node.Peers() {
+		s.Peers = append(s.Peers, peerStatus{ID: peer.ID, Addr: peer.Addr, Connected: peer.Connected, BytesIn: peer.BytesIn, Banned: peer.Banned})
+	}
+	for _, c := range p.snaps.Status() {
+		chain := chainStatus{Layers: c.Layers, Files: c.Files, Bytes: c.Bytes, Mounted: c.Mounted, Mode: c.Mode}
+		for f := range p.snaps.ChainFiles(c.ID) {
+			if p.store.HasFile(f) {
+				chain.LocalFiles++
+				chain.LocalBytes += f.Size
+			}
+		}
+		s.Chains = append(s.Chains, chain)
+	}
+	return s
 }

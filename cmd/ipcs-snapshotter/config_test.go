@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// parse runs the daemon's flags through cobra, as main does, without running it.
+func parse(t *testing.T, args ...string) (config, error) {
+	t.Helper()
+	var flags daemonFlags
+	cmd := rootCommand()
+	cmd.ResetFlags()
+	flags.register(cmd)
+	if err := cmd.ParseFlags(args); err != nil {
+		t.Fatal(err)
+	}
+	return flags.config(cmd.Flags())
+}
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestFlagsWinOverTheFile(t *testing.T) {
+	path := writeConfig(t, `
+root = "/data/ipcs"
+state = "/run/other"
+log_level = "debug"
+[node]
+timeout = "7s"
+`)
+	cfg, err := parse(t, "--config", path, "--state", "/run/given")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Root != "/data/ipcs" || cfg.State != "/run/given" || time.Duration(cfg.Node.Timeout) != 7*time.Second || cfg.LogLevel != -4 {
+		t.Fatalf("config = %+v", cfg)
+	}
+}
+
+func TestBadConfigurationSaysWhatToDo(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"unknown setting": {`rooot = "/x"`, "unknown setting"},
+		"version":         {`version = 9`, "version 9 is not known"},
+		"relative root":   {`root = "x"`, "absolute path"},
+		"colon in root":   {`root = "/a:b"`, "must not contain"},
+		"timeout":         {"[node]\ntimeout = \"0s\"", "more than zero"},
+		"peer without ID": {"[node]\npeers = [\"/ip4/10.0.0.1/tcp/4001\"]", "an example"},
+		"listen":          {"[node]\nlisten = [\"10.0.0.1:4001\"]", "an example"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(t, "--config", writeConfig(t, c.text))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("error = %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestPackagedConfigurationIsTheDefault(t *testing.T) {
+	cfg, err := parse(t, "--config", "../../packaging/config.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	def, err := parse(t, "--config", writeConfig(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Node.Listen, cfg.Node.Peers = nil, nil
+	if cfg.Root != def.Root || cfg.State != def.State || cfg.Node.Timeout != def.Node.Timeout || cfg.LogLevel != def.LogLevel {
+		t.Fatalf("packaging/config.toml = %+v, the defaults are %+v", cfg, def)
+	}
+}
+
+func TestWrongUsageExitsWith2(t *testing.T) {
+	for _, args := range [][]string{{"--no-such-flag"}, {"extra"}, {"status", "extra"}, {"--log-level", "loud", "--config", writeConfig(t, "")}} {
+		cmd := rootCommand()
+		cmd.SetArgs(args)
+		if code := exitCode(cmd.ExecuteContext(t.Context())); code != 2 {
+			t.Errorf("%q exits with %d, want 2", args, code)
+		}
+	}
+	if code := exitCode(errors.New("anything else")); code != 1 {
+		t.Errorf("an error exits with %d, want 1", code)
+	}
+}
+
+func TestSocketThatIsTaken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	l, err := listenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("socket has mode %v, %v; want 0600", info.Mode(), err)
+	}
+	if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "another process answers") {
+		t.Fatalf("second listen: %v", err)
+	}
+	// A socket whose process is gone is replaced.
+	l.(interface{ SetUnlinkOnClose(bool) }).SetUnlinkOnClose(false)
+	l.Close()
+	l, err = listenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(path); err == nil {
+		t.Fatal("a plain file in the socket's place was replaced")
+	}
+}
