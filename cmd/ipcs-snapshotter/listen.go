@@ -19,8 +19,13 @@ func listenUnix(path string) (net.Listener, error) {
 	} else if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("listen on %s: %w; remove what is there, or choose another folder with --state", path, err)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("replace socket: %w", err)
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode().Type() != fs.ModeSocket {
+			return nil, fmt.Errorf("listen on %s: a file is in the way; remove it, or choose another folder with --state", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("replace socket: %w", err)
+		}
 	}
 	// The mask is the process's, but nothing else runs yet; without it the socket would
 	// be open to others for a moment.

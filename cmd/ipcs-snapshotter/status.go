@@ -192,7 +192,9 @@ func (p *parts) status() status {
 		Version: buildVersion(),
 		PID:     os.Getpid(),
 		ID:      p.node.ID(),
-		Addrs:   p.node.Addrs(),
+		Addrs:   append([]string{}, p.node.Addrs()...),
+		Peers:   []peerStatus{},
+		Chains:  []chainStatus{},
 		Store:   storeStatus{Objects: stored.Objects, Bytes: stored.Bytes},
 		Fetch:   fetchStatus{Files: fetched.Files, Bytes: fetched.Bytes, InFlight: fetched.InFlight},
 	}
