@@ -1,107 +1,188 @@
-// Package embedded runs an IPFS node in this process.
 package embedded
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"time"
+	"slices"
+	"sync"
 
+	bsnetwork "github.com/ipfs/boxo/bitswap/network"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
+	"github.com/ipfs/boxo/bitswap/server"
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-// A Store keeps blocks and pins on this machine. *objects.Store is one.
-type Store interface {
-	Get(ctx context.Context, c cid.Cid) ([]byte, error) // ipfs.ErrNotFound if absent
-	Has(ctx context.Context, c cid.Cid) (bool, error)
-	BlockSize(ctx context.Context, c cid.Cid) (int, error)
-	Put(ctx context.Context, blocks ...ipfs.Block) error
-	Pin(ctx context.Context, pin ipfs.Pin) error
-	Unpin(ctx context.Context, pin ipfs.Pin) error
-	Pins(ctx context.Context, name string) ([]ipfs.Pin, error)
-}
-
-// Config says who the node is and whom it talks to.
-type Config struct {
-	Listen   []string      // multiaddrs; empty: do not listen
-	Peers    []string      // multiaddrs with /p2p/ID of peers that are kept connected
-	KeyFile  string        // identity, created 0600 if absent
-	SwarmKey string        // path of a private network key, "" for none
-	Timeout  time.Duration // how long a block may take to come from peers; default 30 s
-	BanTime  time.Duration // how long a peer that sent wrong blocks is refused; default 10 min
-	Logger   *slog.Logger
-}
-
-// PeerInfo describes a peer.
-type PeerInfo struct {
-	ID        string
-	Addr      string
-	Connected bool
-	BytesIn   uint64 // of blocks
-	Bad       int    // blocks it sent that nobody wanted
-	Banned    bool
-}
-
-// NotFoundError wraps ipfs.ErrNotFound.
-type NotFoundError struct {
-	Cid    cid.Cid
-	Peers  []string // tried
-	Waited time.Duration
-}
-
-func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("block %s: not found on peers %q in %s", e.Cid, e.Peers, e.Waited)
-}
-
-func (e *NotFoundError) Unwrap() error { return ipfs.ErrNotFound }
+const (
+	// What the server may have under way to a peer, and puts into one message. Both
+	// go together: larger messages alone make it slower.
+	maxOutstanding = 32 << 20
+	messageSize    = 256 << 10
+	// maxQueuedWants is generous, for clients that have no window.
+	maxQueuedWants = 1 << 16
+	serverWorkers  = 8
+	storeWorkers   = 16
+)
 
 var _ ipfs.Node = (*Node)(nil)
 
 // A Node is an ipfs.Node in this process.
 type Node struct {
-	store Store
+	store  Store
+	budget *budget
+	online *online // nil: offline
 }
 
-// Open starts a node with peers.
+// online is what a node with peers has, in the order in which it is started.
+type online struct {
+	host     host.Host
+	book     *peerBook
+	peers    []peer.AddrInfo
+	net      bsnetwork.BitSwapNetwork
+	exchange *exchange
+	server   *server.Server
+	receiver *receiver
+	dialler  *dialler
+
+	cancel context.CancelFunc
+	once   sync.Once
+	err    error
+}
+
+// Offline returns a node that knows no peers: what is not in the store is not found.
+func Offline(store Store) *Node { return &Node{store: store, budget: newBudget(maxInFlight)} }
+
+// Open starts a node. It returns at once, connected or not; ctx serves for its values
+// only, and Close ends the node.
 func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
-	return nil, errors.New("not written yet")
+	cfg = cfg.withDefaults()
+	peers, err := parsePeers(cfg.Peers)
+	if err != nil {
+		return nil, err
+	}
+	book := newPeerBook(cfg.BanTime, peers)
+	h, err := newHost(cfg, book)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	o := &online{host: h, book: book, peers: peers, net: bsnet.NewFromIpfsHost(h), cancel: cancel}
+	o.exchange = newExchange(ctx, o.net, book, cfg.Timeout, cfg.Logger)
+	o.dialler = newDialler(h, book, peers, o.exchange.busy, cfg.Logger)
+	o.exchange.demand = o.dialler.demand
+	o.server = server.New(ctx, o.net, served{store},
+		server.MaxOutstandingBytesPerPeer(maxOutstanding), server.WithTargetMessageSize(messageSize),
+		server.MaxQueuedWantlistEntriesPerPeer(maxQueuedWants), server.TaskWorkerCount(serverWorkers),
+		server.EngineTaskWorkerCount(serverWorkers), server.EngineBlockstoreWorkerCount(storeWorkers))
+	o.receiver = &receiver{exchange: o.exchange, server: o.server}
+	o.net.Start(o.receiver)
+	o.dialler.start(ctx, peers)
+	cfg.Logger.Info("node started", "id", h.ID(), "listen", h.Addrs(), "peers", len(peers))
+	return &Node{store: store, budget: newBudget(maxInFlight), online: o}, nil
 }
 
-// Offline returns a node that knows no peers.
-func Offline(store Store) *Node { return &Node{store: store} }
+// Close stops the node: first whoever asks, then who answers, then the network. It
+// waits for all of them. The store stays open.
+func (n *Node) Close() error {
+	if n.online == nil {
+		return nil
+	}
+	o := n.online
+	o.once.Do(func() {
+		o.exchange.close()
+		o.cancel()
+		o.dialler.wg.Wait()
+		o.exchange.wg.Wait()
+		o.receiver.close()
+		o.net.Stop()
+		o.server.Close()
+		if err := o.host.Close(); err != nil {
+			o.err = fmt.Errorf("close libp2p: %w", err)
+		}
+	})
+	return o.err
+}
 
 // ID returns the peer ID, or "" if the node is offline.
-func (n *Node) ID() string { return "" }
+func (n *Node) ID() string {
+	if n.online == nil {
+		return ""
+	}
+	return n.online.host.ID().String()
+}
 
-// Addrs returns the addresses, with /p2p/ID.
-func (n *Node) Addrs() []string { return nil }
+// Addrs returns the addresses the node listens on, each with /p2p/ID.
+func (n *Node) Addrs() []string {
+	if n.online == nil {
+		return nil
+	}
+	var out []string
+	for _, a := range n.online.host.Addrs() {
+		out = append(out, a.String()+"/p2p/"+n.ID())
+	}
+	return out
+}
 
-// Peers describes the configured and the connected peers.
-func (n *Node) Peers() []PeerInfo { return nil }
-
-// Get implements ipfs.Getter.
-func (n *Node) Get(ctx context.Context, c cid.Cid) ([]byte, error) { return n.store.Get(ctx, c) }
-
-// Fetch implements ipfs.Fetcher.
-func (n *Node) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
-	for _, c := range cids {
-		data, err := n.store.Get(ctx, c)
-		if err != nil {
-			return err
+// Peers describes the peers that are configured, connected or banned.
+func (n *Node) Peers() []PeerInfo {
+	if n.online == nil {
+		return nil
+	}
+	o := n.online
+	ids := o.host.Network().Peers()
+	for _, p := range o.book.known() {
+		if !slices.Contains(ids, p) {
+			ids = append(ids, p)
 		}
-		if err := fn(ipfs.Block{Cid: c, Data: data}); err != nil {
+	}
+	slices.Sort(ids)
+	var out []PeerInfo
+	for _, p := range ids {
+		info := o.book.info(p)
+		if conns := o.host.Network().ConnsToPeer(p); len(conns) > 0 {
+			info.Addr = conns[0].RemoteMultiaddr().String()
+			info.Connected = o.host.Network().Connectedness(p) == network.Connected
+		}
+		if info.Connected || info.Banned || info.Addr != "" {
+			out = append(out, info)
+		}
+	}
+	return out
+}
+
+// Put implements ipfs.Putter. Peers that wait for one of the blocks get it.
+func (n *Node) Put(ctx context.Context, blks ...ipfs.Block) error {
+	for _, b := range blks {
+		if err := ipfs.Verify(b.Cid, b.Data); err != nil {
 			return err
 		}
 	}
-	return nil
+	return n.put(ctx, blks...)
 }
 
-// Put implements ipfs.Putter.
-func (n *Node) Put(ctx context.Context, blocks ...ipfs.Block) error {
-	return n.store.Put(ctx, blocks...)
+// put stores blocks that are known to be right.
+func (n *Node) put(ctx context.Context, blks ...ipfs.Block) error {
+	if err := n.store.Put(ctx, blks...); err != nil {
+		return err
+	}
+	if n.online == nil {
+		return nil
+	}
+	news := make([]blocks.Block, 0, len(blks))
+	for _, b := range blks {
+		blk, err := blocks.NewBlockWithCid(b.Data, b.Cid)
+		if err != nil {
+			return fmt.Errorf("block %s: %w", b.Cid, err)
+		}
+		news = append(news, blk)
+	}
+	return n.online.server.NotifyNewBlocks(ctx, news...)
 }
 
 // Has implements ipfs.Local.
@@ -118,5 +199,5 @@ func (n *Node) Pins(ctx context.Context, name string) ([]ipfs.Pin, error) {
 	return n.store.Pins(ctx, name)
 }
 
-// Close stops the node, and not the store.
-func (n *Node) Close() error { return nil }
+// errNotFound says whether err means that the store does not have a block.
+func errNotFound(err error) bool { return errors.Is(err, ipfs.ErrNotFound) }

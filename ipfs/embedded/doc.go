@@ -1,0 +1,41 @@
+// Package embedded runs an IPFS node in this process: a store on this machine, and
+// bitswap with configured peers over libp2p (TCP, noise, yamux, nothing else: no
+// DHT, no mDNS, no relay, no NAT traversal, no ping).
+//
+// # Getting blocks
+//
+// What the store does not have is asked of the connected peers by the exchange.
+// There is one want for a block in the whole node, however many callers wait for
+// it, and it lives as long as one of them does. At most maxWants wants are on the
+// wire at a time; beyond 1,024 a stock bitswap server drops wants without a word.
+//
+// A want is first sent as WANT-BLOCK to one peer: one that said it has the block,
+// else the one with the shortest queue, where recent misses count as queue. When it
+// does not have it, the next is asked, and all others with WANT-HAVE at the same
+// time. A peer that goes silent, or that serves many later wants first, keeps the
+// want, but another is asked as well. When all have said no, the want stays in
+// their lists (a bitswap server sends the block when it gets it), and is asked
+// again at growing intervals. A want fails with NotFoundError after Config.Timeout
+// without progress.
+//
+// This is the client half of bitswap 1.2. The one in boxo waits 20 ms between two
+// messages to a peer, which no option changes, and so allows 50 dependent reads a
+// second; a mount that is read lazily makes thousands. The messages, the network
+// and the server are boxo's.
+//
+// # Peers
+//
+// Configured peers are kept connected: dialled at once, again with growing, jittered
+// delays up to five seconds, at once when a connection breaks, and twice a second
+// while anybody waits for a block. bitswap carries the bytes of a block and not its
+// CID, so that wrong bytes arrive as a block that nobody wanted. A peer that sends
+// maxBad messages with such blocks is disconnected and neither dialled nor accepted
+// for Config.BanTime.
+//
+// # Concurrency
+//
+// All methods may be called concurrently. Open starts one goroutine for each
+// configured peer, one for each connected peer (it writes the messages) and one
+// that watches for wants that stall; Close waits for all of them, then for the
+// bitswap server, then for libp2p.
+package embedded

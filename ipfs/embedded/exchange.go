@@ -1,0 +1,269 @@
+package embedded
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	pb "github.com/ipfs/boxo/bitswap/message/pb"
+	bsnetwork "github.com/ipfs/boxo/bitswap/network"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+const (
+	// maxWants bounds the wants on the wire, whatever is asked of the node.
+	maxWants = 512
+	// topPriority is that of a block somebody waits for alone. Along a list of many,
+	// priority falls, so that servers put short lists before the tails of long ones.
+	topPriority = 1 << 30
+)
+
+// bitswapNetwork is what the exchange needs of bitswap's network.
+type bitswapNetwork interface {
+	NewMessageSender(context.Context, peer.ID, *bsnetwork.MessageSenderOpts) (bsnetwork.MessageSender, error)
+	DisconnectFrom(context.Context, peer.ID) error
+}
+
+// exchange is the client half of bitswap; see the package comment for how it asks.
+type exchange struct {
+	net     bitswapNetwork
+	book    *peerBook
+	timeout time.Duration
+	log     *slog.Logger
+	demand  func()              // called without mu when a want has nobody to ask
+	slots   *semaphore.Weighted // one for each want
+
+	mu      sync.Mutex
+	wants   map[cid.Cid]*want
+	remotes map[peer.ID]*remote
+	recent  recentSet
+	avgSize int64 // of the blocks received, a moving average
+	closed  bool
+	wake    chan struct{} // tells the watcher that there are wants
+	joined  chan *remote  // peers whose writer is to be started
+	done    chan struct{} // closed by close
+	wg      sync.WaitGroup
+}
+
+// newExchange returns an exchange whose goroutines live until ctx ends; wait for
+// them with wg.
+func newExchange(ctx context.Context, net bitswapNetwork, book *peerBook, timeout time.Duration, log *slog.Logger) *exchange {
+	x := &exchange{
+		net: net, book: book, timeout: timeout, log: log, demand: func() {},
+		slots: semaphore.NewWeighted(maxWants),
+		wants: map[cid.Cid]*want{}, remotes: map[peer.ID]*remote{},
+		avgSize: ipfs.LeafSize, wake: make(chan struct{}, 1),
+		joined: make(chan *remote), done: make(chan struct{}),
+	}
+	x.wg.Go(func() { x.watch(ctx) })
+	x.wg.Go(func() { x.startWriters(ctx) })
+	return x
+}
+
+// request asks for c on behalf of out, which gets one result, unless forget is called
+// first, and must have room for it. It waits while too many wants are on the wire.
+// If not patient, the want fails as soon as all connected peers have said no.
+func (x *exchange) request(ctx context.Context, c cid.Cid, priority int32, patient bool, out chan<- result) error {
+	if x.join(c, out) {
+		return nil
+	}
+	if err := x.slots.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("want block %s: %w", c, err)
+	}
+	hurry, err := x.add(c, priority, patient, out)
+	if err != nil {
+		return err
+	}
+	if hurry {
+		x.demand()
+	}
+	return nil
+}
+
+// join makes out wait for a want that is there already.
+func (x *exchange) join(c cid.Cid, out chan<- result) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	w, ok := x.wants[c]
+	if ok {
+		w.waiters = append(w.waiters, out)
+	}
+	return ok
+}
+
+// add makes a want; the caller holds a slot for it. It says whether there is nobody
+// to ask.
+func (x *exchange) add(c cid.Cid, priority int32, patient bool, out chan<- result) (bool, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		x.slots.Release(1)
+		return false, fmt.Errorf("want block %s: %w", c, errClosed)
+	}
+	if w, ok := x.wants[c]; ok {
+		x.slots.Release(1)
+		w.waiters = append(w.waiters, out)
+		return false, nil
+	}
+	w := &want{cid: c, priority: priority, patient: patient, created: time.Now(), waiters: []chan<- result{out}}
+	w.retryAt, w.retryDelay = w.created.Add(firstRetry), firstRetry
+	x.wants[c] = w
+	x.next(w)
+	select {
+	case x.wake <- struct{}{}:
+	default:
+	}
+	return len(w.answers) == 0, nil
+}
+
+// forget takes back a request. The want ends with its last waiter.
+func (x *exchange) forget(c cid.Cid, out chan<- result) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	w, ok := x.wants[c]
+	if !ok {
+		return
+	}
+	for i, o := range w.waiters {
+		if o == out {
+			w.waiters = append(w.waiters[:i], w.waiters[i+1:]...)
+			break
+		}
+	}
+	if len(w.waiters) == 0 {
+		x.end(w, nil)
+	}
+}
+
+// ask sends a want to one more peer, the best that was not asked and did not say no,
+// and returns false if there is none.
+func (x *exchange) ask(w *want) bool {
+	var best *remote
+	var bestCost int
+	for _, r := range x.remotes {
+		state := w.state(r)
+		if state == stateAsked || state == stateDenied {
+			continue
+		}
+		if cost := r.cost(state); best == nil || cost < bestCost {
+			best, bestCost = r, cost
+		}
+	}
+	if best == nil {
+		return false
+	}
+	x.askPeer(w, best)
+	return true
+}
+
+func (x *exchange) askPeer(w *want, r *remote) {
+	now := time.Now()
+	if w.state(r) != stateAsked {
+		r.pending++
+		if r.pending == 1 {
+			r.lastIn = now // it was idle: its silence starts here
+		}
+	}
+	w.set(r, stateAsked, now)
+	r.push(w.cid, wantEntry{priority: w.priority, kind: pb.Message_Wantlist_Block})
+}
+
+// next asks another peer for a want that nobody is asked for, and ends one whose
+// waiters do not want to wait for other peers.
+func (x *exchange) next(w *want) bool {
+	if w.pendingAt() || x.ask(w) {
+		return true
+	}
+	if !w.patient && !w.undecided() {
+		x.fail(w, nil)
+	}
+	return false
+}
+
+// probe asks all peers that have said nothing about w whether they have it.
+func (x *exchange) probe(w *want) {
+	for _, r := range x.remotes {
+		if w.state(r) == stateUnknown {
+			w.set(r, stateProbed, time.Now())
+			r.push(w.cid, wantEntry{priority: w.priority, kind: pb.Message_Wantlist_Have})
+		}
+	}
+}
+
+// end removes a want, tells the peers that were asked, but for one that answered,
+// and gives back its slot.
+func (x *exchange) end(w *want, answered *remote) {
+	delete(x.wants, w.cid)
+	x.recent.add(w.cid)
+	for _, a := range w.answers {
+		if a.state == stateAsked {
+			a.remote.pending--
+		}
+		if a.remote != answered {
+			a.remote.push(w.cid, wantEntry{cancel: true})
+		}
+	}
+	x.slots.Release(1)
+}
+
+// fail ends a want with NotFoundError.
+func (x *exchange) fail(w *want, cause error) {
+	err := &NotFoundError{Cid: w.cid, Peers: x.tried(w), Waited: time.Since(w.created), Cause: cause}
+	x.end(w, nil)
+	for _, out := range w.waiters {
+		out <- result{cid: w.cid, err: err}
+	}
+}
+
+// tried describes what became of w at each peer.
+func (x *exchange) tried(w *want) []string {
+	var out []string
+	for _, a := range w.answers {
+		out = append(out, fmt.Sprintf("%s (%s)", a.remote.id, a.state))
+	}
+	return append(out, x.book.describe(func(p peer.ID) bool { return x.remotes[p] != nil })...)
+}
+
+// notFound describes a request that its caller gives up because its context ended.
+func (x *exchange) notFound(c cid.Cid, waited time.Duration, cause error) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	w, ok := x.wants[c]
+	if !ok {
+		w = &want{cid: c}
+	}
+	return &NotFoundError{Cid: c, Peers: x.tried(w), Waited: waited, Cause: cause}
+}
+
+// busy says whether anybody waits for a block.
+func (x *exchange) busy() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.wants) > 0
+}
+
+// blockSize estimates the size of blocks to come.
+func (x *exchange) blockSize() int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.avgSize
+}
+
+// close fails all wants. The goroutines end with the context of newExchange.
+func (x *exchange) close() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.closed {
+		x.closed = true
+		close(x.done)
+	}
+	for _, w := range x.wants {
+		x.fail(w, errClosed)
+	}
+}

@@ -1,0 +1,171 @@
+package embedded
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/control"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+const (
+	// maxBad is the number of messages with blocks nobody wanted after which a peer
+	// is banned. It is not one: a block can cross with our restart.
+	maxBad = 3
+	// maxStrangers bounds what is remembered of peers that are not configured.
+	maxStrangers = 1024
+)
+
+// peerBook remembers of each peer what outlives its connections, and as libp2p's
+// connection gater keeps banned peers out.
+type peerBook struct {
+	banTime time.Duration
+
+	mu    sync.Mutex
+	peers map[peer.ID]*peerRecord
+}
+
+type peerRecord struct {
+	configured  []ma.Multiaddr // empty for a peer that connected to us
+	bytesIn     uint64
+	bad         int
+	bannedUntil time.Time
+	dialErr     error // of the last attempt, nil after a success
+}
+
+func newPeerBook(banTime time.Duration, configured []peer.AddrInfo) *peerBook {
+	b := &peerBook{banTime: banTime, peers: map[peer.ID]*peerRecord{}}
+	for _, info := range configured {
+		b.peers[info.ID] = &peerRecord{configured: info.Addrs}
+	}
+	return b
+}
+
+// record returns the record of p; the caller holds mu.
+func (b *peerBook) record(p peer.ID) *peerRecord {
+	r, ok := b.peers[p]
+	if !ok {
+		b.makeRoom()
+		r = &peerRecord{}
+		b.peers[p] = r
+	}
+	return r
+}
+
+// makeRoom forgets strangers, first those who are not banned.
+func (b *peerBook) makeRoom() {
+	for _, banned := range []bool{false, true} {
+		for p, r := range b.peers {
+			if len(b.peers) < maxStrangers {
+				return
+			}
+			if len(r.configured) == 0 && time.Now().Before(r.bannedUntil) == banned {
+				delete(b.peers, p)
+			}
+		}
+	}
+}
+
+func (b *peerBook) received(p peer.ID, bytes int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.record(p).bytesIn += uint64(bytes)
+}
+
+// misbehaved counts a bad message, and says whether the peer is banned from now on.
+func (b *peerBook) misbehaved(p peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.record(p)
+	now := time.Now()
+	if !r.bannedUntil.IsZero() && now.After(r.bannedUntil) {
+		r.bad, r.bannedUntil = 0, time.Time{} // the ban is over: start again
+	}
+	r.bad++
+	if r.bad < maxBad || !r.bannedUntil.IsZero() {
+		return false
+	}
+	r.bannedUntil = now.Add(b.banTime)
+	return true
+}
+
+// bannedFor returns how long p is still banned, 0 if it is not.
+func (b *peerBook) bannedFor(p peer.ID) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r, ok := b.peers[p]
+	if !ok {
+		return 0
+	}
+	return max(0, time.Until(r.bannedUntil))
+}
+
+func (b *peerBook) dialled(p peer.ID, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.record(p).dialErr = err
+}
+
+// describe says of each configured peer that is not connected why it is not.
+func (b *peerBook) describe(connected func(peer.ID) bool) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []string
+	for p, r := range b.peers {
+		switch {
+		case connected(p):
+		case time.Now().Before(r.bannedUntil):
+			out = append(out, fmt.Sprintf("%s (banned: it sent blocks nobody wanted)", p))
+		case len(r.configured) > 0 && r.dialErr != nil:
+			out = append(out, fmt.Sprintf("%s (not connected: %s)", p, lastLine(r.dialErr)))
+		case len(r.configured) > 0:
+			out = append(out, fmt.Sprintf("%s at %s (not connected)", p, r.configured[0]))
+		}
+	}
+	return out
+}
+
+// InterceptPeerDial implements libp2p's ConnectionGater.
+func (b *peerBook) InterceptPeerDial(p peer.ID) bool { return b.bannedFor(p) == 0 }
+
+// InterceptAddrDial implements libp2p's ConnectionGater.
+func (b *peerBook) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
+
+// InterceptAccept implements libp2p's ConnectionGater: who it is is not known yet.
+func (b *peerBook) InterceptAccept(network.ConnMultiaddrs) bool { return true }
+
+// InterceptSecured implements libp2p's ConnectionGater.
+func (b *peerBook) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
+	return b.bannedFor(p) == 0
+}
+
+// InterceptUpgraded implements libp2p's ConnectionGater.
+func (b *peerBook) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
+
+// known lists the peers that are configured or on record.
+func (b *peerBook) known() []peer.ID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]peer.ID, 0, len(b.peers))
+	for p := range b.peers {
+		out = append(out, p)
+	}
+	return out
+}
+
+// info describes p as far as the book knows it.
+func (b *peerBook) info(p peer.ID) PeerInfo {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	info := PeerInfo{ID: p.String()}
+	if r, ok := b.peers[p]; ok {
+		info.BytesIn, info.Bad, info.Banned = r.bytesIn, r.bad, time.Now().Before(r.bannedUntil)
+		if len(r.configured) > 0 {
+			info.Addr = r.configured[0].String()
+		}
+	}
+	return info
+}

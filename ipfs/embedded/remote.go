@@ -1,0 +1,284 @@
+package embedded
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/ipfs/boxo/bitswap/message"
+	pb "github.com/ipfs/boxo/bitswap/message/pb"
+	bsnetwork "github.com/ipfs/boxo/bitswap/network"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// sendTimeout bounds how long a peer may take to read a message of ours.
+const sendTimeout = 10 * time.Second
+
+// maxMisses is how far misses count against a peer.
+const maxMisses = 16
+
+// remote is a connected peer. All but the constants is guarded by exchange.mu.
+type remote struct {
+	id   peer.ID
+	wake chan struct{}
+
+	gone    bool
+	cancel  context.CancelFunc    // stops the writer, nil before it started
+	queue   map[cid.Cid]wantEntry // to be sent; of two for a CID the later counts
+	pending int                   // wants it was asked for and has not answered
+	served  uint64                // wanted blocks it sent
+	misses  int                   // blocks it did not have since it last sent one
+	lastIn  time.Time             // its last wanted block, or when it ceased to be idle
+}
+
+type wantEntry struct {
+	priority int32
+	kind     pb.Message_Wantlist_WantType
+	cancel   bool
+}
+
+// cost orders peers for a want: by queue, with recent misses as a factor, and those
+// who said that they have the block before all others.
+func (r *remote) cost(state answerState) int {
+	const unknown = 1 << 20
+	cost := (r.pending + 1) * (1 + min(r.misses, maxMisses))
+	if state != stateHas {
+		cost += unknown
+	}
+	return cost
+}
+
+func (r *remote) push(c cid.Cid, e wantEntry) {
+	r.queue[c] = e
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// connected gives a new peer the wants nobody answers, and has its writer started.
+func (x *exchange) connected(p peer.ID) {
+	r := x.addRemote(p)
+	if r == nil {
+		return
+	}
+	select {
+	case x.joined <- r:
+	case <-x.done:
+	}
+}
+
+func (x *exchange) addRemote(p peer.ID) *remote {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed || x.remotes[p] != nil {
+		return nil
+	}
+	r := &remote{id: p, wake: make(chan struct{}, 1), queue: map[cid.Cid]wantEntry{}, lastIn: time.Now()}
+	x.remotes[p] = r
+	for _, w := range x.wants {
+		if !w.pendingAt() {
+			x.askPeer(w, r)
+		}
+	}
+	return r
+}
+
+// startWriters starts the writers of the peers that join, until ctx ends.
+func (x *exchange) startWriters(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-x.joined:
+			ctx, cancel := context.WithCancel(ctx)
+			x.mu.Lock()
+			r.cancel = cancel
+			if r.gone {
+				cancel()
+			}
+			x.mu.Unlock()
+			x.wg.Go(func() {
+				defer cancel()
+				x.write(ctx, r)
+			})
+		}
+	}
+}
+
+// disconnected gives the wants of a peer to others.
+func (x *exchange) disconnected(p peer.ID) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.remotes[p]
+	if r == nil {
+		return
+	}
+	delete(x.remotes, p)
+	r.gone = true
+	if r.cancel != nil {
+		r.cancel()
+	}
+	for _, w := range x.wants {
+		w.drop(r)
+		x.next(w)
+	}
+}
+
+// write sends the queue of a peer, as one message whatever has gathered while the
+// last one was sent: nothing waits for company.
+func (x *exchange) write(ctx context.Context, r *remote) {
+	var sender bsnetwork.MessageSender
+	defer func() {
+		if sender != nil {
+			sender.Reset()
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		}
+		msg := x.take(r)
+		if msg.Empty() {
+			continue
+		}
+		var err error
+		if sender == nil {
+			opts := &bsnetwork.MessageSenderOpts{MaxRetries: 2, SendTimeout: sendTimeout, SendErrorBackoff: 50 * time.Millisecond}
+			sender, err = x.net.NewMessageSender(ctx, r.id, opts)
+		}
+		if err == nil {
+			err = sender.SendMsg(ctx, msg)
+		}
+		if err != nil && ctx.Err() == nil {
+			// A connection that takes no messages is replaced: what was asked on it is
+			// asked again when the peer connects.
+			x.log.Debug("cannot send to peer", "peer", r.id, "err", err)
+			x.net.DisconnectFrom(ctx, r.id)
+			return
+		}
+	}
+}
+
+func (x *exchange) take(r *remote) message.BitSwapMessage {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	msg := message.New(false)
+	for c, e := range r.queue {
+		if e.cancel {
+			msg.Cancel(c)
+		} else {
+			msg.AddEntry(c, e.priority, e.kind, true)
+		}
+	}
+	clear(r.queue)
+	return msg
+}
+
+// received takes what a peer sent. boxo has computed the CID of each block from its
+// bytes, so that a block under a wanted CID is the right one.
+func (x *exchange) received(ctx context.Context, p peer.ID, msg message.BitSwapMessage) {
+	bad := x.receivedBlocks(p, msg.Blocks())
+	if presences := msg.BlockPresences(); len(presences) > 0 {
+		x.receivedPresences(p, presences)
+	}
+	if bad == 0 {
+		return
+	}
+	banned := x.book.misbehaved(p)
+	x.log.Warn("peer sent blocks nobody wanted", "peer", p, "blocks", bad, "banned", banned)
+	if banned {
+		x.net.DisconnectFrom(ctx, p)
+	}
+}
+
+// receivedBlocks hands out blocks, and returns how many were not wanted.
+func (x *exchange) receivedBlocks(p peer.ID, blks []blocks.Block) int {
+	if len(blks) == 0 {
+		return 0
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.remotes[p]
+	bad := 0
+	for _, b := range blks {
+		w, ok := x.wants[b.Cid()]
+		switch {
+		case ok:
+			x.deliver(w, r, b.RawData())
+			x.book.received(p, len(b.RawData()))
+		case !x.recent.has(b.Cid()):
+			bad++
+		}
+	}
+	if bad > 0 && r != nil {
+		r.misses = maxMisses // anybody else is better
+		x.askOthers(r)
+	}
+	return bad
+}
+
+// askOthers asks one more peer for each want that r was asked for.
+func (x *exchange) askOthers(r *remote) {
+	for _, w := range x.wants {
+		if w.state(r) == stateAsked {
+			x.ask(w)
+		}
+	}
+}
+
+func (x *exchange) deliver(w *want, r *remote, data []byte) {
+	if r != nil {
+		r.lastIn, r.misses = time.Now(), 0
+		r.served++
+	}
+	x.avgSize += (int64(len(data)) - x.avgSize) / 16
+	x.end(w, r)
+	res := result{cid: w.cid, data: data, store: new(sync.Once)}
+	for _, out := range w.waiters {
+		out <- res
+	}
+}
+
+func (x *exchange) receivedPresences(p peer.ID, presences []message.BlockPresence) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.remotes[p]
+	if r == nil {
+		return
+	}
+	for _, pr := range presences {
+		w, ok := x.wants[pr.Cid]
+		if !ok {
+			continue
+		}
+		if pr.Type == pb.Message_Have {
+			x.has(w, r)
+		} else {
+			x.denied(w, r)
+		}
+	}
+}
+
+func (x *exchange) has(w *want, r *remote) {
+	if w.state(r) == stateAsked {
+		return // the block should follow
+	}
+	w.set(r, stateHas, time.Now())
+	x.next(w)
+}
+
+func (x *exchange) denied(w *want, r *remote) {
+	if w.state(r) == stateAsked {
+		r.pending--
+		r.misses++
+	}
+	w.set(r, stateDenied, time.Now())
+	if !w.pendingAt() && x.next(w) {
+		x.probe(w)
+	}
+}
