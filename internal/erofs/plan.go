@@ -14,6 +14,7 @@ type image struct {
 	types  []byte
 	parent []uint32 // the directory that names it first; the root's is itself
 	inode  Inode    // the one at hand
+	head   [inodeSize]byte
 	xattrs []byte   // its extended attributes, encoded
 	dir    []dirent // its entries, with "." and ".."
 

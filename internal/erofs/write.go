@@ -65,9 +65,9 @@ func (img *image) writeInodes(out *output) error {
 			return fmt.Errorf("inode %d: %w", i, err)
 		}
 		out.fill(uint64(img.nids[i]) * slotSize)
-		head := img.header(i, n, &s, next)
+		img.header(i, n, &s, next)
 		next += s.blocks
-		out.write(head[:])
+		out.write(img.head[:])
 		out.write(img.xattrs)
 		out.write(img.tail(tail[:0], i, n, &s))
 		if out.err != nil {
@@ -78,8 +78,11 @@ func (img *image) writeInodes(out *output) error {
 	return nil
 }
 
-// header encodes the fixed part of an inode.
-func (img *image) header(i int, n *Inode, s *shape, block uint64) (b [inodeSize]byte) {
+// header encodes the fixed part of an inode into img.head. Its data blocks, if any,
+// begin at block.
+func (img *image) header(i int, n *Inode, s *shape, block uint64) {
+	b := img.head[:]
+	clear(b)
 	le.PutUint16(b[0:], inodeExtended|s.layout<<1)
 	if s.xattrs > 0 {
 		le.PutUint16(b[2:], uint16((s.xattrs-xattrHeaderSize)/4+1))
@@ -109,7 +112,6 @@ func (img *image) header(i int, n *Inode, s *shape, block uint64) (b [inodeSize]
 	le.PutUint64(b[32:], uint64(n.Mtime))
 	le.PutUint32(b[40:], n.MtimeNsec)
 	le.PutUint32(b[44:], nlink)
-	return b
 }
 
 // dirLinks counts the links of a directory as other file systems do.
