@@ -1,0 +1,155 @@
+package lab
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"text/template"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+)
+
+//go:embed containerd.toml
+var containerdConfig string
+
+// Namespace is the containerd namespace that the lab works in.
+const Namespace = "default"
+
+// A Containerd is a stock containerd with a root and sockets of its own.
+type Containerd struct {
+	*Process
+	Address string // its socket
+	Client  *client.Client
+
+	machine *Machine
+}
+
+// ContainerdOptions say what a containerd is given.
+type ContainerdOptions struct {
+	Root   string  // names its folder on the machine's disk; default "containerd"
+	Daemon *Daemon // the snapshotter "ipcs"; nil for none
+}
+
+// StartContainerd starts containerd on the machine.
+func (m *Machine) StartContainerd(ctx context.Context, opts ContainerdOptions) (*Containerd, error) {
+	if opts.Root == "" {
+		opts.Root = "containerd"
+	}
+	state := filepath.Join(m.run, opts.Root)
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(state, "config.toml")
+	values := map[string]string{
+		"Root":   filepath.Join(m.dir, opts.Root),
+		"State":  state,
+		"Socket": filepath.Join(state, "c.sock"),
+	}
+	if opts.Daemon != nil {
+		values["Snapshotter"] = opts.Daemon.Snapshotter
+		values["Exports"] = opts.Daemon.root
+	}
+	if err := writeTemplate(config, containerdConfig, values); err != nil {
+		return nil, err
+	}
+	cmd := m.Command(context.WithoutCancel(ctx), "containerd", "--config", config)
+	p, err := m.lab.start("containerd on "+m.Name, filepath.Join(m.dir, opts.Root+".log"), cmd)
+	if err != nil {
+		return nil, err
+	}
+	c := &Containerd{Process: p, Address: values["Socket"], machine: m}
+	return c, p.ready(ctx, c.connect)
+}
+
+// connect makes the client, once containerd answers.
+func (c *Containerd) connect(ctx context.Context) error {
+	if _, err := os.Stat(c.Address); err != nil {
+		return err
+	}
+	cl, err := client.New(c.Address, client.WithDefaultNamespace(Namespace))
+	if err != nil {
+		return err
+	}
+	if ok, err := cl.IsServing(ctx); err != nil || !ok {
+		return errors.Join(errors.New("does not serve yet"), err, cl.Close())
+	}
+	c.Client = cl
+	return nil
+}
+
+// Context returns a context with containerd's namespace, for calls of the Client.
+func (c *Containerd) Context(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, Namespace)
+}
+
+// Ctr is a command of ctr(1) on the machine, against this containerd.
+func (c *Containerd) Ctr(ctx context.Context, args ...string) *exec.Cmd {
+	return c.command(ctx, "ctr", args...)
+}
+
+// Shell is a command line for sh(1) on the machine, in which ctr is that of Ctr.
+func (c *Containerd) Shell(ctx context.Context, line string) *exec.Cmd {
+	return c.command(ctx, "sh", "-c", line)
+}
+
+func (c *Containerd) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := c.machine.Command(ctx, name, args...)
+	cmd.Env = append(cmd.Env, "CONTAINERD_ADDRESS="+c.Address, "CONTAINERD_NAMESPACE="+Namespace)
+	return cmd
+}
+
+// Stop ends all containers, and then containerd.
+func (c *Containerd) Stop(ctx context.Context) error {
+	if !c.running() {
+		return nil
+	}
+	err := c.stopContainers(c.Context(ctx))
+	return errors.Join(err, c.Client.Close(), c.Process.Stop())
+}
+
+func (c *Containerd) stopContainers(ctx context.Context) error {
+	containers, err := c.Client.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, cont := range containers {
+		task, err := cont.Task(ctx, nil)
+		if err != nil {
+			continue // it has none
+		}
+		if _, err := task.Delete(ctx, client.WithProcessKill); err != nil {
+			return fmt.Errorf("stop container %s: %w", cont.ID(), err)
+		}
+	}
+	return nil
+}
+
+// Output runs a command and returns what it writes to standard output; the error
+// holds the command and what it writes to standard error.
+func Output(cmd *exec.Cmd) (string, error) {
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return string(out), nil
+}
+
+func writeTemplate(path, text string, values map[string]string) error {
+	t, err := template.New(filepath.Base(path)).Parse(text)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.Execute(f, values), f.Close())
+}

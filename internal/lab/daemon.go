@@ -1,0 +1,148 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"text/template"
+	"time"
+
+	_ "embed"
+)
+
+//go:embed daemon.toml
+var daemonConfig string
+
+// A Daemon is a running ipcs-snapshotter.
+type Daemon struct {
+	*Process
+	Snapshotter string // socket for containerd
+	API         string // socket for convert
+
+	machine *Machine
+	opts    DaemonOptions
+	root    string
+	state   string
+	config  string
+}
+
+// DaemonOptions say what a daemon is given.
+type DaemonOptions struct {
+	Root    string        // names its folder on the machine's disk; default "ipcs"
+	Peers   []string      // multiaddrs with /p2p/ID
+	Timeout time.Duration // of reads; default 30 s
+}
+
+// Status is what the tests and the demo need of `ipcs-snapshotter status --json`.
+type Status struct {
+	ID    string   `json:"id"`
+	PID   int      `json:"pid"`
+	Addrs []string `json:"addrs"`
+	Peers []struct {
+		ID        string `json:"id"`
+		Connected bool   `json:"connected"`
+	} `json:"peers"`
+	Store struct {
+		Objects int64 `json:"objects"`
+		Bytes   int64 `json:"bytes"`
+	} `json:"store"`
+	Fetch struct {
+		Files int64 `json:"files"`
+		Bytes int64 `json:"bytes"`
+	} `json:"fetch"`
+	Chains []struct {
+		Layers int    `json:"layers"`
+		Files  int    `json:"files"`
+		Bytes  int64  `json:"bytes"`
+		Mode   string `json:"mode"`
+	} `json:"chains"`
+}
+
+// StartDaemon starts ipcs-snapshotter on the machine and waits until it is ready.
+func (m *Machine) StartDaemon(ctx context.Context, opts DaemonOptions) (*Daemon, error) {
+	if opts.Root == "" {
+		opts.Root = "ipcs"
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = 30 * time.Second
+	}
+	state := filepath.Join(m.run, opts.Root)
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, err
+	}
+	port, err := m.port(4100)
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{
+		machine: m, opts: opts, state: state,
+		root:        filepath.Join(m.dir, opts.Root),
+		config:      filepath.Join(m.dir, opts.Root+".toml"),
+		Snapshotter: filepath.Join(state, "snapshotter.sock"),
+		API:         filepath.Join(state, "api.sock"),
+	}
+	if err := d.configure(port); err != nil {
+		return nil, err
+	}
+	return d, d.Start(ctx)
+}
+
+// configure writes the daemon's configuration file.
+func (d *Daemon) configure(port int) error {
+	t, err := template.New("daemon.toml").Funcs(template.FuncMap{"quote": strconv.Quote}).Parse(daemonConfig)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(d.config, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return t.Execute(f, map[string]any{
+		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
+		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port),
+	})
+}
+
+// Start starts a daemon that was stopped or killed, on the same root.
+func (d *Daemon) Start(ctx context.Context) error {
+	cmd := d.machine.Command(context.WithoutCancel(ctx), "ipcs-snapshotter", "--config", d.config)
+	log := filepath.Join(d.machine.dir, d.opts.Root+".log")
+	p, err := d.machine.lab.start("ipcs-snapshotter on "+d.machine.Name, log, cmd)
+	if err != nil {
+		return err
+	}
+	d.Process = p
+	return p.ready(ctx, func(ctx context.Context) error {
+		_, err := d.Status(ctx)
+		return err
+	})
+}
+
+// Log returns the path of the daemon's log.
+func (d *Daemon) Log() string { return d.log }
+
+// Root returns the folder that the daemon keeps its data in.
+func (d *Daemon) Root() string { return d.root }
+
+// Command is a subcommand of ipcs-snapshotter against this daemon.
+func (d *Daemon) Command(ctx context.Context, args ...string) *exec.Cmd {
+	return d.machine.Command(ctx, "ipcs-snapshotter", append(args, "--config", d.config)...)
+}
+
+// Status asks the daemon how it is.
+func (d *Daemon) Status(ctx context.Context) (*Status, error) {
+	out, err := Output(d.Command(ctx, "status", "--json"))
+	if err != nil {
+		return nil, err
+	}
+	var s Status
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		return nil, fmt.Errorf("status of %s: %w", d.name, err)
+	}
+	return &s, nil
+}

@@ -1,0 +1,137 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/platforms"
+
+	"github.com/hinshun/ipcs/internal/lab"
+)
+
+// A Run is one pull and one command on a fresh consumer.
+type Run struct {
+	Pull, Total time.Duration // from the start of the pull
+	Received    int64         // on the consumer's link
+	LayerBytes  int64         // of the image's layers in the registry
+	// Of ipcs only: what was fetched, and the whole image.
+	FetchedFiles, FetchedBytes int64
+	Files, Bytes               int64
+}
+
+// run pulls and runs ref with a snapshotter on a consumer with nothing on its disk.
+func (s *stage) run(ctx context.Context, snapshotter, ref string, peers []string) (_ *Run, err error) {
+	s.say("on the consumer: pull and run with %s", snapshotter)
+	var daemon *lab.Daemon
+	if peers != nil {
+		if daemon, err = s.consumer.StartDaemon(ctx, lab.DaemonOptions{Peers: peers}); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, daemon.Stop()) }()
+	}
+	c, err := s.consumer.StartContainerd(ctx, lab.ContainerdOptions{Root: snapshotter + "-c", Daemon: daemon})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Stop(context.WithoutCancel(ctx))) }()
+	syscall.Sync() // what the steps before wrote must not be written during this one
+	if err := dropCaches(); err != nil {
+		return nil, err
+	}
+	r := &Run{}
+	if err := s.measure(ctx, c, r, snapshotter, ref); err != nil {
+		return nil, err
+	}
+	return r, s.inspect(ctx, c, daemon, r, ref)
+}
+
+// measure is what is timed: the two commands and nothing else.
+func (s *stage) measure(ctx context.Context, c *lab.Containerd, r *Run, snapshotter, ref string) error {
+	before, err := s.consumer.Received()
+	if err != nil {
+		return err
+	}
+	pull := c.Ctr(ctx, "image", "pull", "--plain-http", "--snapshotter", snapshotter, ref)
+	run := c.Shell(ctx, fmt.Sprintf("ctr run --rm --snapshotter %s %s demo-%s %s", snapshotter, ref, snapshotter, s.opts.Command))
+	s.print("    # %s\n    # %s\n", shown(pull.Args), shown(run.Args))
+	start := time.Now()
+	if _, err := lab.Output(pull); err != nil {
+		return err
+	}
+	r.Pull = time.Since(start)
+	out, err := lab.Output(run)
+	if err != nil {
+		return err
+	}
+	r.Total = time.Since(start)
+	after, err := s.consumer.Received()
+	if err != nil {
+		return err
+	}
+	r.Received = after - before
+	s.print("%s    pulled after %.2f s, done after %.2f s\n", out, r.Pull.Seconds(), r.Total.Seconds())
+	return nil
+}
+
+// inspect asks, after the run, how large the image is and what was fetched of it.
+func (s *stage) inspect(ctx context.Context, c *lab.Containerd, daemon *lab.Daemon, r *Run, ref string) error {
+	ctx = c.Context(ctx)
+	img, err := c.Client.GetImage(ctx, ref)
+	if err != nil {
+		return err
+	}
+	manifest, err := images.Manifest(ctx, c.Client.ContentStore(), img.Target(), platforms.Default())
+	if err != nil {
+		return err
+	}
+	for _, l := range manifest.Layers {
+		r.LayerBytes += l.Size
+	}
+	if daemon == nil {
+		return nil
+	}
+	status, err := daemon.Status(ctx)
+	if err != nil {
+		return err
+	}
+	r.FetchedFiles, r.FetchedBytes = status.Fetch.Files, status.Fetch.Bytes
+	for _, chain := range status.Chains {
+		r.Files, r.Bytes = max(r.Files, int64(chain.Files)), max(r.Bytes, chain.Bytes)
+	}
+	return nil
+}
+
+// Print prints both runs side by side.
+func (r *Result) Print(w io.Writer) {
+	o, i := r.Overlayfs, r.Ipcs
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+	row := func(name, overlayfs, ipcs, ratio string) {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t\n", name, overlayfs, ipcs, ratio)
+	}
+	ratio := func(a, b float64) string { return fmt.Sprintf("%.2f", a/b) }
+	fmt.Fprintf(w, "\n%s at %d Mbit/s\n\n", r.Image, r.Rate)
+	row("", "overlayfs", "ipcs", "ipcs/overlayfs")
+	row("layers in the registry", size(o.LayerBytes), size(i.LayerBytes), "")
+	row("pull", seconds(o.Pull), seconds(i.Pull), ratio(i.Pull.Seconds(), o.Pull.Seconds()))
+	row("start of pull to end of command", seconds(o.Total), seconds(i.Total), ratio(i.Total.Seconds(), o.Total.Seconds()))
+	row("received by the consumer", size(o.Received), size(i.Received), ratio(float64(i.Received), float64(o.Received)))
+	row("files fetched", "all", fmt.Sprintf("%d of %d", i.FetchedFiles, i.Files), "")
+	row("bytes of files fetched", "all", fmt.Sprintf("%s of %s", size(i.FetchedBytes), size(i.Bytes)), "")
+	t.Flush()
+	fmt.Fprintln(w)
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
+
+func size(n int64) string {
+	if n < 100_000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+}

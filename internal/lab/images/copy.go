@@ -1,0 +1,64 @@
+package images
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content/oci"
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+)
+
+// Copy copies an image, source being "oci:DIR:TAG" or a registry reference, to target
+// in a registry that speaks plain HTTP to client. Of an image with many platforms it
+// copies the one of linux/amd64.
+func Copy(ctx context.Context, source, target string, client *http.Client) (ocispec.Descriptor, error) {
+	src, tag, err := open(source)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", source, err)
+	}
+	dst, err := remote.NewRepository(target)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", target, err)
+	}
+	dst.PlainHTTP, dst.Client = true, client
+	opts := oras.DefaultCopyOptions
+	opts.WithTargetPlatform(&ocispec.Platform{OS: "linux", Architecture: "amd64"})
+	desc, err := oras.Copy(ctx, src, tag, dst, dst.Reference.ReferenceOrDefault(), opts)
+	if err != nil {
+		return desc, fmt.Errorf("copy %s to %s: %w", source, target, err)
+	}
+	return desc, nil
+}
+
+// open returns where an image is, and its tag there.
+func open(source string) (oras.ReadOnlyTarget, string, error) {
+	if rest, ok := strings.CutPrefix(source, "oci:"); ok {
+		dir, tag := rest, Tag
+		if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, '/') {
+			dir, tag = rest[:i], rest[i+1:]
+		}
+		store, err := oci.New(dir)
+		return store, tag, err
+	}
+	ref, err := registry.ParseReference(source)
+	if err != nil {
+		return nil, "", err
+	}
+	repo, err := remote.NewRepository(ref.String())
+	if err != nil {
+		return nil, "", err
+	}
+	store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
+	if err != nil {
+		return nil, "", err
+	}
+	repo.Client = &auth.Client{Client: http.DefaultClient, Cache: auth.NewCache(), Credential: credentials.Credential(store)}
+	return repo, ref.ReferenceOrDefault(), nil
+}

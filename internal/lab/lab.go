@@ -1,0 +1,176 @@
+// Package lab makes machines out of network namespaces and runs stock containerd, a
+// registry and the daemon of ipcs on them: what the demo, the benchmark and the
+// end-to-end tests stand on.
+//
+// A Lab is a folder for the machines' disks, one below /run for their sockets and
+// mounts, and, if its links have a rate, a switch: a namespace with a bridge. A
+// Machine is a namespace with one link to the switch, limited with HTB in both
+// directions; without a rate all machines share the host's loopback and differ in
+// their ports. A namespace belongs to a process that sleeps in it, so nothing is
+// mounted for it and it goes with that process. All processes stay in the mount
+// namespace of the host, or the mounts of one would be hidden from the next.
+//
+// Every process is written to a state file before it can do anything. Close stops all
+// in reverse order, and unmounts and removes what they left; Open does the same first
+// for a run that was killed. A lock keeps two labs of one name apart.
+//
+// The methods of Lab and Machine are for one goroutine at a time. Every Process has a
+// goroutine that waits for it; Close waits for those.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"syscall"
+
+	"github.com/hinshun/ipcs/internal/lab/tools"
+)
+
+// Options say where a lab is and what its network is like.
+type Options struct {
+	Name string // tells labs apart; at most 8 letters and digits
+	Dir  string // the machines' disks are put into it; overlayfs and EROFS must be able to use it
+	// Rate is what each machine's link carries in each direction, in Mbit/s. With 0
+	// there is no network: all machines share the loopback device.
+	Rate  int
+	Tools string // folder of containerd, ctr, runc, registry
+	Bin   string // folder of convert and ipcs-snapshotter
+	Log   func(format string, args ...any)
+}
+
+// A Lab is a set of machines.
+type Lab struct {
+	opts      Options
+	disks     string // the machines' folders; removed by Close
+	run       string // sockets, state and mounts; removed by Close
+	lock      *os.File
+	state     *stateFile
+	network   *network // nil without a rate
+	machines  []*Machine
+	processes []*Process // in order of start
+}
+
+// runDir is short: the path of a socket has at most 107 bytes.
+const runDir = "/run/ipcs-lab"
+
+var validName = regexp.MustCompile(`^[a-z0-9]{1,8}$`)
+
+// ErrBusy is returned by Open while another process uses the lab of that name.
+var ErrBusy = errors.New("in use")
+
+// Open makes a lab, after clearing away what an earlier one of that name left.
+func Open(ctx context.Context, opts Options) (*Lab, error) {
+	if !validName.MatchString(opts.Name) {
+		return nil, fmt.Errorf("lab name %q: want at most 8 letters and digits", opts.Name)
+	}
+	if os.Getuid() != 0 {
+		return nil, errors.New("the lab makes network namespaces and mounts: run it as root")
+	}
+	for _, dir := range []*string{&opts.Dir, &opts.Tools, &opts.Bin} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return nil, err
+		}
+		*dir = abs
+	}
+	if opts.Log == nil {
+		opts.Log = func(string, ...any) {}
+	}
+	l := &Lab{
+		opts:  opts,
+		disks: filepath.Join(opts.Dir, "lab-"+opts.Name),
+		run:   filepath.Join(runDir, opts.Name),
+	}
+	if err := l.acquire(); err != nil {
+		return nil, err
+	}
+	if err := l.prepare(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// acquire takes the lock of the lab's name.
+func (l *Lab) acquire() error {
+	if err := os.MkdirAll(runDir, 0o700); err != nil {
+		return err
+	}
+	lock, err := os.OpenFile(l.run+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return fmt.Errorf("lab %s: %w by another process (%s.lock)", l.opts.Name, ErrBusy, l.run)
+	}
+	l.lock = lock
+	return nil
+}
+
+// prepare clears away an earlier run and makes folders and network.
+func (l *Lab) prepare(ctx context.Context) error {
+	state, err := openState(l.run + ".state")
+	if err != nil {
+		return err
+	}
+	l.state = state
+	if err := l.clear(); err != nil {
+		return fmt.Errorf("clear away an earlier run: %w", err)
+	}
+	for _, dir := range []string{l.run, l.disks} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := tools.Packages(ctx, tools.LabCommands()); err != nil {
+		return err
+	}
+	if l.opts.Rate > 0 {
+		if l.network, err = newNetwork(ctx, l); err != nil {
+			return fmt.Errorf("make the network: %w", err)
+		}
+	}
+	return nil
+}
+
+// Machine adds a machine to the lab.
+func (l *Lab) Machine(ctx context.Context, name string) (*Machine, error) {
+	m := &Machine{
+		lab: l, Name: name,
+		dir: filepath.Join(l.disks, name),
+		run: filepath.Join(l.run, name),
+	}
+	for _, dir := range []string{m.dir, m.run} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if l.network != nil {
+		if err := l.network.attach(ctx, m, len(l.machines)+1); err != nil {
+			return nil, fmt.Errorf("machine %s: %w", name, err)
+		}
+	}
+	l.machines = append(l.machines, m)
+	return m, nil
+}
+
+// Close stops every process, unmounts and removes everything the lab made, and
+// returns what was left in spite of that.
+func (l *Lab) Close() error {
+	var errs []error
+	for _, p := range slices.Backward(l.processes) {
+		if p.running() {
+			errs = append(errs, p.Stop())
+		}
+	}
+	if l.state != nil {
+		errs = append(errs, l.clear())
+	}
+	errs = append(errs, l.lock.Close())
+	return errors.Join(errs...)
+}

@@ -1,0 +1,112 @@
+// Package labtest opens labs for tests: it finds the project's folder, gets the tools
+// and images that are missing, and closes the lab with the test.
+//
+// Tests that need root call Root first. Without root rights they are skipped, loudly;
+// with IPCS_REQUIRE_ALL=1, as in CI, they fail.
+package labtest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/hinshun/ipcs/internal/lab"
+	"github.com/hinshun/ipcs/internal/lab/images"
+	"github.com/hinshun/ipcs/internal/lab/tools"
+)
+
+// Root ends the test unless it runs as root.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Getuid() == 0 {
+		return
+	}
+	if os.Getenv("IPCS_REQUIRE_ALL") == "1" {
+		t.Fatal("needs root, and IPCS_REQUIRE_ALL=1 says that nothing may be skipped")
+	}
+	t.Skip("SKIPPED, NOT TESTED: needs root for network namespaces and mounts")
+}
+
+// Project returns the folder of the project's go.mod.
+func Project(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == "/" {
+			t.Fatal("no go.mod above the working directory")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// Cache returns the project's folder for what is kept from run to run.
+func Cache(t testing.TB) string { return filepath.Join(Project(t), ".cache") }
+
+// Options are those of a lab in the project's cache, with the tools it needs; see
+// lab.Options for the rate.
+func Options(t testing.TB, name string, rate int) lab.Options {
+	t.Helper()
+	Root(t)
+	cache := Cache(t)
+	if err := tools.Ensure(t.Context(), filepath.Join(cache, "bin"), t.Logf, tools.Lab...); err != nil {
+		t.Fatal(err)
+	}
+	return lab.Options{
+		Name: name, Rate: rate, Log: t.Logf,
+		Dir: filepath.Join(cache, "run"), Tools: filepath.Join(cache, "bin"), Bin: filepath.Join(Project(t), "bin"),
+	}
+}
+
+// Open opens a lab of that name, and closes it with the test.
+func Open(t testing.TB, name string, rate int) *lab.Lab {
+	t.Helper()
+	l, err := lab.Open(t.Context(), Options(t, name, rate))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Errorf("close the lab: %v", err)
+		}
+	})
+	return l
+}
+
+// Machine adds a machine to the lab.
+func Machine(t testing.TB, l *lab.Lab, name string) *lab.Machine {
+	t.Helper()
+	m, err := l.Machine(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Image returns the layout of one of the images that package images keeps.
+func Image(t testing.TB, name string) string {
+	t.Helper()
+	Root(t)
+	dir, err := images.Ensure(t.Context(), filepath.Join(Cache(t), "images"), name, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Build builds the programs of ipcs, as the lab runs them.
+func Build(t testing.TB) {
+	t.Helper()
+	project := Project(t)
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(project, "bin")+"/", "./cmd/...")
+	cmd.Dir, cmd.Env = project, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build ipcs: %v\n%s", err, out)
+	}
+}

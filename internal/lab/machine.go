@@ -1,0 +1,102 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// A Machine is a network namespace with a disk of its own: a folder.
+type Machine struct {
+	Name string
+
+	lab    *Lab
+	dir    string   // its disk
+	run    string   // its sockets and mounts
+	addr   string   // IP address; "" on loopback
+	holder *Process // sleeps in the namespace; nil on loopback
+}
+
+// Dir returns the machine's disk.
+func (m *Machine) Dir() string { return m.dir }
+
+// Addr returns the IP address under which other machines reach this one.
+func (m *Machine) Addr() string {
+	if m.holder == nil {
+		return "127.0.0.1"
+	}
+	return m.addr
+}
+
+// Command is a command that runs on the machine: in its network namespace, with the
+// lab's programs on PATH. The caller starts it and waits for it.
+func (m *Machine) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	path := m.lab.opts.Bin + ":" + m.lab.opts.Tools + ":" + os.Getenv("PATH")
+	for _, dir := range filepath.SplitList(path) {
+		if file := filepath.Join(dir, name); executable(file) {
+			name = file
+			break
+		}
+	}
+	if m.holder != nil {
+		args = append([]string{"--net=" + m.holder.netns(), "--", name}, args...)
+		name = "nsenter"
+	}
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "PATH="+path)
+	return cmd
+}
+
+func executable(file string) bool {
+	info, err := os.Stat(file)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
+
+// Received and Sent return the bytes that went over the machine's link.
+func (m *Machine) Received() (int64, error) { return m.counter(0) }
+
+// Sent returns the bytes that the machine sent over its link.
+func (m *Machine) Sent() (int64, error) { return m.counter(8) }
+
+// counter reads one column of /proc/PID/net/dev, which shows the namespace of that
+// process.
+func (m *Machine) counter(column int) (int64, error) {
+	if m.holder == nil {
+		return 0, fmt.Errorf("machine %s: no link of its own to count on: the lab has no rate", m.Name)
+	}
+	file := fmt.Sprintf("/proc/%d/net/dev", m.holder.pid())
+	f, err := os.Open(file)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		name, rest, ok := strings.Cut(strings.TrimSpace(lines.Text()), ":")
+		if !ok || name != link {
+			continue
+		}
+		var n int64
+		_, err := fmt.Sscan(strings.Fields(rest)[column], &n)
+		return n, err
+	}
+	return 0, fmt.Errorf("%s: no device %s", file, link)
+}
+
+// port returns the port to listen on: the one asked for where the machine has its
+// addresses to itself, else a free one.
+func (m *Machine) port(wanted int) (int, error) {
+	if m.holder != nil {
+		return wanted, nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}

@@ -1,0 +1,148 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// stopTime is how long a process has to stop after SIGTERM before it is killed.
+const stopTime = 20 * time.Second
+
+// logTail is how much of a log an error shows.
+const logTail = 4 << 10
+
+// A Process is one that the lab started, alone in its process group. A goroutine
+// waits for it and closes done.
+type Process struct {
+	name string
+	log  string // file of its output; "" for none
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // valid when done is closed
+}
+
+// start runs cmd with its output to the file logPath, and notes it in the state.
+func (l *Lab) start(name, logPath string, cmd *exec.Cmd) (*Process, error) {
+	if logPath != "" {
+		f, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close() // the process has its own descriptor
+		cmd.Stdout, cmd.Stderr = f, f
+	}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
+	p := &Process{name: name, log: logPath, cmd: cmd, done: make(chan struct{})}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	l.processes = append(l.processes, p)
+	if err := l.state.add(p.pid()); err != nil {
+		return nil, errors.Join(err, p.Stop())
+	}
+	return p, nil
+}
+
+func (p *Process) pid() int { return p.cmd.Process.Pid }
+
+// netns is a path that nsenter(1) takes.
+func (p *Process) netns() string { return fmt.Sprintf("/proc/%d/ns/net", p.pid()) }
+
+func (p *Process) running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Stop ends the process with SIGTERM and waits for it; one that does not stop in time
+// is killed, which is an error.
+func (p *Process) Stop() error {
+	if !p.running() {
+		return nil
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop %s: %w", p.name, err)
+	}
+	timer := time.NewTimer(stopTime)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+		return nil
+	case <-timer.C:
+		p.Kill()
+		return fmt.Errorf("%s did not stop within %s of SIGTERM and was killed%s", p.name, stopTime, p.tail())
+	}
+}
+
+// Kill ends the process and its group at once, and waits for it.
+func (p *Process) Kill() {
+	// The group exists as long as its leader has not been waited for.
+	_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
+	<-p.done
+}
+
+// ready calls probe again and again until it succeeds. It fails when ctx ends, and at
+// once when the process does.
+func (p *Process) ready(ctx context.Context, probe func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := probe(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s ended at once: %w%s", p.name, p.exit(), p.tail())
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w (%w)%s", p.name, err, ctx.Err(), p.tail())
+		case <-tick.C:
+		}
+	}
+}
+
+// exit says how a process that is done ended.
+func (p *Process) exit() error {
+	if p.err != nil {
+		return p.err
+	}
+	return errors.New("exit status 0")
+}
+
+// tail returns the end of the process's log, to stand at the end of an error.
+func (p *Process) tail() string {
+	f, err := os.Open(p.log)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > logTail {
+		if _, err := f.Seek(-logTail, io.SeekEnd); err != nil {
+			return ""
+		}
+	}
+	text, err := io.ReadAll(io.LimitReader(f, logTail))
+	if err != nil || len(text) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("\n--- end of %s ---\n%s", p.log, strings.TrimRight(string(text), "\n"))
+}

@@ -1,0 +1,102 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Registry is a stock registry, over plain HTTP.
+type Registry struct {
+	*Process
+	Addr string // host:port
+}
+
+const registryConfig = `version: 0.1
+log:
+  level: warn
+  accesslog:
+    disabled: true
+storage:
+  filesystem:
+    rootdirectory: %s
+    maxthreads: 100
+  delete:
+    enabled: true
+http:
+  addr: %s
+`
+
+// StartRegistry starts a registry on the machine.
+func (m *Machine) StartRegistry(ctx context.Context) (*Registry, error) {
+	port, err := m.port(5000)
+	if err != nil {
+		return nil, err
+	}
+	addr := fmt.Sprintf("%s:%d", m.Addr(), port)
+	config := filepath.Join(m.run, "registry.yml")
+	text := fmt.Sprintf(registryConfig, filepath.Join(m.dir, "registry"), addr)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	cmd := m.Command(context.WithoutCancel(ctx), "registry", "serve", config)
+	cmd.Env = append(cmd.Env, "OTEL_TRACES_EXPORTER=none")
+	p, err := m.lab.start("the registry on "+m.Name, filepath.Join(m.dir, "registry.log"), cmd)
+	if err != nil {
+		return nil, err
+	}
+	client := m.HTTPClient()
+	defer client.CloseIdleConnections()
+	err = p.ready(ctx, func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/v2/", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+	return &Registry{Process: p, Addr: addr}, err
+}
+
+// HTTPClient returns a client whose connections start on the machine.
+func (m *Machine) HTTPClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: m.Dial}}
+}
+
+// Dial connects from the machine. The address must be an IP address and port.
+func (m *Machine) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if m.holder == nil {
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}
+	target, err := os.Open(m.holder.netns())
+	if err != nil {
+		return nil, err
+	}
+	defer target.Close()
+	// A socket belongs to the namespace of the thread that makes it. If the thread
+	// cannot go back it stays locked, and ends with this goroutine.
+	runtime.LockOSThread()
+	home, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
+	if err != nil {
+		return nil, err
+	}
+	defer home.Close()
+	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("enter the namespace of %s: %w", m.Name, err)
+	}
+	conn, dialErr := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("leave the namespace of %s: %w", m.Name, err)
+	}
+	runtime.UnlockOSThread()
+	return conn, dialErr
+}
