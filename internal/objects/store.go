@@ -1,66 +1,261 @@
-// Package objects stores whole files by CID, one plain file each.
+// Package objects stores whole files by CID, one plain file each: the cache that
+// overlayfs reads from, and what peers are served from. No leaf is kept twice.
+//
+//	DIR/objects/xy/CID  a whole file by its CID, or a single raw leaf by the leaf's CID
+//	                    (a file of one leaf is its leaf, so the two are the same thing)
+//	DIR/repo.db         bbolt: dag-pb blocks by multihash, references leaf → object,
+//	                    pins, state
+//	DIR/partial/        files being written; emptied by Open
+//	DIR/lock, version   one process at a time; the layout's version
+//
+// A file enters objects/ by a rename, complete and verified (Partial, Put). When a
+// file of several leaves is complete, its leaves are served out of it by reference,
+// and loose copies of them go at the next Sync, when the file itself is on disk.
+//
+// Durability. Put and Commit return when what they stored can be read back, also
+// after a crash of the process (but for blocks that are not raw leaves: those wait in
+// memory, a few MiB at most, for the next Sync). Sync makes everything durable with
+// one syncfs and one database transaction; Pin does so before it records the pin; a
+// background Sync follows every change within syncInterval. After an unclean boot
+// Open hashes every object again that is newer than the last Sync. Objects that rot
+// later are found when a block is read: every Get verifies what it returns.
+//
+// Concurrency. All methods may be called by any number of goroutines. Writers of the
+// same object race harmlessly: both have verified bytes, and the first rename wins.
 package objects
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/hinshun/ipcs/internal/fdcache"
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-// ErrLocked says that another process has the store open.
-var ErrLocked = errors.New("store is in use")
-
-var errSkeleton = errors.New("objects: not available yet")
+const (
+	objectsName = "objects"
+	partialName = "partial"
+	// syncInterval bounds what has to be hashed again after a power failure.
+	syncInterval = 10 * time.Second
+	// maxPartialFDs bounds the files in the making that are kept open.
+	maxPartialFDs = 128
+)
 
 // Options configure a Store.
 type Options struct {
-	Logger *slog.Logger
+	Logger *slog.Logger // default: discard
 }
 
-// A Store keeps blocks and files in one directory.
-type Store struct{ dir string }
+// A Store keeps blocks, files and pins in one directory.
+type Store struct {
+	dir    string
+	log    *slog.Logger
+	lock   *os.File
+	root   *os.File // the directory, for syncfs
+	db     *kv
+	bootID string
 
-// Stats counts what is stored.
+	partials *fdcache.Cache[*Partial]
+	serial   atomic.Uint64 // names files in partial/
+	objects  atomic.Int64
+	bytes    atomic.Int64
+	counted  atomic.Bool // objects and bytes include what was there at Open
+
+	dirty   chan struct{} // 1 element while there is something to sync
+	changed atomic.Bool   // something was stored since the last sync began
+	syncing sync.Mutex
+	doomed  doomed
+
+	closing   chan struct{}
+	wg        sync.WaitGroup // maintenance
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Stats counts what is in objects/. Bytes are file sizes: holes count.
 type Stats struct{ Objects, Bytes int64 }
 
-// Open opens or creates the store in dir.
-func Open(dir string, opts Options) (*Store, error) { return nil, errSkeleton }
-
-// Path returns the path of an object below the objects directory: "xy/CID".
-func Path(c cid.Cid) string {
-	s := c.String()
-	return filepath.Join(s[len(s)-3:len(s)-1], s)
+// Open opens the store in dir and creates it if there is none. The error is ErrLocked,
+// wrapped, when another process has it open.
+func Open(dir string, opts Options) (*Store, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: find out whether the machine was restarted: %w", dir, err)
+	}
+	return openBoot(dir, opts, string(id))
 }
 
-func (s *Store) ObjectsDir() string { return filepath.Join(s.dir, "objects") }
+// openBoot is Open on a machine whose current boot has this ID.
+func openBoot(dir string, opts Options, bootID string) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{
+		dir: dir, log: opts.Logger, bootID: bootID,
+		partials: fdcache.New[*Partial](maxPartialFDs),
+		dirty:    make(chan struct{}, 1), closing: make(chan struct{}),
+	}
+	if err := s.open(); err != nil {
+		s.release()
+		return nil, fmt.Errorf("open store %s: %w", dir, noSpace(dir, err))
+	}
+	s.wg.Go(s.maintain)
+	if !s.counted.Load() {
+		s.wg.Go(s.count)
+	}
+	return s, nil
+}
 
-func (s *Store) Get(ctx context.Context, c cid.Cid) ([]byte, error)        { return nil, errSkeleton }
-func (s *Store) Has(ctx context.Context, c cid.Cid) (bool, error)          { return false, errSkeleton }
-func (s *Store) BlockSize(ctx context.Context, c cid.Cid) (int, error)     { return 0, errSkeleton }
-func (s *Store) Put(ctx context.Context, blocks ...ipfs.Block) error       { return errSkeleton }
-func (s *Store) Pin(ctx context.Context, pin ipfs.Pin) error               { return errSkeleton }
-func (s *Store) Unpin(ctx context.Context, pin ipfs.Pin) error             { return errSkeleton }
-func (s *Store) Pins(ctx context.Context, name string) ([]ipfs.Pin, error) { return nil, errSkeleton }
-func (s *Store) Sync(ctx context.Context) error                            { return errSkeleton }
-func (s *Store) Stats() Stats                                              { return Stats{} }
-func (s *Store) Close() error                                              { return nil }
+func (s *Store) open() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	var err error
+	if s.root, err = os.Open(s.dir); err != nil {
+		return err
+	}
+	if s.lock, err = lockDir(s.dir); err != nil {
+		return err
+	}
+	if err := checkVersion(s.dir); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(s.dir, partialName)); err != nil {
+		return err
+	}
+	for _, name := range []string{partialName, objectsName} {
+		if err := os.MkdirAll(filepath.Join(s.dir, name), 0o700); err != nil {
+			return err
+		}
+	}
+	if s.db, err = openKV(filepath.Join(s.dir, "repo.db")); err != nil {
+		return err
+	}
+	return s.recover()
+}
 
-func (s *Store) HasFile(f ipfs.File) bool               { return false }
-func (s *Store) OpenFile(f ipfs.File) (*os.File, error) { return nil, errSkeleton }
-func (s *Store) Create(f ipfs.File) (*Partial, error)   { return nil, errSkeleton }
+// Close syncs and closes the store. Nothing else may be called after it.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		close(s.closing)
+		s.wg.Wait()
+		s.closeErr = s.sync()
+		if s.closeErr == nil {
+			s.closeErr = s.markClean()
+		}
+		if err := s.release(); s.closeErr == nil {
+			s.closeErr = err
+		}
+		if s.closeErr != nil {
+			s.closeErr = fmt.Errorf("close store %s: %w", s.dir, s.closeErr)
+		}
+	})
+	return s.closeErr
+}
 
-// A Partial is a file that is being put together from its leaves.
-type Partial struct{}
+// release gives back what open took, in reverse order.
+func (s *Store) release() error {
+	var errs []error
+	s.partials.Close()
+	if s.db != nil {
+		errs = append(errs, s.db.close())
+	}
+	for _, f := range []*os.File{s.lock, s.root} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
 
-func (p *Partial) WriteLeaf(i int, data []byte) error      { return errSkeleton }
-func (p *Partial) Have(i int) bool                         { return false }
-func (p *Partial) Missing() []int                          { return nil }
-func (p *Partial) ReadAt(b []byte, off int64) (int, error) { return 0, errSkeleton }
-func (p *Partial) Commit() error                           { return errSkeleton }
-func (p *Partial) Abort() error                            { return nil }
+// Path returns the path of an object below ObjectsDir: "xy/CID", where xy are the two
+// characters before the last one of the CID (flatfs calls it next-to-last/2).
+func Path(c cid.Cid) string {
+	s := c.String()
+	return Shard(s) + "/" + s
+}
+
+// Shard returns the directory in which the object with this CID string lies, or "" if
+// the string is too short to be a CID.
+func Shard(c string) string {
+	if len(c) < 3 {
+		return ""
+	}
+	return c[len(c)-3 : len(c)-1]
+}
+
+// ObjectsDir returns the absolute path of the directory of all objects.
+func (s *Store) ObjectsDir() string { return filepath.Join(s.dir, objectsName) }
+
+func (s *Store) objectPath(c cid.Cid) string { return s.ObjectsDir() + "/" + Path(c) }
+
+// Stats says how much is stored. While the store counts after an unclean end, in the
+// background, it says less.
+func (s *Store) Stats() Stats { return Stats{Objects: s.objects.Load(), Bytes: s.bytes.Load()} }
+
+// HasFile says whether the whole file is here.
+func (s *Store) HasFile(f ipfs.File) bool {
+	info, err := os.Lstat(s.objectPath(f.Cid))
+	return err == nil && info.Size() == f.Size
+}
+
+// OpenFile opens the whole file for reading. The error is ipfs.ErrNotFound, wrapped,
+// if it is not here. An object of another size than f's is removed, so that it can be
+// fetched again.
+func (s *Store) OpenFile(f ipfs.File) (*os.File, error) {
+	file, err := os.Open(s.objectPath(f.Cid))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open file %s: %w", f.Cid, ipfs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open file %s: %w", f.Cid, err)
+	}
+	info, err := file.Stat()
+	if err == nil && info.Size() != f.Size {
+		err = fmt.Errorf("%w: object has %d bytes, want %d", ipfs.ErrNotFound, info.Size(), f.Size)
+		if f.Check() == nil { // the claim is proven, so the object is wrong
+			s.discard(f.Cid, info.Size(), err)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open file %s: %w", f.Cid, err), file.Close())
+	}
+	return file, nil
+}
+
+// discard removes an object that is not what its name says.
+func (s *Store) discard(c cid.Cid, size int64, why error) {
+	err := os.Remove(s.objectPath(c))
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	s.log.Warn("removed a damaged object; it will be fetched again", "cid", c.String(), "size", size, "reason", why, "error", err)
+	if err == nil {
+		s.objects.Add(-1)
+		s.bytes.Add(-size)
+	}
+}
+
+// Sync makes everything stored before durable.
+func (s *Store) Sync(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("sync store %s: %w", s.dir, err)
+	}
+	if err := s.sync(); err != nil {
+		return fmt.Errorf("sync store %s: %w", s.dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,298 @@
+package objects
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+const digestSize = 32
+
+// digestOf returns the sha2-256 digest of c; ok is false for other hash functions,
+// which the store never holds.
+func digestOf(c cid.Cid) (digest string, ok bool) {
+	p := c.Prefix()
+	if p.MhType != mh.SHA2_256 || p.MhLength != digestSize {
+		return "", false
+	}
+	h := c.Hash()
+	return string(h[len(h)-digestSize:]), true
+}
+
+func isRaw(c cid.Cid) bool { return c.Prefix().Codec == cid.Raw }
+
+// Get returns the verified bytes of a block: ipfs.ErrNotFound, wrapped, if it is not
+// here; ipfs.ErrHash if it is damaged, and then it is gone afterwards.
+func (s *Store) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("get block %s: %w", c, err)
+	}
+	data, err := s.get(c)
+	if err != nil {
+		return nil, fmt.Errorf("get block %s: %w", c, err)
+	}
+	return data, nil
+}
+
+func (s *Store) get(c cid.Cid) ([]byte, error) {
+	digest, ok := digestOf(c)
+	if !ok {
+		return nil, ipfs.ErrNotFound
+	}
+	if isRaw(c) {
+		return s.getRaw(c, digest)
+	}
+	data, err := s.db.block(digest)
+	if err != nil {
+		return nil, err
+	}
+	if data == nil {
+		return nil, ipfs.ErrNotFound
+	}
+	if err := ipfs.Verify(c, data); err != nil {
+		s.log.Warn("removed a damaged block; it will be fetched again", "cid", c.String(), "error", err)
+		return nil, errors.Join(err, s.db.flush(entry{bucket: bucketBlocks, key: []byte(digest)}))
+	}
+	return data, nil
+}
+
+// getRaw reads a leaf: the object of that name, or out of a larger object.
+func (s *Store) getRaw(c cid.Cid, digest string) ([]byte, error) {
+	data, loose := s.readLeaf(c, c, 0)
+	if loose == nil {
+		return data, nil
+	}
+	refs, err := s.refs(digest)
+	if err != nil {
+		return nil, err
+	}
+	worst := loose
+	for _, r := range refs {
+		data, err := s.readLeaf(c, r.object, r.leaf)
+		if err == nil {
+			return data, nil
+		}
+		if errors.Is(worst, ipfs.ErrNotFound) {
+			worst = err
+		}
+	}
+	return nil, worst
+}
+
+// readLeaf reads leaf i of an object and verifies it. A damaged object is removed.
+func (s *Store) readLeaf(c, object cid.Cid, i int) ([]byte, error) {
+	f, err := os.Open(s.objectPath(object))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, ipfs.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	off, length := leafRange(object, info.Size(), i)
+	data := make([]byte, length)
+	if _, err := f.ReadAt(data, off); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err // the disk may recover: keep the object
+	}
+	if err := ipfs.Verify(c, data); err != nil {
+		s.discard(object, info.Size(), err)
+		return nil, err
+	}
+	return data, nil
+}
+
+// leafRange says where leaf i of an object of this size lies. A loose leaf is read
+// whole, up to the largest block, but never more: a damaged one may have any size.
+func leafRange(object cid.Cid, size int64, i int) (off, length int64) {
+	if isRaw(object) {
+		return 0, min(size, ipfs.MaxBlock)
+	}
+	off = int64(i) * ipfs.LeafSize
+	return off, max(0, min(size-off, ipfs.LeafSize))
+}
+
+// ref says that a block is leaf number leaf of an object.
+type ref struct {
+	object cid.Cid
+	leaf   int
+}
+
+func (r ref) entry(digest string) entry {
+	object, _ := digestOf(r.object)
+	return entry{bucketRefs, []byte(digest + object), binary.AppendUvarint(nil, uint64(r.leaf))}
+}
+
+// refs returns where a leaf may lie within larger objects; some may be gone since.
+func (s *Store) refs(digest string) ([]ref, error) {
+	var refs []ref
+	err := s.db.scan(bucketRefs, []byte(digest), func(key, value []byte) bool {
+		leaf, n := binary.Uvarint(value)
+		hash, err := mh.Encode(key[len(digest):], mh.SHA2_256)
+		if n > 0 && err == nil {
+			refs = append(refs, ref{cid.NewCidV1(cid.DagProtobuf, hash), int(leaf)})
+		}
+		return len(refs) < 16 // the same leaf in very many files: some of them will do
+	})
+	return refs, err
+}
+
+// Has says whether the block is here.
+func (s *Store) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	_, err := s.BlockSize(ctx, c)
+	if errors.Is(err, ipfs.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// BlockSize returns the size of a block without reading it.
+func (s *Store) BlockSize(ctx context.Context, c cid.Cid) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("size of block %s: %w", c, err)
+	}
+	n, err := s.blockSize(c)
+	if err != nil {
+		return 0, fmt.Errorf("size of block %s: %w", c, err)
+	}
+	return n, nil
+}
+
+func (s *Store) blockSize(c cid.Cid) (int, error) {
+	digest, ok := digestOf(c)
+	if !ok {
+		return 0, ipfs.ErrNotFound
+	}
+	if !isRaw(c) {
+		data, err := s.db.block(digest)
+		if err == nil && data == nil {
+			err = ipfs.ErrNotFound
+		}
+		return len(data), err
+	}
+	if info, err := os.Lstat(s.objectPath(c)); err == nil {
+		return int(info.Size()), nil
+	}
+	refs, err := s.refs(digest)
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range refs {
+		if info, err := os.Lstat(s.objectPath(r.object)); err == nil {
+			_, n := leafRange(r.object, info.Size(), r.leaf)
+			return int(n), nil
+		}
+	}
+	return 0, ipfs.ErrNotFound
+}
+
+// Put verifies and stores blocks. Large batches are hashed and written on all cores.
+// After an error some of the blocks may be stored, each of them whole.
+func (s *Store) Put(ctx context.Context, blocks ...ipfs.Block) error {
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, b := range blocks {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(fmt.Errorf("put block %s: %w", b.Cid, err), g.Wait())
+		}
+		if len(blocks) == 1 {
+			return s.put(b)
+		}
+		g.Go(func() error { return s.put(b) })
+	}
+	return g.Wait()
+}
+
+func (s *Store) put(b ipfs.Block) error {
+	if err := ipfs.Verify(b.Cid, b.Data); err != nil {
+		return fmt.Errorf("put: %w", err)
+	}
+	var err error
+	if isRaw(b.Cid) {
+		if n, herr := s.blockSize(b.Cid); herr == nil && n == len(b.Data) {
+			return nil
+		}
+		err = s.writeObject(b.Cid, b.Data)
+	} else {
+		digest, _ := digestOf(b.Cid)
+		err = s.db.putBlock(digest, b.Data)
+	}
+	if err != nil {
+		return fmt.Errorf("put block %s: %w", b.Cid, noSpace(s.dir, err))
+	}
+	s.touch()
+	return nil
+}
+
+// writeObject writes verified bytes as the object c.
+func (s *Store) writeObject(c cid.Cid, data []byte) error {
+	tmp := s.tempPath()
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return err
+	}
+	err = writeSparse(f, data, 0, int64(len(data)))
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.place(tmp, c, int64(len(data)))
+	}
+	if err != nil {
+		return errors.Join(err, removeIfThere(tmp))
+	}
+	return nil
+}
+
+// tempPath returns a name in partial/ that nobody else uses.
+func (s *Store) tempPath() string {
+	return filepath.Join(s.dir, partialName, strconv.FormatUint(s.serial.Add(1), 36))
+}
+
+// place renames a finished file to be the object c. An object that is there stays, since
+// mounts may have it open and it holds the same bytes, unless its size proves it wrong.
+func (s *Store) place(tmp string, c cid.Cid, size int64) error {
+	path := s.objectPath(c)
+	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.ENOENT) { // the shard's first object
+		if err = os.Mkdir(filepath.Dir(path), 0o700); err == nil || errors.Is(err, os.ErrExist) {
+			err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+		}
+	}
+	if errors.Is(err, unix.EEXIST) {
+		info, serr := os.Lstat(path)
+		if serr == nil && info.Size() == size {
+			return os.Remove(tmp)
+		}
+		if serr == nil {
+			s.discard(c, info.Size(), fmt.Errorf("%d bytes, want %d", info.Size(), size))
+		}
+		err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: tmp, New: path, Err: err}
+	}
+	s.objects.Add(1)
+	s.bytes.Add(size)
+	return nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

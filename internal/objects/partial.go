@@ -1,0 +1,287 @@
+package objects
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"os"
+	"sync"
+
+	"github.com/hinshun/ipcs/internal/fdcache"
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// ErrMissing says that leaves of a file are not here yet.
+var ErrMissing = errors.New("leaves are missing")
+
+// ErrAborted says that a Partial was given up.
+var ErrAborted = errors.New("file was given up")
+
+type partialState int
+
+const (
+	partialNew       partialState = iota // nothing on disk yet
+	partialWriting                       // in partial/
+	partialCommitted                     // an object
+	partialAborted
+)
+
+// A Partial is a file that is being put together from its leaves, in any order. All
+// methods are safe for concurrent use. Few of the many files that may be in the making
+// are kept open, so each use of the file goes through the store's cache.
+type Partial struct {
+	store *Store
+	file  ipfs.File
+
+	mu    sync.Mutex
+	state partialState
+	path  string
+	have  []uint64 // bit per leaf
+	count int      // of leaves that are here
+
+	committing sync.Mutex
+}
+
+// Create begins a file. Its leaves must be proven to make its CID, or else one file
+// could be written under the name of another: the error is ipfs.ErrFile, wrapped.
+func (s *Store) Create(f ipfs.File) (*Partial, error) {
+	if err := f.Check(); err != nil {
+		return nil, fmt.Errorf("create object: %w", err)
+	}
+	return &Partial{store: s, file: f, have: make([]uint64, (f.NumLeaves()+63)/64)}, nil
+}
+
+// WriteLeaf verifies and writes leaf i. Writing one that is here is no error.
+func (p *Partial) WriteLeaf(i int, data []byte) error {
+	if err := p.writeLeaf(i, data); err != nil {
+		return fmt.Errorf("write leaf %d of file %s: %w", i, p.file.Cid, noSpace(p.store.dir, err))
+	}
+	return nil
+}
+
+func (p *Partial) writeLeaf(i int, data []byte) error {
+	if i < 0 || i >= p.file.NumLeaves() {
+		return fmt.Errorf("%w: it has %d leaves", ipfs.ErrFile, p.file.NumLeaves())
+	}
+	if p.Have(i) {
+		return nil
+	}
+	if len(data) != p.file.LeafLen(i) {
+		return fmt.Errorf("%w: leaf has %d bytes, want %d", ipfs.ErrFile, len(data), p.file.LeafLen(i))
+	}
+	if err := ipfs.Verify(p.file.Leaf(i), data); err != nil {
+		return err
+	}
+	h, err := p.acquire()
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	if err := writeSparse(h.File(), data, int64(i)*ipfs.LeafSize, p.file.Size); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w, bit := i/64, uint64(1)<<(i%64); p.have[w]&bit == 0 {
+		p.have[w] |= bit
+		p.count++
+	}
+	return nil
+}
+
+// acquire opens the file, and makes it when there is none.
+func (p *Partial) acquire() (*fdcache.Handle[*Partial], error) {
+	return p.store.partials.Acquire(p, func() (*os.File, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch p.state {
+		case partialNew:
+			return p.create()
+		case partialWriting:
+			return os.OpenFile(p.path, os.O_RDWR, 0)
+		case partialCommitted:
+			return os.Open(p.path)
+		default:
+			return nil, ErrAborted
+		}
+	})
+}
+
+// create makes the file in its full size, all hole, but for a file of one leaf, which
+// is written in one go.
+func (p *Partial) create() (*os.File, error) {
+	path := p.store.tempPath()
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if p.file.NumLeaves() > 1 {
+		if err := f.Truncate(p.file.Size); err != nil {
+			return nil, errors.Join(err, f.Close(), os.Remove(path))
+		}
+	}
+	p.path, p.state = path, partialWriting
+	return f, nil
+}
+
+// Have says whether leaf i is here.
+func (p *Partial) Have(i int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return i >= 0 && i/64 < len(p.have) && p.have[i/64]&(1<<(i%64)) != 0
+}
+
+// Complete says whether all leaves are here.
+func (p *Partial) Complete() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.count == p.file.NumLeaves()
+}
+
+// Missing returns the numbers of the leaves that are not here.
+func (p *Partial) Missing() []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var missing []int
+	for w, have := range p.have {
+		for lack := ^have; lack != 0; lack &= lack - 1 {
+			i := w*64 + bits.TrailingZeros64(lack)
+			if i >= p.file.NumLeaves() {
+				return missing
+			}
+			missing = append(missing, i)
+		}
+	}
+	return missing
+}
+
+// ReadAt reads from the leaves that are here, as io.ReaderAt does; the error is
+// ErrMissing, wrapped, if it takes another.
+func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
+	if off < 0 || off >= p.file.Size {
+		return 0, io.EOF
+	}
+	end := min(off+int64(len(b)), p.file.Size)
+	for i := off / ipfs.LeafSize; i*ipfs.LeafSize < end; i++ {
+		if !p.Have(int(i)) {
+			return 0, fmt.Errorf("read file %s: leaf %d: %w", p.file.Cid, i, ErrMissing)
+		}
+	}
+	h, err := p.acquire()
+	if err != nil {
+		return 0, fmt.Errorf("read file %s: %w", p.file.Cid, err)
+	}
+	defer h.Release()
+	n, err := h.File().ReadAt(b, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return n, fmt.Errorf("read file %s: %w", p.file.Cid, err)
+	}
+	return n, err
+}
+
+// Commit makes the complete file an object. The leaves of a file of several are then
+// served out of it, and so are the dag-pb nodes above them. After an error Commit may
+// be called again.
+func (p *Partial) Commit() error {
+	p.committing.Lock()
+	defer p.committing.Unlock()
+	if err := p.commit(); err != nil {
+		return fmt.Errorf("finish file %s: %w", p.file.Cid, noSpace(p.store.dir, err))
+	}
+	return nil
+}
+
+func (p *Partial) commit() error {
+	p.mu.Lock()
+	state, path, count := p.state, p.path, p.count
+	p.mu.Unlock()
+	if state == partialCommitted {
+		return nil
+	}
+	if state == partialAborted {
+		return ErrAborted
+	}
+	if n := p.file.NumLeaves(); count < n {
+		return fmt.Errorf("%w: %d of %d", ErrMissing, n-count, n)
+	}
+	loose, err := p.store.record(p.file)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o444); err != nil {
+		return err
+	}
+	if err := p.rename(path); err != nil {
+		return err
+	}
+	p.store.partials.Drop(p)
+	p.store.doomed.add(loose...)
+	p.store.touch()
+	return nil
+}
+
+// rename makes the file an object. Whoever opens it meanwhile waits: it is always found
+// under one of the two names.
+func (p *Partial) rename(path string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.store.place(path, p.file.Cid, p.file.Size); err != nil {
+		return err
+	}
+	p.state, p.path = partialCommitted, p.store.objectPath(p.file.Cid)
+	return nil
+}
+
+// Abort gives the file up and removes what there is of it. After Commit it does nothing.
+func (p *Partial) Abort() error {
+	p.committing.Lock()
+	defer p.committing.Unlock()
+	p.mu.Lock()
+	state, path := p.state, p.path
+	if state != partialCommitted {
+		p.state = partialAborted
+	}
+	p.mu.Unlock()
+	p.store.partials.Drop(p)
+	if state != partialWriting {
+		return nil
+	}
+	if err := removeIfThere(path); err != nil {
+		return fmt.Errorf("give up file %s: %w", p.file.Cid, err)
+	}
+	return nil
+}
+
+// record writes down where the leaves of a file will be, and the nodes above them. It
+// returns the digests of the leaves that also lie about loose.
+func (s *Store) record(f ipfs.File) (loose []string, err error) {
+	n := f.NumLeaves()
+	if n == 1 {
+		return nil, nil
+	}
+	seen := make(map[string]bool, n)
+	entries := make([]entry, 0, n+n/ipfs.Width+1)
+	for i := range n {
+		leaf := f.Leaf(i)
+		digest, _ := digestOf(leaf)
+		if seen[digest] {
+			continue
+		}
+		seen[digest] = true
+		entries = append(entries, ref{f.Cid, i}.entry(digest))
+		if _, err := os.Lstat(s.objectPath(leaf)); err == nil {
+			loose = append(loose, digest)
+			entries = append(entries, entry{bucketLoose, []byte(digest), []byte{}})
+		}
+	}
+	_, err = ipfs.BuildFile(f.Size, f.Leaves, func(b ipfs.Block) error {
+		digest, _ := digestOf(b.Cid)
+		entries = append(entries, entry{bucketBlocks, []byte(digest), b.Data})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return loose, s.db.flush(entries...)
+}
