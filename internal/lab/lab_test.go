@@ -94,6 +94,7 @@ func TestClearsAfterAKill(t *testing.T) {
 	if l.Leftovers() == nil {
 		t.Fatal("nothing is left after no Close")
 	}
+	opts.Rate = 0 // nothing of its own then runs
 	again, err := lab.Open(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)

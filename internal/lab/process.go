@@ -146,3 +146,6 @@ func (p *Process) tail() string {
 	}
 	return fmt.Sprintf("\n--- end of %s ---\n%s", p.log, strings.TrimRight(string(text), "\n"))
 }
+
+// Tail returns the end of what the process logged, for a person to read.
+func (p *Process) Tail() string { return p.name + p.tail() }

@@ -1,0 +1,61 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/opencontainers/image-spec/identity"
+	"golang.org/x/sys/unix"
+)
+
+// A View is an image's root file system, mounted read-only.
+type View struct {
+	Root string
+
+	c           *Containerd
+	snapshotter string
+	key         string
+}
+
+// View mounts the root file system of an image that was pulled with the snapshotter.
+func (c *Containerd) View(ctx context.Context, ref, snapshotter string) (*View, error) {
+	ctx = c.Context(ctx)
+	img, err := c.Client.GetImage(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	diffIDs, err := img.RootFS(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("view %s: %w", ref, err)
+	}
+	root, err := os.MkdirTemp(c.machine.run, "view-")
+	if err != nil {
+		return nil, err
+	}
+	v := &View{Root: root, c: c, snapshotter: snapshotter, key: filepath.Base(root)}
+	mounts, err := c.Client.SnapshotService(snapshotter).View(ctx, v.key, identity.ChainID(diffIDs).String(),
+		// or the garbage collector takes it
+		snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "lab"}))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("view %s: %w", ref, err), os.Remove(root))
+	}
+	if err := mount.All(mounts, root); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", ref, err), v.Close(ctx))
+	}
+	return v, nil
+}
+
+// Close unmounts and removes the view.
+func (v *View) Close(ctx context.Context) error {
+	ctx = v.c.Context(ctx)
+	return errors.Join(
+		mount.UnmountAll(v.Root, unix.UMOUNT_NOFOLLOW),
+		v.c.Client.SnapshotService(v.snapshotter).Remove(ctx, v.key),
+		os.Remove(v.Root),
+	)
+}
