@@ -80,23 +80,22 @@ func (s *Store) loadCounts(state map[string]string) {
 	if ok1 && ok2 {
 		s.objects.Store(objects)
 		s.bytes.Store(bytes)
-		s.counted.Store(true)
+		close(s.counted)
 	}
 }
 
 // markClean says that nothing has to be looked at when the store is opened next.
 func (s *Store) markClean() error {
-	entries := []entry{{bucketState, []byte(stateClean), []byte{1}}}
-	if s.counted.Load() {
-		entries = append(entries,
-			entry{bucketState, []byte(stateObjects), encodeInt(s.objects.Load())},
-			entry{bucketState, []byte(stateBytes), encodeInt(s.bytes.Load())})
-	} else {
-		entries = append(entries,
-			entry{bucket: bucketState, key: []byte(stateObjects)},
-			entry{bucket: bucketState, key: []byte(stateBytes)})
+	var objects, bytes []byte // nil, so removed: to be counted again
+	select {
+	case <-s.counted:
+		objects, bytes = encodeInt(s.objects.Load()), encodeInt(s.bytes.Load())
+	default:
 	}
-	return s.db.flush(entries...)
+	return s.db.flush(
+		entry{bucketState, []byte(stateClean), []byte{1}},
+		entry{bucketState, []byte(stateObjects), objects},
+		entry{bucketState, []byte(stateBytes), bytes})
 }
 
 // count adds up what was there when the store was opened.
@@ -124,7 +123,7 @@ func (s *Store) count() {
 	}
 	s.objects.Add(objects)
 	s.bytes.Add(bytes)
-	s.counted.Store(true)
+	close(s.counted)
 }
 
 // walk calls fn for each object in a directory that has changed since.

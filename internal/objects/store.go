@@ -68,7 +68,7 @@ type Store struct {
 	serial   atomic.Uint64 // names files in partial/
 	objects  atomic.Int64
 	bytes    atomic.Int64
-	counted  atomic.Bool // objects and bytes include what was there at Open
+	counted  chan struct{} // closed when objects and bytes include what was there at Open
 
 	dirty   chan struct{} // 1 element while there is something to sync
 	changed atomic.Bool   // something was stored since the last sync began
@@ -107,13 +107,16 @@ func openBoot(dir string, opts Options, bootID string) (*Store, error) {
 		dir: dir, log: opts.Logger, bootID: bootID,
 		partials: fdcache.New[*Partial](maxPartialFDs),
 		dirty:    make(chan struct{}, 1), closing: make(chan struct{}),
+		counted: make(chan struct{}),
 	}
 	if err := s.open(); err != nil {
 		s.release()
 		return nil, fmt.Errorf("open store %s: %w", dir, noSpace(dir, err))
 	}
 	s.wg.Go(s.maintain)
-	if !s.counted.Load() {
+	select {
+	case <-s.counted:
+	default:
 		s.wg.Go(s.count)
 	}
 	return s, nil
