@@ -24,7 +24,6 @@ package convert
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -42,7 +41,8 @@ type Source interface {
 	// is empty when the source does not record one.
 	Resolve(ctx context.Context) (ocispec.Descriptor, error)
 	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
-	io.Closer
+	fmt.Stringer // the reference, for messages
+	Close(ctx context.Context) error
 }
 
 // A Target is one reference, where an image is written to.
@@ -55,7 +55,8 @@ type Target interface {
 	// Tag stores a manifest or index and makes the reference point to it. All that it
 	// refers to was pushed before.
 	Tag(ctx context.Context, desc ocispec.Descriptor, data []byte) error
-	io.Closer
+	fmt.Stringer // the reference, for messages
+	Close(ctx context.Context) error
 }
 
 // A Node is what Image needs of an ipfs.Node.
@@ -117,7 +118,28 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 	if opts.Progress == nil {
 		opts.Progress = noProgress{}
 	}
-	return nil, errors.Join(errSkeleton, fmt.Errorf("%v", start))
+	w := &walk{src: opts.Source, platforms: opts.Platforms, all: opts.AllPlatforms, progress: opts.Progress}
+	ims, err := w.load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", opts.Source, err)
+	}
+	if err := opts.Target.Prepare(ctx); err != nil {
+		return nil, fmt.Errorf("write %s: %w", opts.Target, err)
+	}
+	c := &converter{
+		src: opts.Source, dst: opts.Target, node: opts.Node,
+		progress: opts.Progress, workers: opts.Workers,
+	}
+	layers, err := c.layers(ctx, ims)
+	if err != nil {
+		return nil, fmt.Errorf("convert %s: %w", opts.Source, err)
+	}
+	p := &publisher{dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers}
+	report, err := p.publish(ctx, ims)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", opts.Target, err)
+	}
+	report.Source, report.Target = opts.Source.String(), opts.Target.String()
+	report.Seconds = time.Since(start).Seconds()
+	return report, nil
 }
-
-var errSkeleton = errors.New("convert: not written yet")

@@ -1,0 +1,176 @@
+package convert
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/hinshun/ipcs/layer"
+	"github.com/hinshun/ipcs/mediatype"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Limits of what is read whole.
+const (
+	maxManifest = 4 << 20 // bytes of a manifest or index, the limit of most registries
+	maxConfig   = 8 << 20 // bytes of a config
+)
+
+// ErrUnsupported says that the source is something that convert cannot convert.
+var ErrUnsupported = errors.New("cannot be converted")
+
+// An image is one manifest of the source, checked, with all that the new one is made of.
+type image struct {
+	desc        ocispec.Descriptor // of the manifest
+	platform    ocispec.Platform
+	annotations map[string]string
+	config      map[string]json.RawMessage
+	layers      []sourceLayer // bottom first
+}
+
+// A sourceLayer is a layer of the source.
+type sourceLayer struct {
+	desc   ocispec.Descriptor
+	diffID digest.Digest
+}
+
+// loadImage reads a manifest and its config.
+func loadImage(ctx context.Context, src Source, desc ocispec.Descriptor, data []byte) (*image, error) {
+	var manifest ocispec.Manifest
+	if err := json.Unmarshal(data, &manifest); err != nil {
+		return nil, fmt.Errorf("manifest %s: %w: %w", desc.Digest, ErrCorrupt, err)
+	}
+	im, err := newImage(ctx, src, desc, &manifest)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", desc.Digest, err)
+	}
+	return im, nil
+}
+
+func newImage(ctx context.Context, src Source, desc ocispec.Descriptor, manifest *ocispec.Manifest) (*image, error) {
+	if err := checkConfigType(manifest); err != nil {
+		return nil, err
+	}
+	if n := len(manifest.Layers); n > layer.MaxImageLayers {
+		return nil, fmt.Errorf("%w: it has %d layers, more than the %d allowed", ErrUnsupported, n, layer.MaxImageLayers)
+	}
+	for i, l := range manifest.Layers {
+		if err := checkLayer(l); err != nil {
+			return nil, fmt.Errorf("layer %d %s: %w", i+1, l.Digest, err)
+		}
+	}
+	data, err := fetchVerified(ctx, src, manifest.Config, "config", maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	im := &image{desc: desc, annotations: manifest.Annotations}
+	diffIDs, err := im.parseConfig(data)
+	if err != nil {
+		return nil, fmt.Errorf("config %s: %w", manifest.Config.Digest, err)
+	}
+	if len(diffIDs) != len(manifest.Layers) {
+		return nil, fmt.Errorf("config %s: %w: it has %d diffIDs for the %d layers of the manifest",
+			manifest.Config.Digest, ErrCorrupt, len(diffIDs), len(manifest.Layers))
+	}
+	for i, l := range manifest.Layers {
+		im.layers = append(im.layers, sourceLayer{desc: l, diffID: diffIDs[i]})
+	}
+	return im, nil
+}
+
+// checkConfigType refuses manifests of what is no container image.
+func checkConfigType(manifest *ocispec.Manifest) error {
+	switch mt := manifest.Config.MediaType; mt {
+	case ocispec.MediaTypeImageConfig, images.MediaTypeDockerSchema2Config:
+		return nil
+	case "":
+		return fmt.Errorf("%w: its config has no media type", ErrUnsupported)
+	default:
+		return fmt.Errorf("%w: its config is a %s, so it is no container image", ErrUnsupported, mt)
+	}
+}
+
+// checkLayer refuses what is no tar that can be had and read.
+func checkLayer(desc ocispec.Descriptor) error {
+	mt := desc.MediaType
+	switch {
+	case desc.Size < 0:
+		return fmt.Errorf("%w: its size is negative", ErrCorrupt)
+	case desc.Digest.Validate() != nil:
+		return fmt.Errorf("%w: its digest is malformed", ErrCorrupt)
+	case mt == mediatype.Layer:
+		return fmt.Errorf("%w: it is an ipcs layer already; convert the image it was made from", ErrUnsupported)
+	case mt == "":
+		return fmt.Errorf("%w: it has no media type", ErrUnsupported)
+	case strings.HasSuffix(mt, "+encrypted"):
+		return fmt.Errorf("%w: it is encrypted (%s); decrypt the image first", ErrUnsupported, mt)
+	case images.IsNonDistributable(mt):
+		return fmt.Errorf("%w: it is a foreign layer (%s), which must not be distributed", ErrUnsupported, mt)
+	}
+	switch mt {
+	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
+		images.MediaTypeDockerSchema2Layer, images.MediaTypeDockerSchema2LayerGzip, images.MediaTypeDockerSchema2LayerZstd:
+		return nil
+	}
+	return fmt.Errorf("%w: its media type %s is none of a tar", ErrUnsupported, mt)
+}
+
+// parseConfig keeps the config with all its fields, and returns its diffIDs.
+func (im *image) parseConfig(data []byte) ([]digest.Digest, error) {
+	if err := json.Unmarshal(data, &im.config); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	// Decoders that ignore case could take another field for rootfs than we rewrite.
+	for key := range im.config {
+		if key != keyRootFS && strings.EqualFold(key, keyRootFS) {
+			return nil, fmt.Errorf("%w: it has a field %q beside %q", ErrCorrupt, key, keyRootFS)
+		}
+	}
+	var config ocispec.Image
+	if err := json.Unmarshal(data, &config); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if config.RootFS.Type != "" && config.RootFS.Type != "layers" {
+		return nil, fmt.Errorf("%w: its rootfs is of type %q", ErrUnsupported, config.RootFS.Type)
+	}
+	for i, d := range config.RootFS.DiffIDs {
+		if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {
+			return nil, fmt.Errorf("%w: diffID %d %q is no sha256 digest", ErrCorrupt, i+1, d)
+		}
+	}
+	im.platform = config.Platform
+	return config.RootFS.DiffIDs, nil
+}
+
+const keyRootFS = "rootfs"
+
+// rewriteConfig returns the config with other diffIDs. All other fields keep their
+// values to the last digit; their order and the white space between them do not matter.
+func rewriteConfig(config map[string]json.RawMessage, diffIDs []digest.Digest) ([]byte, error) {
+	rootfs, err := json.Marshal(ocispec.RootFS{Type: "layers", DiffIDs: diffIDs})
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]json.RawMessage, len(config))
+	for key, value := range config {
+		out[key] = value
+	}
+	out[keyRootFS] = rootfs
+	return marshal(out)
+}
+
+// marshal encodes v without turning <, > and & into escapes.
+func marshal(v any) ([]byte, error) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}

@@ -1,0 +1,209 @@
+package convert
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer"
+	"github.com/hinshun/ipcs/mediatype"
+	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// imageRecordVersion is the version of the image record that is written.
+const imageRecordVersion = 1
+
+// A publisher writes the new image, once all its layers are on the node and in the target.
+type publisher struct {
+	dst    Target
+	node   Node
+	peers  []string
+	layers map[layerKey]*converted
+}
+
+// A document is a manifest or index with its descriptor.
+type document struct {
+	desc ocispec.Descriptor
+	data []byte
+}
+
+// publish pushes everything, and tags it last.
+func (p *publisher) publish(ctx context.Context, ims []*image) (*Report, error) {
+	report := &Report{}
+	var manifests []document
+	for _, im := range ims {
+		m, err := p.manifest(ctx, im)
+		if err != nil {
+			return nil, err
+		}
+		manifests = append(manifests, m)
+		report.Manifests = append(report.Manifests, p.report(im, m.desc.Digest))
+	}
+	top := manifests[0]
+	if len(manifests) > 1 {
+		for _, m := range manifests {
+			if err := p.dst.Push(ctx, m.desc, m.data); err != nil {
+				return nil, fmt.Errorf("push manifest %s: %w", m.desc.Digest, err)
+			}
+		}
+		var err error
+		if top, err = newIndex(manifests); err != nil {
+			return nil, err
+		}
+	}
+	// In an index the platform tells manifests apart; a tag's descriptor has none.
+	top.desc.Platform = nil
+	if err := p.dst.Tag(ctx, top.desc, top.data); err != nil {
+		return nil, fmt.Errorf("tag %s: %w", top.desc.Digest, err)
+	}
+	report.Digest = top.desc.Digest
+	return report, nil
+}
+
+// manifest puts the image record on the node, pushes the config, and returns the manifest.
+func (p *publisher) manifest(ctx context.Context, im *image) (document, error) {
+	record, err := p.putRecord(ctx, im)
+	if err != nil {
+		return document{}, fmt.Errorf("image record: %w", err)
+	}
+	config, err := p.pushConfig(ctx, im)
+	if err != nil {
+		return document{}, fmt.Errorf("config: %w", err)
+	}
+	manifest := ocispec.Manifest{
+		Versioned:   specs.Versioned{SchemaVersion: 2},
+		MediaType:   ocispec.MediaTypeImageManifest,
+		Config:      config,
+		Layers:      []ocispec.Descriptor{},
+		Annotations: maps.Clone(im.annotations),
+	}
+	for _, l := range im.layers {
+		manifest.Layers = append(manifest.Layers, p.descriptor(l, record))
+	}
+	if manifest.Annotations == nil {
+		manifest.Annotations = map[string]string{}
+	}
+	manifest.Annotations[mediatype.AnnotationManifest] = im.desc.Digest.String()
+	doc, err := newDocument(manifest.MediaType, manifest)
+	if err != nil {
+		return document{}, err
+	}
+	doc.desc.Platform = &im.platform
+	// The layers have pins of their own, which stay for other images.
+	pin := ipfs.Pin{Root: record, Name: "ipcs:image:" + doc.desc.Digest.String()}
+	if err := p.node.Pin(ctx, pin); err != nil {
+		return document{}, fmt.Errorf("pin image record %s: %w", record, err)
+	}
+	return doc, nil
+}
+
+// putRecord puts the image record, which lists the layers and where to get them.
+func (p *publisher) putRecord(ctx context.Context, im *image) (cid.Cid, error) {
+	record := &layer.Image{Version: imageRecordVersion, Peers: p.peers}
+	for _, l := range im.layers {
+		c := p.layers[l.key()]
+		record.Layers = append(record.Layers, layer.ImageLayer{Digest: c.digest, Block: c.root.Data})
+	}
+	data, err := layer.EncodeImage(record)
+	if err != nil {
+		return cid.Undef, err
+	}
+	block, err := ipfs.NewBlock(cid.Raw, data)
+	if err != nil {
+		return cid.Undef, err
+	}
+	return block.Cid, p.node.Put(ctx, block)
+}
+
+func (p *publisher) pushConfig(ctx context.Context, im *image) (ocispec.Descriptor, error) {
+	diffIDs := []digest.Digest{}
+	for _, l := range im.layers {
+		diffIDs = append(diffIDs, p.layers[l.key()].digest)
+	}
+	data, err := rewriteConfig(im.config, diffIDs)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	desc := ocispec.Descriptor{
+		MediaType: ocispec.MediaTypeImageConfig,
+		Digest:    digest.FromBytes(data),
+		Size:      int64(len(data)),
+	}
+	return desc, p.dst.Push(ctx, desc, data)
+}
+
+// descriptor returns the descriptor of a converted layer.
+func (p *publisher) descriptor(l sourceLayer, record cid.Cid) ocispec.Descriptor {
+	c := p.layers[l.key()]
+	annotations := map[string]string{}
+	for key, value := range l.desc.Annotations {
+		if !describesBlob(key) {
+			annotations[key] = value
+		}
+	}
+	annotations[mediatype.AnnotationRoot] = c.root.Cid.String()
+	annotations[mediatype.AnnotationImage] = record.String()
+	annotations[mediatype.AnnotationDiffID] = l.diffID.String()
+	annotations[mediatype.AnnotationSource] = l.desc.Digest.String()
+	return ocispec.Descriptor{
+		MediaType:   mediatype.Layer,
+		Digest:      c.digest,
+		Size:        int64(len(c.root.Data)),
+		Annotations: annotations,
+	}
+}
+
+// describesBlob reports whether an annotation speaks to a snapshotter or of the bytes of
+// the blob that was converted: it would be wrong on what became of it.
+func describesBlob(key string) bool {
+	for _, prefix := range []string{
+		"containerd.io/snapshot/", "com.github.hinshun.ipcs.",
+		"io.containers.estargz.", "io.github.containers.zstd-chunked.",
+	} {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func newIndex(manifests []document) (document, error) {
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	for _, m := range manifests {
+		index.Manifests = append(index.Manifests, m.desc)
+	}
+	return newDocument(index.MediaType, index)
+}
+
+func newDocument(mt string, v any) (document, error) {
+	data, err := marshal(v)
+	if err != nil {
+		return document{}, err
+	}
+	if len(data) > maxManifest {
+		return document{}, fmt.Errorf("the new manifest has %d bytes, more than the %d that registries take", len(data), maxManifest)
+	}
+	return document{
+		desc: ocispec.Descriptor{MediaType: mt, Digest: digest.FromBytes(data), Size: int64(len(data))},
+		data: data,
+	}, nil
+}
+
+func (p *publisher) report(im *image, manifest digest.Digest) ManifestReport {
+	out := ManifestReport{
+		Platform: platforms.FormatAll(im.platform),
+		Source:   im.desc.Digest,
+		Digest:   manifest,
+		Layers:   []LayerReport{},
+	}
+	for _, l := range im.layers {
+		out.Layers = append(out.Layers, p.layers[l.key()].report)
+	}
+	return out
+}
