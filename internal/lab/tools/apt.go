@@ -20,6 +20,7 @@ func LabCommands() map[string]string {
 		"ip":         "iproute2",
 		"nsenter":    "util-linux",
 		"mmdebstrap": "mmdebstrap",
+		"fsck.erofs": "erofs-utils",   // a second opinion on our images
 		"gcc":        "gcc libc6-dev", // runc, and go test -race
 	}
 }

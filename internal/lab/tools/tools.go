@@ -64,6 +64,10 @@ func (b build) programs() []string {
 // Ensure makes the named programs available in dir, building those that are not
 // there at their pinned version. What it builds is written to log.
 func Ensure(ctx context.Context, dir string, log func(format string, args ...any), names ...string) error {
+	dir, err := filepath.Abs(dir) // go install takes no other
+	if err != nil {
+		return err
+	}
 	wanted := map[string]bool{}
 	for _, n := range names {
 		wanted[n] = true

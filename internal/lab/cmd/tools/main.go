@@ -15,10 +15,10 @@ import (
 
 func main() {
 	dir := flag.String("dir", ".cache/bin", "the folder that the programs are put into")
-	lint := flag.Bool("lint", false, "get the linters, not what the lab runs")
+	what := flag.String("get", "lab", "lab: what the lab runs; packages: only Debian's packages for it; lint: the linters")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *dir, *lint)
+	err := run(ctx, *dir, *what)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tools:", err)
@@ -26,15 +26,18 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, dir string, lint bool) error {
-	names := tools.Lint
-	if !lint {
-		names = tools.Lab
+func run(ctx context.Context, dir, what string) error {
+	log := func(format string, args ...any) { fmt.Printf("tools: "+format+"\n", args...) }
+	switch what {
+	case "lint":
+		return tools.Ensure(ctx, dir, log, tools.Lint...)
+	case "packages":
+		return tools.Packages(ctx, tools.LabCommands())
+	case "lab":
 		if err := tools.Packages(ctx, tools.LabCommands()); err != nil {
 			return err
 		}
+		return tools.Ensure(ctx, dir, log, tools.Lab...)
 	}
-	return tools.Ensure(ctx, dir, func(format string, args ...any) {
-		fmt.Printf("tools: "+format+"\n", args...)
-	}, names...)
+	return fmt.Errorf("-get %q: want lab, packages or lint", what)
 }
