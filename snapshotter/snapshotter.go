@@ -1,36 +1,105 @@
 //go:build linux
 
-// Package snapshotter keeps containerd's snapshots and hands out their mounts.
+// Package snapshotter keeps containerd's snapshots and hands out their mounts. It is the
+// remote snapshotter "ipcs": a layer whose label names a layer root is there as soon as
+// its index is, and any other layer is an ordinary directory, as containerd's overlay
+// snapshotter has it. Both kinds mix in one chain.
+//
+// # Layers
+//
+// Prepare of an ipcs layer proves from the labels that containerd and the image agree on
+// what the layer is (request.go), opens its index (opener.go), commits a snapshot and
+// answers "already exists". Nothing is unpacked, ever: if the index cannot be had, Prepare
+// fails. The snapshot has an empty directory like any other, which holds nothing but the
+// owner that the directories above it inherit.
+//
+// # Mounts
+//
+// The parents of a snapshot fall into runs of ipcs layers and ordinary directories. A run
+// is merged into one metadata-only EROFS image (chains.go), built once, kept under
+// Root/chains by a hash of its layer roots, and mounted under State/chains. A container
+// gets one overlay:
+//
+//	lowerdir=<directories and EROFS mounts, top first>::<objects>::<lazy>
+//
+// A regular file of the EROFS redirects to /xy/CID, which the kernel looks for among the
+// complete objects on disk and then in the lazy FUSE. The size that an index claims cannot
+// make an object show anything but its verified bytes: the CID of a file of several leaves
+// binds its size, a single leaf is only complete when its length is the one claimed
+// (package objects), and what an index says too much of another's object reads as the end
+// of the file.
+//
+// With an ordinary layer below an ipcs one, overlayfs wants metacopy=on, and with it
+// redirect_dir=on. What containerd applies a layer to must have plain paths as parents,
+// since it splits lowerdir at every colon; for that, and where the options would not fit a
+// page, the parents are mounted once under State/merged and stand as one directory
+// (merged.go). None of these mounts is needed by an overlay once that is mounted: it holds
+// what it lies on itself. So they are taken away at Close and on start, and running
+// containers do not notice.
+//
+// Mounts must be seen by containerd, which makes the overlays: both must run in one mount
+// namespace, or State must lie on a mount with shared propagation. New warns if it does
+// neither.
+//
+// # Usage
+//
+// An ipcs snapshot uses no space of its own: objects are shared by all images of the
+// host, and the store counts them. Usage says zero for it.
+//
+// # Concurrency
+//
+// All methods are safe for concurrent use. Metadata is in containerd's bolt store, one
+// writer at a time, and nothing slow happens in a transaction. Each chain has a lock of
+// its own, so that two Prepares build one image. Indexes are fetched by goroutines that
+// belong to the content, not to the caller: Close ends them and waits.
 package snapshotter
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
-	"iter"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"github.com/containerd/continuity/fs"
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
 )
 
+// DefaultIndexTimeout is how long the index of a layer may take unless Config says
+// otherwise.
+const DefaultIndexTimeout = 30 * time.Second
+
 var (
-	// ErrContradiction says that the labels of a layer contradict each other.
+	// ErrContradiction says that the labels of a layer contradict each other, or its
+	// parent.
 	ErrContradiction = errors.New("labels contradict each other")
+	// ErrIndexUnavailable says that the index of a layer could not be had in time.
+	ErrIndexUnavailable = errors.New("index of the layer is not available")
+	// ErrUnsupported says that this host cannot mount ipcs layers.
+	ErrUnsupported = errors.New("this host cannot mount ipcs layers")
+	// ErrNoTarget says that an ipcs layer was to be unpacked like a tar.
+	ErrNoTarget = errors.New("an ipcs layer cannot be unpacked as a tar")
 	// ErrNotRoot says that this process may not mount.
-	ErrNotRoot  = errors.New("no root rights")
-	errSkeleton = errors.New("snapshotter: not available yet")
+	ErrNotRoot = errors.New("the snapshotter needs root rights to mount")
 )
 
-// Config says where a Snapshotter keeps what.
+// Config says where a Snapshotter keeps what. Paths are absolute.
 type Config struct {
 	Root         string        // kept: metadata, ordinary layers, EROFS images of chains
 	State        string        // mounts; gone after Close
 	ObjectsDir   string        // complete objects, as objects.Store.ObjectsDir returns it
-	IndexTimeout time.Duration // how long the index of a layer may take; default 30 s
+	IndexTimeout time.Duration // how long the index of a layer may take
 	Logger       *slog.Logger
 }
 
@@ -43,29 +112,183 @@ type Files interface {
 // what it returns unmounts it.
 type MountLazy func(dir string, files Files) (io.Closer, error)
 
-// ChainStatus says how one chain of ipcs layers stands.
-type ChainStatus struct {
-	ID      string // names the chain for ChainFiles
-	Layers  int
-	Files   int   // distinct objects its layers name
-	Bytes   int64 // of them
-	Mounted bool
-	Mode    string // how its EROFS image is mounted: "file" or "loop"
-}
-
 // A Snapshotter is containerd's snapshotter "ipcs".
-type Snapshotter struct{ snapshots.Snapshotter }
+type Snapshotter struct {
+	root           string
+	log            *slog.Logger
+	ms             *storage.MetaStore
+	overlayOptions []string // as the overlay snapshotter has them
+	support        support
+	data           []string // data-only layers, the first that has a file wins
 
-// New opens or creates the snapshots in cfg.Root.
-func New(cfg Config, src layer.Source, lazy MountLazy) (*Snapshotter, error) { return nil, errSkeleton }
+	opener *opener
+	files  *fileSet
+	chains *chains
+	merged *merged
+	lazy   io.Closer
 
-// Status lists the chains.
-func (s *Snapshotter) Status() []ChainStatus { return nil }
-
-// ChainFiles yields the distinct objects of a chain.
-func (s *Snapshotter) ChainFiles(id string) iter.Seq[ipfs.File] {
-	return func(func(ipfs.File) bool) {}
+	closing sync.Once
+	closed  error
 }
 
-// File implements Files.
-func (s *Snapshotter) File(c cid.Cid) (ipfs.File, string, bool) { return ipfs.File{}, "", false }
+var (
+	_ snapshots.Snapshotter = (*Snapshotter)(nil)
+	_ snapshots.Cleaner     = (*Snapshotter)(nil)
+	_ Files                 = (*Snapshotter)(nil)
+)
+
+// New opens or creates the snapshots in cfg.Root, clears State of what a process before
+// left there, and mounts the lazy file system. Blocks of indexes come from src.
+func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Snapshotter, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	s := &Snapshotter{root: cfg.Root, log: cfg.Logger}
+	if err := s.makeDirs(cfg); err != nil {
+		return nil, err
+	}
+	if err := clearMounts(cfg.State, stateDirs()); err != nil {
+		return nil, err
+	}
+	s.support = probe(filepath.Join(cfg.State, probeDir))
+	s.support.report(s.log)
+	warnNamespace(s.log, cfg.State)
+	s.overlayOptions = overlayOptions(cfg.Root, s.log)
+	lazyPath := filepath.Join(cfg.State, lazyDir)
+	s.data = []string{cfg.ObjectsDir, lazyPath}
+	s.files = newFileSet()
+	s.opener = newOpener(src, cfg.IndexTimeout, s.log)
+	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.support.image, s.log)
+	s.merged = newMerged(filepath.Join(cfg.State, mergedDir), s.log)
+	if err := s.load(ctx); err != nil {
+		return nil, errors.Join(err, s.ms.Close())
+	}
+	var err error
+	if s.lazy, err = lazy(lazyPath, s); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount the lazy file system: %w", err), s.ms.Close())
+	}
+	return s, nil
+}
+
+// The folders in Root and State.
+const (
+	snapshotsDir = "snapshots"
+	chainsDir    = "chains"
+	mergedDir    = "merged"
+	lazyDir      = "lazy"
+	probeDir     = "probe"
+)
+
+// stateDirs returns the folders in State, those first whose mounts lie on others.
+func stateDirs() []string { return []string{mergedDir, probeDir, chainsDir, lazyDir} }
+
+// complete fills in defaults and checks what the caller chose.
+func (cfg *Config) complete() error {
+	for name, path := range map[string]string{"root": cfg.Root, "state": cfg.State, "objects": cfg.ObjectsDir} {
+		// Colons, commas and backslashes mean something in the options of overlayfs.
+		if !filepath.IsAbs(path) || strings.ContainsAny(path, ":,\\\"") {
+			return fmt.Errorf("snapshotter: the %s folder must be an absolute path without colon, comma, quote or backslash, not %q", name, path)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w: run it as root, not as user %d", ErrNotRoot, os.Geteuid())
+	}
+	if cfg.IndexTimeout <= 0 {
+		cfg.IndexTimeout = DefaultIndexTimeout
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// makeDirs makes the folders and opens the metadata.
+func (s *Snapshotter) makeDirs(cfg Config) error {
+	dirs := []string{filepath.Join(cfg.Root, snapshotsDir), filepath.Join(cfg.Root, chainsDir)}
+	for _, dir := range stateDirs() {
+		dirs = append(dirs, filepath.Join(cfg.State, dir))
+	}
+	for _, dir := range dirs {
+		// A dead FUSE cannot be looked at, and is unmounted next.
+		if err := os.MkdirAll(dir, 0o700); err != nil && !isDeadMount(err) {
+			return fmt.Errorf("make the folders of the snapshotter: %w", err)
+		}
+	}
+	if ok, err := fs.SupportsDType(cfg.Root); err != nil || !ok {
+		return fmt.Errorf("%s cannot hold layers of an overlay: it does not tell the types of directory entries (%w)", cfg.Root, err)
+	}
+	var err error
+	s.ms, err = storage.NewMetaStore(filepath.Join(cfg.Root, "metadata.db"))
+	return err
+}
+
+// overlayOptions returns the options that the overlay snapshotter gives every overlay.
+func overlayOptions(root string, log *slog.Logger) []string {
+	var options []string
+	userxattr, err := overlayutils.NeedsUserXAttr(root)
+	if err != nil {
+		log.Warn("cannot tell whether overlays need userxattr", "err", err)
+	}
+	if userxattr {
+		options = append(options, "userxattr")
+	}
+	if _, err := os.Stat("/sys/module/overlay/parameters/index"); err == nil {
+		options = append(options, "index=off")
+	}
+	return options
+}
+
+// load takes up the ipcs snapshots that are there: their files and chains count, and
+// indexes and mounts follow when they are asked for.
+func (s *Snapshotter) load(ctx context.Context) error {
+	var names []string
+	err := s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		// The bucket comes into being with the first snapshot; walking needs it.
+		err := storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
+			if info.Kind == snapshots.KindCommitted && info.Labels[labelRoot] != "" {
+				names = append(names, info.Name)
+			}
+			return nil
+		})
+		if isNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			links, err := lineage(ctx, name)
+			if err != nil {
+				return err
+			}
+			s.retain(links)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the snapshots in %s: %w", s.root, err)
+	}
+	return s.chains.clean(true)
+}
+
+// retain counts an ipcs snapshot, the first link, as a user of its layer and its chain.
+func (s *Snapshotter) retain(links []link) {
+	s.files.retain(links[0].root)
+	s.chains.retain(firstRun(links))
+}
+
+// Close unmounts all that is in State. Overlays of containers stay.
+func (s *Snapshotter) Close() error {
+	s.closing.Do(func() {
+		s.opener.close()
+		errs := []error{s.merged.close(), s.chains.close(), s.lazy.Close()}
+		for _, dir := range stateDirs() {
+			path := filepath.Join(filepath.Dir(s.data[1]), dir)
+			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+		s.closed = errors.Join(append(errs, s.ms.Close())...)
+	})
+	return s.closed
+}

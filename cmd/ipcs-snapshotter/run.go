@@ -112,7 +112,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	started.add("node", p.node.Close)
 	p.fetcher = fetch.New(p.store, p.node, fetch.Options{Timeout: timeout, Logger: log})
 	started.add("fetcher", p.fetcher.Close)
-	p.snaps, err = snapshotter.New(snapshotter.Config{
+	p.snaps, err = snapshotter.New(ctx, snapshotter.Config{
 		Root:         filepath.Join(cfg.Root, "snapshotter"),
 		State:        filepath.Join(cfg.State, "mounts"),
 		ObjectsDir:   p.store.ObjectsDir(),

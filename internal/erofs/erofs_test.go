@@ -68,7 +68,7 @@ func shapes() map[string]func(b *builder) {
 		"devices": func(b *builder) {
 			for i, mode := range []uint32{unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK} {
 				b.add(0, fmt.Sprint("n", i), erofs.Inode{Mode: mode | 0o7666})
-				b.add(0, fmt.Sprint("m", i), erofs.Inode{Mode: mode, Rdev: 0xabc00fff & uint32(-(i - 2) >> 1 << 1)})
+				b.add(0, fmt.Sprint("m", i), erofs.Inode{Mode: mode, Rdev: 0xabc00fff & uint32(-(i-2)>>1<<1)})
 			}
 			b.add(0, "whiteout", erofs.Inode{Mode: unix.S_IFCHR})
 			b.add(0, "large", erofs.Inode{Mode: unix.S_IFBLK, Rdev: 0xfffabcde})

@@ -1,0 +1,215 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/erofs"
+	"github.com/hinshun/ipcs/layer"
+)
+
+// chains keeps the EROFS images of runs of ipcs layers, and their mounts.
+type chains struct {
+	images string // folder of the images
+	mounts string // folder of the mount points
+	mode   string // how images are mounted
+	log    *slog.Logger
+
+	mu  sync.Mutex
+	all map[string]*chain // by the id of their run
+}
+
+// A chain is one run that committed snapshots end in.
+type chain struct {
+	run  run
+	uses int // snapshots; with chains.mu
+
+	mu      sync.Mutex // held to build, mount and drop
+	mounted bool
+	dropped bool // no longer in chains.all
+}
+
+// imageSuffix ends the names of images.
+const imageSuffix = ".erofs"
+
+func newChains(images, mounts, mode string, log *slog.Logger) *chains {
+	return &chains{images: images, mounts: mounts, mode: mode, log: log, all: make(map[string]*chain)}
+}
+
+func (cs *chains) image(id string) string      { return filepath.Join(cs.images, id+imageSuffix) }
+func (cs *chains) mountPoint(id string) string { return filepath.Join(cs.mounts, id) }
+
+// retain counts one more snapshot that ends in a run.
+func (cs *chains) retain(r run) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c := cs.all[r.id]
+	if c == nil {
+		c = &chain{run: r}
+		cs.all[r.id] = c
+	}
+	c.uses++
+}
+
+// release counts one less. The image of a run that none is left of is unmounted and
+// removed.
+func (cs *chains) release(r run) error {
+	cs.mu.Lock()
+	c := cs.all[r.id]
+	if c == nil {
+		cs.mu.Unlock()
+		return nil
+	}
+	if c.uses--; c.uses > 0 {
+		cs.mu.Unlock()
+		return nil
+	}
+	delete(cs.all, r.id)
+	cs.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mounted, c.dropped = false, true
+	err := removeMount(cs.mountPoint(r.id))
+	if rerr := os.Remove(cs.image(r.id)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+		err = errors.Join(err, rerr)
+	}
+	return err
+}
+
+// ensure mounts a run, after it built the image with the indexes that open returns if
+// there is none yet, and returns where.
+func (cs *chains) ensure(ctx context.Context, r run, open func(ctx context.Context, r run) ([]*layer.Index, error)) (string, error) {
+	cs.mu.Lock()
+	c := cs.all[r.id]
+	cs.mu.Unlock()
+	if c == nil {
+		return "", fmt.Errorf("chain %s: no snapshot has it any more", r.id)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	dir := cs.mountPoint(r.id)
+	if c.dropped {
+		return "", fmt.Errorf("chain %s: no snapshot has it any more", r.id)
+	}
+	if c.mounted && isImageMount(dir) { // somebody may have unmounted it behind our back
+		return dir, nil
+	}
+	if _, err := os.Stat(cs.image(r.id)); errors.Is(err, os.ErrNotExist) {
+		if err := cs.build(ctx, r, open); err != nil {
+			return "", err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	if err := mountImage(cs.mode, cs.image(r.id), dir); err != nil {
+		return "", errors.Join(err, os.Remove(dir))
+	}
+	c.mounted = true
+	return dir, nil
+}
+
+// build merges the layers of a run and writes the image.
+func (cs *chains) build(ctx context.Context, r run, open func(ctx context.Context, r run) ([]*layer.Index, error)) error {
+	start := time.Now()
+	indexes, err := open(ctx, r)
+	if err != nil {
+		return err
+	}
+	opened := time.Now()
+	merged, err := layer.Merge(indexes, r.bottom)
+	if err != nil {
+		return fmt.Errorf("merge the %d layers of chain %s: %w", len(r.roots), r.id, err)
+	}
+	tree, err := newOverlayTree(merged)
+	if err != nil {
+		return fmt.Errorf("chain %s: %w", r.id, err)
+	}
+	var opts erofs.Options
+	if _, err := hex.Decode(opts.UUID[:], []byte(r.id[:2*len(opts.UUID)])); err != nil {
+		return err
+	}
+	written := time.Now()
+	if err := writeFile(cs.image(r.id), func(f *os.File) error { return erofs.Write(f, tree, opts) }); err != nil {
+		return fmt.Errorf("write the EROFS image of chain %s: %w", r.id, err)
+	}
+	cs.log.Debug("built chain", "chain", r.id, "layers", len(r.roots), "inodes", tree.Len(),
+		"open", opened.Sub(start), "merge", written.Sub(opened), "write", time.Since(written))
+	return nil
+}
+
+// clean removes the images that no snapshot has. On start, with temps, it also removes
+// what a process before did not complete.
+func (cs *chains) clean(temps bool) error {
+	entries, err := os.ReadDir(cs.images)
+	if err != nil {
+		return err
+	}
+	cs.mu.Lock() // keeps a chain from coming to life meanwhile
+	defer cs.mu.Unlock()
+	var errs []error
+	for _, e := range entries {
+		id, image := strings.CutSuffix(e.Name(), imageSuffix)
+		if _, used := cs.all[id]; image && !used || temps && strings.HasPrefix(e.Name(), tempPrefix) {
+			errs = append(errs, os.Remove(filepath.Join(cs.images, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close unmounts all images.
+func (cs *chains) close() error {
+	cs.mu.Lock()
+	all := make([]*chain, 0, len(cs.all))
+	for _, c := range cs.all {
+		all = append(all, c)
+	}
+	clear(cs.all)
+	cs.mu.Unlock()
+	var errs []error
+	for _, c := range all {
+		c.mu.Lock()
+		c.mounted, c.dropped = false, true
+		errs = append(errs, removeMount(cs.mountPoint(c.run.id)))
+		c.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// tops returns the chains that are no lower part of another, and those that are mounted,
+// sorted by id.
+func (cs *chains) tops() []*chain {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	var tops []*chain
+	for _, c := range cs.all {
+		lower := false
+		for _, o := range cs.all {
+			lower = lower || c.run.prefixOf(&o.run)
+		}
+		if !lower || isImageMount(cs.mountPoint(c.run.id)) {
+			tops = append(tops, c)
+		}
+	}
+	slices.SortFunc(tops, func(a, b *chain) int { return strings.Compare(a.run.id, b.run.id) })
+	return tops
+}
+
+// get returns the chain of a run.
+func (cs *chains) get(id string) (*chain, bool) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c, ok := cs.all[id]
+	return c, ok
+}

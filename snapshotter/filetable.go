@@ -1,0 +1,112 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"cmp"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer"
+)
+
+// sumSize is the length in bytes of a sha2-256 digest.
+const sumSize = 32
+
+// A fileTable holds the files of a layer that have content, each CID once, sorted by
+// digest. It takes some 70 bytes a file and 30 an entry of the layer, with the names:
+// a third of an index, and no pointers for the collector to follow.
+type fileTable struct {
+	sums   []byte // sumSize for each file
+	files  []fileRecord
+	leaves []string // of the files that have several
+
+	// What the paths are made of, for all entries of the layer.
+	parents []int32
+	nameEnd []uint32 // the name of entry i ends here in names, and begins where the last one ended
+	names   string
+}
+
+type fileRecord struct {
+	size   int64
+	entry  int32
+	leaves int32 // number of its leaves in the table; -1 for a file of one
+}
+
+func newFileTable(x *layer.Index) *fileTable {
+	t := &fileTable{parents: make([]int32, len(x.Entries)), nameEnd: make([]uint32, len(x.Entries))}
+	var names strings.Builder
+	var order []int32
+	for i := range x.Entries {
+		e := &x.Entries[i]
+		names.WriteString(e.Name)
+		t.parents[i], t.nameEnd[i] = e.Parent, uint32(names.Len())
+		if e.Mode.IsRegular() && e.Size > 0 && e.Link < 0 && !e.Whiteout {
+			order = append(order, int32(i))
+		}
+	}
+	t.names = names.String()
+	// Files of one leaf sort before a dag-pb node with the same digest.
+	several := func(i int32) int { return min(len(x.Entries[i].Leaves()), 1) }
+	slices.SortFunc(order, func(a, b int32) int {
+		return cmp.Or(strings.Compare(x.Entries[a].Digest, x.Entries[b].Digest), several(a)-several(b), cmp.Compare(a, b))
+	})
+	order = slices.CompactFunc(order, func(a, b int32) bool {
+		return x.Entries[a].Digest == x.Entries[b].Digest && several(a) == several(b)
+	})
+	t.sums = make([]byte, 0, len(order)*sumSize)
+	t.files = make([]fileRecord, 0, len(order))
+	for _, i := range order {
+		e := &x.Entries[i]
+		r := fileRecord{size: e.Size, entry: i, leaves: -1}
+		if e.Leaves() != "" {
+			r.leaves = int32(len(t.leaves))
+			t.leaves = append(t.leaves, strings.Clone(e.Leaves())) // lets go of the index
+		}
+		t.sums = append(t.sums, e.Digest...)
+		t.files = append(t.files, r)
+	}
+	return t
+}
+
+func (t *fileTable) sum(i int) []byte { return t.sums[i*sumSize : (i+1)*sumSize] }
+
+// find returns the number of the file with this CID.
+func (t *fileTable) find(c cid.Cid) (int, bool) {
+	hash, err := mh.Decode(c.Hash())
+	if err != nil || hash.Code != mh.SHA2_256 || len(hash.Digest) != sumSize {
+		return 0, false
+	}
+	want := string(hash.Digest)
+	i := sort.Search(len(t.files), func(i int) bool { return string(t.sum(i)) >= want })
+	for ; i < len(t.files) && string(t.sum(i)) == want; i++ {
+		if (t.files[i].leaves < 0) == (c.Type() == cid.Raw) {
+			return i, c.Version() == 1
+		}
+	}
+	return 0, false
+}
+
+// file returns file i, ready to be fetched.
+func (t *fileTable) file(i int) ipfs.File {
+	r := t.files[i]
+	c := ipfs.RawCid(string(t.sum(i)))
+	if r.leaves < 0 {
+		return ipfs.File{Cid: c, Size: r.size}
+	}
+	return ipfs.File{Cid: cid.NewCidV1(cid.DagProtobuf, c.Hash()), Size: r.size, Leaves: t.leaves[r.leaves]}
+}
+
+// path returns the path of file i in its layer.
+func (t *fileTable) path(i int) string {
+	var path string
+	for e := t.files[i].entry; e > 0; e = t.parents[e] {
+		path = "/" + t.names[t.nameEnd[e-1]:t.nameEnd[e]] + path
+	}
+	return path
+}

@@ -1,0 +1,121 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"golang.org/x/sys/unix"
+)
+
+// How EROFS images are mounted.
+const (
+	modeFile = "file" // straight from the file: Linux 6.12 and later, not on every file system
+	modeLoop = "loop" // by way of a loop device
+)
+
+// erofsMagic is what statfs says of an EROFS.
+const erofsMagic = 0xe0f5e1e2
+
+// mountImage mounts the EROFS image at path on dir in the given mode.
+func mountImage(mode, path, dir string) error {
+	const flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID // containers see it through an overlay only
+	if mode == modeFile {
+		if err := unix.Mount(path, dir, "erofs", flags, ""); err != nil {
+			return fmt.Errorf("mount %s as EROFS from its file: %w", path, err)
+		}
+		return nil
+	}
+	// The device goes away by itself when the mount does.
+	loop, err := mount.SetupLoop(path, mount.LoopParams{Readonly: true, Autoclear: true})
+	if err != nil {
+		return fmt.Errorf("set up a loop device for %s: %w", path, err)
+	}
+	defer loop.Close()
+	if err := unix.Mount(loop.Name(), dir, "erofs", flags, ""); err != nil {
+		return fmt.Errorf("mount %s as EROFS from %s: %w", path, loop.Name(), err)
+	}
+	return nil
+}
+
+// isImageMount says whether an EROFS is mounted at dir.
+func isImageMount(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && uint32(st.Type) == erofsMagic
+}
+
+// unmount unmounts what is at dir, now or as soon as nobody uses it. It is no error if
+// nothing is mounted.
+func unmount(dir string) error {
+	err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EBUSY) {
+		err = unix.Unmount(dir, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+	}
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount %s: %w", dir, err)
+	}
+	return nil
+}
+
+// removeMount unmounts what is at dir and removes the directory.
+func removeMount(dir string) error {
+	if err := unmount(dir); err != nil {
+		return err
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// isDeadMount says whether an error is that of a FUSE whose server is gone.
+func isDeadMount(err error) bool { return errors.Is(err, unix.ENOTCONN) }
+
+// writeFile writes a file that is complete and durable, or not there.
+func writeFile(path string, write func(f *os.File) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	err = write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// tempPrefix begins the names of files that are not complete.
+const tempPrefix = "new-"
+
+// sameFile says whether the file at path holds exactly want.
+func sameFile(path string, want []byte) error {
+	got, err := os.ReadFile(path)
+	if err == nil && !bytes.Equal(got, want) {
+		err = fmt.Errorf("%s holds %d bytes that are not expected", path, len(got))
+	}
+	return err
+}

@@ -1,0 +1,86 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
+)
+
+// A link is one committed snapshot of a chain.
+type link struct {
+	id, name string
+	root     cid.Cid       // the layer root of an ipcs snapshot, else Undef
+	chain    digest.Digest // chainID on record; may be empty for ordinary snapshots
+}
+
+func (l *link) lazy() bool { return l.root.Defined() }
+
+// lineage returns the snapshot name and its parents, top first. It needs a transaction.
+func lineage(ctx context.Context, name string) ([]link, error) {
+	var links []link
+	for name != "" {
+		id, info, _, err := storage.GetInfo(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("parent snapshot %s: %w", name, err)
+		}
+		l := link{id: id, name: name, chain: digest.Digest(info.Labels[snapshots.LabelSnapshotRef])}
+		if root := info.Labels[labelRoot]; root != "" {
+			if l.root, err = cid.Decode(root); err != nil {
+				return nil, fmt.Errorf("snapshot %s: layer root on record: %w", name, err)
+			}
+			l.chain = digest.Digest(info.Labels[labelChain])
+		}
+		links = append(links, l)
+		name = info.Parent
+	}
+	return links, nil
+}
+
+// imageVersion is part of the name of an EROFS image. It changes when what is written
+// into one changes, and then all are built anew.
+const imageVersion = 1
+
+// A run is a group of ipcs layers that lie directly on each other in a chain.
+type run struct {
+	id     string    // names its EROFS image
+	roots  []cid.Cid // bottom first
+	bottom bool      // nothing lies below it
+}
+
+// firstRun returns the run that begins at the first link, which is an ipcs one.
+func firstRun(links []link) run {
+	n := 0
+	for n < len(links) && links[n].lazy() {
+		n++
+	}
+	r := run{bottom: n == len(links), roots: make([]cid.Cid, 0, n)}
+	h := sha256.New()
+	fmt.Fprintf(h, "ipcs chain %d bottom=%t\n", imageVersion, r.bottom)
+	for i := n - 1; i >= 0; i-- {
+		r.roots = append(r.roots, links[i].root)
+		fmt.Fprintln(h, links[i].root)
+	}
+	r.id = hex.EncodeToString(h.Sum(nil))
+	return r
+}
+
+// prefixOf says whether the layers of r are the lower ones of o.
+func (r *run) prefixOf(o *run) bool {
+	if r.bottom != o.bottom || len(r.roots) >= len(o.roots) {
+		return false
+	}
+	for i := range r.roots {
+		if !r.roots[i].Equals(o.roots[i]) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,138 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// merged mounts chains as they are, read-only, for those who need the parents of a
+// snapshot as one plain path. Such a mount lives as long as a snapshot uses it.
+type merged struct {
+	dir string
+	log *slog.Logger
+
+	mu  sync.Mutex
+	all map[string]map[string]struct{} // parent's id to the keys of the snapshots
+}
+
+func newMerged(dir string, log *slog.Logger) *merged {
+	return &merged{dir: dir, log: log, all: make(map[string]map[string]struct{})}
+}
+
+// ensure mounts lower, which is what parent and all below it show, for the snapshot key,
+// and returns where.
+func (m *merged) ensure(parent, key string, lower *lower) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dir := filepath.Join(m.dir, parent)
+	if keys, ok := m.all[parent]; ok {
+		keys[key] = struct{}{}
+		return dir, nil
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	if err := mountMerged(dir, lower); err != nil {
+		return "", errors.Join(err, os.Remove(dir))
+	}
+	m.all[parent] = map[string]struct{}{key: {}}
+	return dir, nil
+}
+
+// release says that a snapshot needs its merged parent no longer, if it had one.
+func (m *merged) release(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for parent, keys := range m.all {
+		if _, ok := keys[key]; !ok {
+			continue
+		}
+		delete(keys, key)
+		if len(keys) > 0 {
+			continue
+		}
+		delete(m.all, parent)
+		if err := removeMount(filepath.Join(m.dir, parent)); err != nil {
+			m.log.Warn("cannot unmount the merged parent of a snapshot", "key", key, "err", err)
+		}
+	}
+}
+
+// close unmounts all.
+func (m *merged) close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for parent := range m.all {
+		errs = append(errs, removeMount(filepath.Join(m.dir, parent)))
+	}
+	clear(m.all)
+	return errors.Join(errs...)
+}
+
+// mountMerged mounts a read-only overlay. One option for each directory (Linux 6.8) has
+// no limit of a page, which mount(2) has.
+func mountMerged(dir string, l *lower) error {
+	err := mountByLayer(dir, l)
+	if err == nil {
+		return nil
+	}
+	options := append([]string{l.option()}, l.options...)
+	if merr := unix.Mount("overlay", dir, "overlay", unix.MS_RDONLY, strings.Join(options, ",")); merr != nil {
+		return fmt.Errorf("mount the parents of a snapshot as one directory: %w; and with mount(2): %w", err, merr)
+	}
+	return nil
+}
+
+func mountByLayer(dir string, l *lower) (err error) {
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("fsopen: %w", err)
+	}
+	defer unix.Close(fd)
+	set := func(key, value string) {
+		if err == nil {
+			if serr := unix.FsconfigSetString(fd, key, value); serr != nil {
+				err = fmt.Errorf("fsconfig %s=%s: %w", key, value, serr)
+			}
+		}
+	}
+	set("source", "overlay")
+	for _, d := range l.dirs {
+		set("lowerdir+", d)
+	}
+	for _, d := range l.data {
+		set("datadir+", d)
+	}
+	for _, option := range l.options {
+		if key, value, ok := strings.Cut(option, "="); ok {
+			set(key, value)
+		} else if err == nil {
+			err = unix.FsconfigSetFlag(fd, option)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := unix.FsconfigCreate(fd); err != nil {
+		return fmt.Errorf("create overlay: %w", err)
+	}
+	mnt, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		return fmt.Errorf("fsmount: %w", err)
+	}
+	defer unix.Close(mnt)
+	if err := unix.MoveMount(mnt, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("move_mount: %w", err)
+	}
+	return nil
+}

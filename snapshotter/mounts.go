@@ -1,0 +1,163 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hinshun/ipcs/layer"
+)
+
+// optionSlack is what mount options of an overlay may lack to a page: containerd changes
+// longer ones, and fails on the two colons in ours.
+const optionSlack = 512
+
+// parallelLoads bounds how many layers of a chain are opened at a time.
+const parallelLoads = 4
+
+// lower is what an overlay lies on.
+type lower struct {
+	dirs    []string // metadata and ordinary layers, top first
+	data    []string // data-only layers; none for ordinary chains
+	options []string
+}
+
+// option returns the option of mount(2).
+func (l *lower) option() string {
+	return "lowerdir=" + strings.Join(append([]string{strings.Join(l.dirs, ":")}, l.data...), "::")
+}
+
+// fits says whether an overlay with these directories of its own fits a page of options.
+func (l *lower) fits(own ...string) bool {
+	size := len(l.option())
+	for _, s := range append(own, l.options...) {
+		size += len(s) + 1
+	}
+	return size < os.Getpagesize()-optionSlack
+}
+
+// lower mounts what a snapshot with these parents lies on, top first. With plain, the
+// directories are paths that any program understands. It needs no transaction.
+func (s *Snapshotter) lower(ctx context.Context, key string, links []link, plain bool) (*lower, error) {
+	l := &lower{options: s.overlayOptions}
+	var lazy, ordinaryBelow bool
+	for i := 0; i < len(links); {
+		if !links[i].lazy() {
+			l.dirs = append(l.dirs, s.upperPath(links[i].id))
+			i++
+			continue
+		}
+		r := firstRun(links[i:])
+		dir, err := s.mountRun(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		l.dirs = append(l.dirs, dir)
+		lazy, ordinaryBelow = true, ordinaryBelow || !r.bottom
+		i += len(r.roots)
+	}
+	if !lazy {
+		return l, nil
+	}
+	l.data = s.data
+	if ordinaryBelow || s.support.metacopy {
+		l.options = append(l.options[:len(l.options):len(l.options)], metacopyOptions()...)
+	}
+	// The id of the snapshot is not known yet; no id is longer than a key of bolt.
+	const someID = "18446744073709551615"
+	if !plain && l.fits("workdir="+s.workPath(someID), "upperdir="+s.upperPath(someID)) {
+		return l, nil
+	}
+	dir, err := s.merged.ensure(links[0].id, key, l)
+	if err != nil {
+		return nil, err
+	}
+	return &lower{dirs: []string{dir}, options: s.overlayOptions}, nil
+}
+
+// mountRun mounts the EROFS of a run, after its files are known to the lazy file system.
+func (s *Snapshotter) mountRun(ctx context.Context, r run) (string, error) {
+	if s.support.err != nil {
+		return "", s.support.err
+	}
+	if err := s.learn(ctx, r); err != nil {
+		return "", err
+	}
+	return s.chains.ensure(ctx, r, s.indexes)
+}
+
+// learn opens the layers of a run whose files are not known: after a restart, all.
+func (s *Snapshotter) learn(ctx context.Context, r run) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelLoads)
+	for _, root := range r.roots {
+		if s.files.known(root) {
+			continue
+		}
+		group.Go(func() error {
+			l, err := s.opener.open(ctx, root)
+			if err == nil {
+				s.files.learn(root, l.Index)
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// indexes opens the layers of a run, bottom first, for the one time their indexes are
+// needed.
+func (s *Snapshotter) indexes(ctx context.Context, r run) ([]*layer.Index, error) {
+	defer s.opener.forget(r.roots)
+	indexes := make([]*layer.Index, len(r.roots))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelLoads)
+	for i, root := range r.roots {
+		group.Go(func() error {
+			l, err := s.opener.open(ctx, root)
+			if err == nil {
+				indexes[i] = l.Index
+			}
+			return err
+		})
+	}
+	return indexes, group.Wait()
+}
+
+// mounts returns the mounts of an active snapshot or a view.
+func (s *Snapshotter) mounts(kind snapshots.Kind, id string, l *lower) []mount.Mount {
+	if len(l.dirs) == 0 {
+		mode := "rw"
+		if kind == snapshots.KindView {
+			mode = "ro"
+		}
+		return bind(s.upperPath(id), mode)
+	}
+	var options []string
+	if kind == snapshots.KindActive {
+		options = append(options, "workdir="+s.workPath(id), "upperdir="+s.upperPath(id))
+	} else if len(l.dirs) == 1 && len(l.data) == 0 {
+		return bind(l.dirs[0], "ro")
+	}
+	options = append(options, l.option())
+	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: append(options, l.options...)}}
+}
+
+func bind(source, mode string) []mount.Mount {
+	return []mount.Mount{{Type: "bind", Source: source, Options: []string{mode, "rbind"}}}
+}
+
+func (s *Snapshotter) upperPath(id string) string {
+	return filepath.Join(s.root, snapshotsDir, id, "fs")
+}
+
+func (s *Snapshotter) workPath(id string) string {
+	return filepath.Join(s.root, snapshotsDir, id, "work")
+}

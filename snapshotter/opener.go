@@ -1,0 +1,294 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer"
+	"github.com/hinshun/ipcs/mediatype"
+)
+
+const (
+	// parallelOpens bounds how many layers an image record makes us open at a time.
+	parallelOpens = 8
+	// maxCachedEntries bounds the decoded indexes that are kept between Prepare of the
+	// layers and the first mount: 150 bytes an entry.
+	maxCachedEntries = 100_000
+	// maxRecords bounds the image records that are remembered as fetched.
+	maxRecords = 256
+)
+
+// An opener opens layers. Each layer is opened once at a time, by a goroutine of the
+// opener, whoever asks for it; a caller that goes away does not stop it. Opened layers
+// stay for a while, since the first mount needs them again.
+type opener struct {
+	src     layer.Source
+	timeout time.Duration
+	log     *slog.Logger
+	slots   chan struct{} // for opens that an image record asked for
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	stop    []context.CancelFunc // of what runs; nil entries are free
+	closed  bool
+	flights map[cid.Cid]*flight
+	cached  map[cid.Cid]*layer.Layer
+	order   []cid.Cid // of cached, the oldest first
+	entries int       // of cached
+	records map[cid.Cid]struct{}
+}
+
+// A flight is a layer that is being opened.
+type flight struct {
+	done  chan struct{} // closed when layer and err are set
+	layer *layer.Layer
+	err   error
+}
+
+var errClosed = errors.New("the snapshotter is closed")
+
+func newOpener(src layer.Source, timeout time.Duration, log *slog.Logger) *opener {
+	return &opener{
+		src: src, timeout: timeout, log: log,
+		slots:   make(chan struct{}, parallelOpens),
+		flights: make(map[cid.Cid]*flight),
+		cached:  make(map[cid.Cid]*layer.Layer),
+		records: make(map[cid.Cid]struct{}),
+	}
+}
+
+// open returns the layer with this root within the time limit, and fails with
+// ErrIndexUnavailable.
+func (o *opener) open(ctx context.Context, root cid.Cid) (*layer.Layer, error) {
+	// A little more than each attempt has, so that its own error, which knows the peers
+	// that were asked, is the one that is seen.
+	ctx, cancel := context.WithTimeout(ctx, o.timeout+o.timeout/16)
+	defer cancel()
+	start := time.Now()
+	for {
+		f, joined, err := o.join(ctx, root, max(o.timeout-time.Since(start), 0))
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, o.unavailable(root, ctx.Err())
+		}
+		if f.err == nil {
+			return f.layer, nil
+		}
+		if !joined || time.Since(start) >= o.timeout {
+			return nil, o.unavailable(root, f.err)
+		}
+		// Another's attempt failed, which may have begun long ago: make one of our own.
+	}
+}
+
+func (o *opener) unavailable(root cid.Cid, err error) error {
+	digest, derr := mediatype.LayerDigest(root)
+	if derr != nil {
+		return derr
+	}
+	return fmt.Errorf("layer %s (layer root %s): %w within %v: %w; see that a node that has the image runs, that it is among this node's peers, and try again",
+		digest, root, ErrIndexUnavailable, o.timeout, err)
+}
+
+// join returns the flight of a layer, and whether somebody else began it.
+func (o *opener) join(ctx context.Context, root cid.Cid, limit time.Duration) (*flight, bool, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l, ok := o.cached[root]; ok {
+		f := &flight{done: make(chan struct{}), layer: l}
+		close(f.done)
+		return f, true, nil
+	}
+	if f, ok := o.flights[root]; ok {
+		return f, true, nil
+	}
+	f := &flight{done: make(chan struct{})}
+	err := o.start(ctx, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		l, err := layer.Open(ctx, o.src, root)
+		o.finish(root, f, l, err)
+	})
+	if err == nil {
+		o.flights[root] = f
+	}
+	return f, false, err
+}
+
+// start runs fn in a goroutine that close ends and waits for. It is called with o.mu.
+func (o *opener) start(ctx context.Context, fn func(context.Context)) error {
+	if o.closed {
+		return errClosed
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	slot := -1
+	for i, f := range o.stop {
+		if f == nil {
+			slot = i
+		}
+	}
+	if slot < 0 {
+		o.stop = append(o.stop, nil)
+		slot = len(o.stop) - 1
+	}
+	o.stop[slot] = cancel
+	o.running.Add(1)
+	go func() {
+		defer o.running.Done()
+		defer cancel()
+		fn(ctx)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.stop[slot] = nil
+	}()
+	return nil
+}
+
+// finish hands the result of a flight to all who wait for it.
+func (o *opener) finish(root cid.Cid, f *flight, l *layer.Layer, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.flights, root)
+	if err == nil {
+		o.cache(root, l)
+	}
+	f.layer, f.err = l, err
+	close(f.done)
+}
+
+// cache keeps a layer, and drops the oldest ones when they are too many.
+func (o *opener) cache(root cid.Cid, l *layer.Layer) {
+	if _, ok := o.cached[root]; ok {
+		return
+	}
+	o.cached[root] = l
+	o.order = append(o.order, root)
+	o.entries += len(l.Index.Entries)
+	for o.entries > maxCachedEntries && len(o.order) > 1 {
+		o.drop(o.order[0])
+	}
+}
+
+func (o *opener) drop(root cid.Cid) {
+	l, ok := o.cached[root]
+	if !ok {
+		return
+	}
+	delete(o.cached, root)
+	o.entries -= len(l.Index.Entries)
+	for i, c := range o.order {
+		if c.Equals(root) {
+			o.order = append(o.order[:i:i], o.order[i+1:]...)
+			break
+		}
+	}
+}
+
+// forget drops layers that are not needed soon.
+func (o *opener) forget(roots []cid.Cid) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, root := range roots {
+		o.drop(root)
+	}
+}
+
+// prefetch begins to open all layers of an image, but those that known has, when one of
+// them is prepared first. The record is a hint: if it cannot be had or lies, each layer
+// is opened when it is prepared.
+func (o *opener) prefetch(ctx context.Context, image cid.Cid, known func(root cid.Cid) bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.records[image]; ok || !image.Defined() {
+		return
+	}
+	if len(o.records) >= maxRecords {
+		clear(o.records)
+	}
+	err := o.start(ctx, func(ctx context.Context) {
+		if err := o.openImage(ctx, image, known); err != nil {
+			o.log.Info("image record is of no use: layers are opened one by one", "record", image, "err", err)
+		}
+	})
+	if err == nil {
+		o.records[image] = struct{}{}
+	}
+}
+
+func (o *opener) openImage(ctx context.Context, image cid.Cid, known func(root cid.Cid) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	b, err := o.src.Get(ctx, image)
+	if err != nil {
+		return err
+	}
+	record, err := layer.DecodeImage(b)
+	if err != nil {
+		return err
+	}
+	for _, l := range record.Layers {
+		root, err := mediatype.RootCid(l.Digest)
+		if err != nil {
+			return err
+		}
+		if !known(root) {
+			o.openAhead(ctx, ipfs.Block{Cid: root, Data: l.Block})
+		}
+	}
+	return nil
+}
+
+// openAhead begins to open a layer whose root block is at hand, unless it is open.
+func (o *opener) openAhead(ctx context.Context, root ipfs.Block) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, cached := o.cached[root.Cid]
+	_, flying := o.flights[root.Cid]
+	if cached || flying {
+		return
+	}
+	f := &flight{done: make(chan struct{})}
+	err := o.start(ctx, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+		var l *layer.Layer
+		var err error
+		select {
+		case o.slots <- struct{}{}:
+			defer func() { <-o.slots }()
+			l, err = layer.OpenBlock(ctx, o.src, root)
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		o.finish(root.Cid, f, l, err)
+	})
+	if err == nil {
+		o.flights[root.Cid] = f
+	}
+}
+
+// close ends what runs and waits for it.
+func (o *opener) close() {
+	o.mu.Lock()
+	o.closed = true
+	for _, cancel := range o.stop {
+		if cancel != nil {
+			cancel()
+		}
+	}
+	o.mu.Unlock()
+	o.running.Wait()
+}

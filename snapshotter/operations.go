@@ -1,0 +1,223 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
+)
+
+// Stat implements snapshots.Snapshotter.
+func (s *Snapshotter) Stat(ctx context.Context, key string) (info snapshots.Info, err error) {
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		_, info, _, err = storage.GetInfo(ctx, key)
+		return err
+	})
+	return info, err
+}
+
+// Update implements snapshots.Snapshotter. Labels of our own stay as they are.
+func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpaths ...string) (updated snapshots.Info, err error) {
+	for _, path := range fieldpaths {
+		if strings.HasPrefix(path, "labels."+labelOwn) {
+			return updated, invalid("update snapshot %s: label %s is kept by the snapshotter", info.Name, strings.TrimPrefix(path, "labels."))
+		}
+	}
+	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, old, _, err := storage.GetInfo(ctx, info.Name)
+		if err != nil {
+			return err
+		}
+		info.Labels = foreignLabels(info.Labels)
+		for name, value := range old.Labels {
+			if strings.HasPrefix(name, labelOwn) {
+				if info.Labels == nil {
+					info.Labels = make(map[string]string)
+				}
+				info.Labels[name] = value
+			}
+		}
+		updated, err = storage.UpdateInfo(ctx, info, fieldpaths...)
+		return err
+	})
+	return updated, err
+}
+
+// foreignLabels returns labels without those that are ours.
+func foreignLabels(labels map[string]string) map[string]string {
+	labels = maps.Clone(labels)
+	maps.DeleteFunc(labels, func(name, _ string) bool { return strings.HasPrefix(name, labelOwn) })
+	return labels
+}
+
+// Usage implements snapshots.Snapshotter. An ipcs snapshot uses nothing of its own: its
+// objects are shared, and counted by the store.
+func (s *Snapshotter) Usage(ctx context.Context, key string) (usage snapshots.Usage, err error) {
+	var info snapshots.Info
+	var id string
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		id, info, usage, err = storage.GetInfo(ctx, key)
+		return err
+	})
+	if err != nil || info.Kind != snapshots.KindActive {
+		return usage, err
+	}
+	used, err := fs.DiskUsage(ctx, s.upperPath(id))
+	return snapshots.Usage(used), err
+}
+
+// Mounts implements snapshots.Snapshotter. After a restart it mounts again what the
+// snapshot lies on.
+func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
+	var snapshot storage.Snapshot
+	var links []link
+	var labels map[string]string
+	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) (err error) {
+		if snapshot, err = storage.GetSnapshot(ctx, key); err != nil {
+			return fmt.Errorf("snapshot %s: %w", key, err)
+		}
+		_, info, _, err := storage.GetInfo(ctx, key)
+		if err != nil {
+			return err
+		}
+		labels = info.Labels
+		links, err = lineage(ctx, info.Parent)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l, err := s.lower(ctx, key, links, snapshot.Kind == snapshots.KindActive && isExtraction(key, labels))
+	if err != nil {
+		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
+	}
+	return s.mounts(snapshot.Kind, snapshot.ID, l), nil
+}
+
+// Commit implements snapshots.Snapshotter.
+func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
+	info, err := applyOpts(opts)
+	if err != nil {
+		return err
+	}
+	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		id, _, _, err := storage.GetInfo(ctx, key)
+		if err != nil {
+			return err
+		}
+		usage, err := fs.DiskUsage(ctx, s.upperPath(id))
+		if err != nil {
+			return err
+		}
+		own := []snapshots.Opt{snapshots.WithLabels(info.Labels), snapshots.WithParent(info.Parent)}
+		if _, err = storage.CommitActive(ctx, key, name, snapshots.Usage(usage), own...); err != nil {
+			return fmt.Errorf("commit snapshot %s: %w", key, err)
+		}
+		return nil
+	})
+	if err == nil {
+		s.merged.release(key)
+	}
+	return err
+}
+
+// Remove implements snapshots.Snapshotter. The last snapshot of a chain takes the image
+// of the chain with it.
+func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+	var links []link // of an ipcs snapshot
+	var dirs []string
+	err := s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, info, _, err := storage.GetInfo(ctx, key)
+		if err != nil {
+			return fmt.Errorf("remove snapshot %s: %w", key, err)
+		}
+		if info.Labels[labelRoot] != "" {
+			if links, err = lineage(ctx, key); err != nil {
+				return err
+			}
+		}
+		if _, _, err = storage.Remove(ctx, key); err != nil {
+			return fmt.Errorf("remove snapshot %s: %w", key, err)
+		}
+		dirs, err = s.abandoned(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	// It is gone: what cannot be cleared away now is left to Cleanup.
+	s.merged.release(key)
+	if len(links) > 0 {
+		s.files.release(links[0].root)
+		if err := s.chains.release(firstRun(links)); err != nil {
+			s.log.Warn("cannot clear away a chain", "snapshot", key, "err", err)
+		}
+	}
+	if err := removeAll(dirs); err != nil {
+		s.log.Warn("cannot clear away directories of snapshots", "snapshot", key, "err", err)
+	}
+	return nil
+}
+
+// Walk implements snapshots.Snapshotter.
+func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
+	return s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		return storage.WalkInfo(ctx, fn, filters...)
+	})
+}
+
+// Cleanup implements snapshots.Cleaner: it removes directories and images that no
+// snapshot has.
+func (s *Snapshotter) Cleanup(ctx context.Context) error {
+	var dirs []string
+	err := s.ms.WithTransaction(ctx, true, func(ctx context.Context) (err error) {
+		dirs, err = s.abandoned(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(removeAll(dirs), s.chains.clean(false))
+}
+
+// abandoned lists the directories that no snapshot has. It needs a transaction that
+// writes, so that no snapshot comes into being meanwhile.
+func (s *Snapshotter) abandoned(ctx context.Context) ([]string, error) {
+	ids, err := storage.IDMap(ctx)
+	if err != nil {
+		return nil, err
+	}
+	parent := filepath.Join(s.root, snapshotsDir)
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, e := range entries {
+		if _, ok := ids[e.Name()]; !ok {
+			dirs = append(dirs, filepath.Join(parent, e.Name()))
+		}
+	}
+	return dirs, nil
+}
+
+func removeAll(dirs []string) error {
+	var errs []error
+	for _, dir := range dirs {
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
+}
+
+func isNotFound(err error) bool { return errdefs.IsNotFound(err) }

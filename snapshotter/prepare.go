@@ -1,0 +1,250 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+
+	"github.com/hinshun/ipcs/layer"
+)
+
+// Prepare implements snapshots.Snapshotter. For an ipcs layer it commits a snapshot at
+// once and returns errdefs.ErrAlreadyExists, which tells containerd to look for it by
+// the label containerd.io/snapshot.ref.
+func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	info, err := applyOpts(opts)
+	if err != nil {
+		return nil, err
+	}
+	req, err := parseRequest(key, info.Labels)
+	if err != nil {
+		return nil, err
+	}
+	if req != nil {
+		return nil, s.prepareLayer(ctx, req, parent, info.Labels)
+	}
+	return s.create(ctx, snapshots.KindActive, key, parent, info.Labels)
+}
+
+// View implements snapshots.Snapshotter.
+func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	info, err := applyOpts(opts)
+	if err != nil {
+		return nil, err
+	}
+	return s.create(ctx, snapshots.KindView, key, parent, info.Labels)
+}
+
+// applyOpts returns what the options say, without labels that are ours.
+func applyOpts(opts []snapshots.Opt) (info snapshots.Info, err error) {
+	for _, opt := range opts {
+		if err := opt(&info); err != nil {
+			return info, err
+		}
+	}
+	info.Labels = foreignLabels(info.Labels)
+	return info, nil
+}
+
+// create makes an active snapshot or a view. What it lies on is mounted first, so that
+// nothing is left behind when that fails.
+func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, parent string, labels map[string]string) ([]mount.Mount, error) {
+	links, err := s.parents(ctx, parent)
+	if err != nil {
+		return nil, err
+	}
+	l, err := s.lower(ctx, key, links, kind == snapshots.KindActive && isExtraction(key, labels))
+	if err != nil {
+		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
+	}
+	var snapshot storage.Snapshot
+	err = s.withDir(ctx, kind, func(ctx context.Context, dir string) (id string, err error) {
+		snapshot, err = storage.CreateSnapshot(ctx, kind, key, parent, snapshots.WithLabels(labels))
+		if err != nil {
+			return "", fmt.Errorf("create snapshot: %w", err)
+		}
+		return snapshot.ID, s.chown(dir, labels, links)
+	})
+	if err != nil {
+		if !errdefs.IsAlreadyExists(err) { // the key is then another's
+			s.merged.release(key)
+		}
+		return nil, err
+	}
+	return s.mounts(kind, snapshot.ID, l), nil
+}
+
+// parents returns the chain of a committed snapshot, top first.
+func (s *Snapshotter) parents(ctx context.Context, parent string) (links []link, err error) {
+	if parent == "" {
+		return nil, nil
+	}
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		links, err = lineage(ctx, parent)
+		return err
+	})
+	return links, err
+}
+
+// withDir makes the directory of a snapshot that fn creates in a transaction, and gives
+// it the name fn returns. If anything fails, nothing is left of it.
+func (s *Snapshotter) withDir(ctx context.Context, kind snapshots.Kind, fn func(ctx context.Context, dir string) (id string, err error)) (err error) {
+	var made string
+	defer func() {
+		if err != nil && made != "" {
+			err = errors.Join(err, os.RemoveAll(made))
+		}
+	}()
+	return s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		parent := filepath.Join(s.root, snapshotsDir)
+		if made, err = os.MkdirTemp(parent, tempPrefix); err != nil {
+			return fmt.Errorf("make the directory of a snapshot: %w", err)
+		}
+		if err := os.Mkdir(filepath.Join(made, "fs"), 0o755); err != nil {
+			return err
+		}
+		if kind == snapshots.KindActive {
+			if err := os.Mkdir(filepath.Join(made, "work"), 0o711); err != nil {
+				return err
+			}
+		}
+		id, err := fn(ctx, made)
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(parent, id)
+		if err := os.Rename(made, path); err != nil {
+			return err
+		}
+		made = path
+		return nil
+	})
+}
+
+// chown gives the directory of a snapshot to whom the labels map root, or else to the
+// owner of the parent's.
+func (s *Snapshotter) chown(dir string, labels map[string]string, links []link) error {
+	uid, gid, ok, err := mappedRoot(labels)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		if len(links) == 0 {
+			return nil
+		}
+		st, err := os.Stat(s.upperPath(links[0].id))
+		if err != nil {
+			return fmt.Errorf("look at parent snapshot: %w", err)
+		}
+		owner := st.Sys().(*syscall.Stat_t)
+		uid, gid = int(owner.Uid), int(owner.Gid)
+	}
+	return os.Lchown(filepath.Join(dir, "fs"), uid, gid)
+}
+
+// prepareLayer commits a snapshot for an ipcs layer. It always returns an error:
+// errdefs.ErrAlreadyExists says that the snapshot is there.
+func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent string, labels map[string]string) error {
+	links, err := s.parents(ctx, parent)
+	if err != nil {
+		return err
+	}
+	if err := req.verify(links); err != nil {
+		return err
+	}
+	if s.support.err != nil {
+		return fmt.Errorf("layer %s (layer root %s): %w: %w", req.digest, req.root, s.support.err, errdefs.ErrFailedPrecondition)
+	}
+	done := fmt.Errorf("snapshot %s of layer %s: %w", req.target, req.root, errdefs.ErrAlreadyExists)
+	exists, err := s.exists(ctx, req, parent)
+	if err != nil {
+		return err
+	}
+	if exists {
+		return done
+	}
+	s.opener.prefetch(ctx, req.image, s.files.known)
+	l, err := s.opener.open(ctx, req.root)
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
+	}
+	if err := s.commitLayer(ctx, req, parent, labels, links, &l.Index.Entries[0]); err != nil {
+		return err
+	}
+	s.files.learn(req.root, l.Index)
+	return done
+}
+
+// exists says whether a snapshot of this layer on this parent is there, as it is when
+// another namespace of containerd has the image.
+func (s *Snapshotter) exists(ctx context.Context, req *request, parent string) (found bool, err error) {
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		found, err = findLayer(ctx, req, parent)
+		return err
+	})
+	return found, err
+}
+
+func findLayer(ctx context.Context, req *request, parent string) (found bool, err error) {
+	err = storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
+		found = found || info.Kind == snapshots.KindCommitted && info.Parent == parent &&
+			info.Labels[labelRoot] == req.root.String() && info.Labels[snapshots.LabelSnapshotRef] == req.target.String()
+		return nil
+	})
+	if isNotFound(err) { // the very first snapshot
+		err = nil
+	}
+	return found, err
+}
+
+// commitLayer records the snapshot of an ipcs layer, unless another Prepare was quicker.
+func (s *Snapshotter) commitLayer(ctx context.Context, req *request, parent string, labels map[string]string, links []link, root *layer.Entry) error {
+	own := map[string]string{labelRoot: req.root.String(), labelChain: req.target.String()}
+	for name, value := range labels {
+		own[name] = value
+	}
+	committed := link{root: req.root}
+	err := s.withDir(ctx, snapshots.KindView, func(ctx context.Context, dir string) (string, error) {
+		found, err := findLayer(ctx, req, parent)
+		if err != nil {
+			return "", err
+		}
+		if found {
+			return "", errThere
+		}
+		snapshot, err := storage.CreateSnapshot(ctx, snapshots.KindActive, req.key, parent)
+		if err != nil {
+			return "", fmt.Errorf("create snapshot: %w", err)
+		}
+		// Keys come back when containerd's own metadata were lost: the id does not.
+		name := req.key + "-ipcs-" + snapshot.ID
+		if _, err := storage.CommitActive(ctx, req.key, name, snapshots.Usage{}, snapshots.WithLabels(own)); err != nil {
+			return "", fmt.Errorf("commit snapshot: %w", err)
+		}
+		committed.name = name
+		if !root.Implied {
+			return snapshot.ID, os.Lchown(filepath.Join(dir, "fs"), int(root.UID), int(root.GID))
+		}
+		return snapshot.ID, s.chown(dir, nil, links)
+	})
+	if errors.Is(err, errThere) {
+		return nil
+	}
+	if err == nil {
+		s.retain(append([]link{committed}, links...))
+	}
+	return err
+}
+
+// errThere ends a transaction that has nothing to do.
+var errThere = errors.New("the snapshot is there already")

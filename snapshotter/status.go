@@ -1,0 +1,53 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"iter"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// ChainStatus says how one chain of ipcs layers stands.
+type ChainStatus struct {
+	ID      string // names the chain for ChainFiles
+	Layers  int
+	Files   int   // distinct objects that its layers name, those that upper layers hide too
+	Bytes   int64 // of them
+	Mounted bool
+	Mode    string // how its image is mounted: "file" or "loop"
+}
+
+// Status lists the chains that images end in, and others that are mounted, sorted by ID.
+// After a restart the files of a chain are not known before it is used.
+func (s *Snapshotter) Status() []ChainStatus {
+	tops := s.chains.tops()
+	list := make([]ChainStatus, 0, len(tops))
+	for _, c := range tops {
+		st := ChainStatus{ID: c.run.id, Layers: len(c.run.roots), Mode: s.support.image}
+		st.Mounted = isImageMount(s.chains.mountPoint(c.run.id))
+		for f := range s.ChainFiles(c.run.id) {
+			st.Files++
+			st.Bytes += f.Size
+		}
+		list = append(list, st)
+	}
+	return list
+}
+
+// ChainFiles yields the distinct objects that the layers of a chain name.
+func (s *Snapshotter) ChainFiles(id string) iter.Seq[ipfs.File] {
+	return func(yield func(ipfs.File) bool) {
+		if c, ok := s.chains.get(id); ok {
+			distinct(s.files.tables(c.run.roots), yield)
+		}
+	}
+}
+
+// Supported says whether this host can mount ipcs layers; the error is ErrUnsupported.
+func (s *Snapshotter) Supported() error { return s.support.err }
+
+// File implements Files: the file with this CID, and its path in a layer that has it.
+func (s *Snapshotter) File(c cid.Cid) (f ipfs.File, path string, ok bool) { return s.files.find(c) }

@@ -1,0 +1,134 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hinshun/ipcs/internal/erofs"
+	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/layer"
+)
+
+// What overlayfs reads from the inodes of a metadata layer.
+const (
+	xattrOverlay  = "trusted.overlay."
+	xattrMetacopy = xattrOverlay + "metacopy" // the data is elsewhere
+	xattrRedirect = xattrOverlay + "redirect" // there
+	xattrOpaque   = xattrOverlay + "opaque"   // nothing below is seen through this directory
+)
+
+// overlayTree is a merged tree as the metadata layer of an overlay: an erofs.Tree.
+type overlayTree struct {
+	tree *layer.Tree
+	dirs []int32 // the node of each inode that is a directory
+}
+
+func newOverlayTree(t *layer.Tree) (*overlayTree, error) {
+	if len(t.Nodes) == 0 || t.Nodes[0].Inode != 0 {
+		return nil, fmt.Errorf("merged tree has no root")
+	}
+	o := &overlayTree{tree: t, dirs: make([]int32, len(t.Inodes))}
+	for i := range t.Nodes {
+		o.dirs[t.Nodes[i].Inode] = int32(i)
+	}
+	for i := range t.Inodes {
+		for _, x := range t.Inodes[i].Xattrs() {
+			// An index with these is refused when it is decoded. They would steer the
+			// mount, so it is looked at again where it would matter.
+			if strings.HasPrefix(x.Name, xattrOverlay) {
+				return nil, fmt.Errorf("%q on an inode: %w", x.Name, layer.ErrXattr)
+			}
+		}
+	}
+	return o, nil
+}
+
+// Len implements erofs.Tree.
+func (o *overlayTree) Len() int { return len(o.tree.Inodes) }
+
+// Inode implements erofs.Tree.
+func (o *overlayTree) Inode(i int, n *erofs.Inode) {
+	in := &o.tree.Inodes[i]
+	n.UID, n.GID = in.UID, in.GID
+	n.Mtime, n.MtimeNsec = in.Mtime, in.MtimeNsec
+	n.Nlink = in.Nlink
+	if in.Whiteout {
+		n.Mode = unix.S_IFCHR // of device 0:0
+		n.Nlink = max(n.Nlink, 1)
+		return
+	}
+	n.Mode = statMode(in.Mode)
+	n.Target = in.Target
+	switch n.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		n.Size = uint64(in.Size)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		n.Rdev = encodeDevice(in.Device())
+	case unix.S_IFDIR:
+		for _, child := range o.tree.Nodes[o.dirs[i]].Children {
+			node := &o.tree.Nodes[child]
+			n.Entries = append(n.Entries, erofs.Dirent{Name: node.Name, Inode: uint32(node.Inode)})
+		}
+	}
+	o.xattrs(in, n)
+}
+
+// xattrs adds the extended attributes, and those for overlayfs where they sort.
+func (o *overlayTree) xattrs(in *layer.Inode, n *erofs.Inode) {
+	var own []erofs.Xattr
+	switch {
+	case in.Mode.IsRegular() && in.Size > 0:
+		own = []erofs.Xattr{{Name: xattrMetacopy}, {Name: xattrRedirect, Value: "/" + objects.Path(in.File().Cid)}}
+	case in.Mode.IsDir() && in.Opaque:
+		own = []erofs.Xattr{{Name: xattrOpaque, Value: "y"}}
+	}
+	for _, x := range in.Xattrs() {
+		if !erofs.HasXattr(x.Name) {
+			continue // no file system has it, and containerd drops it as well when it applies a layer
+		}
+		for len(own) > 0 && own[0].Name < x.Name {
+			n.Xattrs = append(n.Xattrs, own[0])
+			own = own[1:]
+		}
+		n.Xattrs = append(n.Xattrs, erofs.Xattr{Name: x.Name, Value: x.Value})
+	}
+	n.Xattrs = append(n.Xattrs, own...)
+}
+
+// statMode returns a mode as stat(2) has it.
+func statMode(m os.FileMode) uint32 {
+	mode := uint32(m.Perm())
+	for bit, flag := range map[os.FileMode]uint32{
+		os.ModeSetuid: unix.S_ISUID, os.ModeSetgid: unix.S_ISGID, os.ModeSticky: unix.S_ISVTX,
+	} {
+		if m&bit != 0 {
+			mode |= flag
+		}
+	}
+	switch m.Type() {
+	case os.ModeDir:
+		return mode | unix.S_IFDIR
+	case os.ModeSymlink:
+		return mode | unix.S_IFLNK
+	case os.ModeDevice:
+		return mode | unix.S_IFBLK
+	case os.ModeDevice | os.ModeCharDevice:
+		return mode | unix.S_IFCHR
+	case os.ModeNamedPipe:
+		return mode | unix.S_IFIFO
+	case os.ModeSocket:
+		return mode | unix.S_IFSOCK
+	}
+	return mode | unix.S_IFREG
+}
+
+// encodeDevice packs a device number as the kernel does, which takes 12 and 20 bits of
+// what mknod(2) is given, and so of what is in a tar.
+func encodeDevice(major, minor uint32) uint32 {
+	return minor&0xff | major&0xfff<<8 | minor&0xfff00<<12
+}
