@@ -1,23 +1,92 @@
 package layer
 
-import "github.com/opencontainers/go-digest"
+import (
+	"encoding/json"
+	"fmt"
 
-// An Image is the image record: a hint that lists the layers of a whole image.
+	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
+)
+
+// imageVersion is the version of image records that this package writes and reads.
+const imageVersion = 1
+
+// An Image is the image record: it lists the layers of a whole image, so that a
+// snapshotter that is shown one layer can fetch the others at once. All of it is a hint:
+// the manifest says what an image is made of.
 type Image struct {
-	Version int          `json:"version"`
-	Layers  []ImageLayer `json:"layers"` // bottom first
-	Peers   []string     `json:"peers,omitempty"`
-	Profile string       `json:"profile,omitempty"` // CID
+	Version int          `json:"version"`           // 1; EncodeImage sets it
+	Layers  []ImageLayer `json:"layers"`            // bottom first
+	Peers   []string     `json:"peers,omitempty"`   // multiaddrs that had the image
+	Profile string       `json:"profile,omitempty"` // CID of what the image is known to read
 }
 
 // An ImageLayer is one layer of an image record.
 type ImageLayer struct {
-	Digest digest.Digest `json:"digest"`
-	Block  []byte        `json:"block"` // the root block
+	Digest digest.Digest `json:"digest"` // of the layer descriptor
+	Block  []byte        `json:"block"`  // the layer root: the block with that digest
 }
 
-// EncodeImage encodes an image record.
-func EncodeImage(m *Image) ([]byte, error) { return nil, errSkeleton }
+// EncodeImage encodes an image record. It refuses what DecodeImage would refuse.
+func EncodeImage(m *Image) ([]byte, error) {
+	c := *m
+	c.Version = imageVersion
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("encode image record: %w", err)
+	}
+	b, err := json.Marshal(&c)
+	if err != nil {
+		return nil, fmt.Errorf("encode image record: %w", err)
+	}
+	if len(b) > MaxImageRecord {
+		return nil, fmt.Errorf("encode image record: %w (%d bytes)", ErrTooLarge, MaxImageRecord)
+	}
+	return b, nil
+}
 
-// DecodeImage decodes an image record, and verifies the root blocks in it.
-func DecodeImage(b []byte) (*Image, error) { return nil, errSkeleton }
+// DecodeImage decodes an image record, and verifies the root blocks in it against their
+// digests. Fields it does not know are ignored.
+func DecodeImage(b []byte) (*Image, error) {
+	if len(b) > MaxImageRecord {
+		return nil, fmt.Errorf("decode image record: %w (%d bytes)", ErrTooLarge, MaxImageRecord)
+	}
+	m := new(Image)
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("decode image record: %w: %w", ErrImage, err)
+	}
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("decode image record: %w", err)
+	}
+	return m, nil
+}
+
+func (m *Image) check() error {
+	if m.Version != imageVersion {
+		return fmt.Errorf("%w: version %d, want %d", ErrImage, m.Version, imageVersion)
+	}
+	if len(m.Layers) > MaxImageLayers || len(m.Peers) > MaxImagePeers {
+		return fmt.Errorf("%w (%d layers, %d peers)", ErrTooLarge, MaxImageLayers, MaxImagePeers)
+	}
+	for i, l := range m.Layers {
+		if len(l.Block) > MaxRootBlock {
+			return fmt.Errorf("layer %d: %w (root block of %d bytes)", i, ErrTooLarge, MaxRootBlock)
+		}
+		if err := l.Digest.Validate(); err != nil || l.Digest.Algorithm() != digest.SHA256 {
+			return fmt.Errorf("layer %d: %w: digest %.80q", i, ErrImage, l.Digest)
+		}
+		if digest.FromBytes(l.Block) != l.Digest {
+			return fmt.Errorf("layer %d: %w: its block does not have digest %s", i, ErrImage, l.Digest)
+		}
+	}
+	for _, p := range m.Peers {
+		if len(p) > MaxImagePeer {
+			return fmt.Errorf("%w (address of a peer of %d bytes)", ErrTooLarge, MaxImagePeer)
+		}
+	}
+	if m.Profile != "" {
+		if _, err := cid.Decode(m.Profile); err != nil {
+			return fmt.Errorf("%w: profile %.80q: %w", ErrImage, m.Profile, err)
+		}
+	}
+	return nil
+}

@@ -31,6 +31,9 @@ type Entry struct {
 	Whiteout  bool // hides what lower layers have at this path; nothing else is set
 	Opaque    bool // directory that hides what lower layers have in it
 	Implied   bool // directory the tar has no entry for; lower layers decide what it is
+	// KeepXattrs marks a directory that was implied before its own entry came. The
+	// extended attributes of the directory below stay, where this one sets no others.
+	KeepXattrs bool
 }
 
 // Extra is what few entries have.
@@ -95,9 +98,3 @@ func (x *Index) Path(i int) string {
 	}
 	return b.String()
 }
-
-// EncodeIndex writes the index in its only form (spec/layer.md, "Index").
-func EncodeIndex(x *Index) ([]byte, error) { return nil, errSkeleton }
-
-// DecodeIndex reads an index and accepts nothing that EncodeIndex would not write.
-func DecodeIndex(b []byte) (*Index, error) { return nil, errSkeleton }

@@ -29,33 +29,17 @@ package layer
 
 import (
 	"context"
-	"errors"
-	"io"
+	"fmt"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/mediatype"
 	"github.com/ipfs/go-cid"
-	"github.com/opencontainers/go-digest"
 )
 
 // Source is where the blocks of a layer come from.
 type Source interface {
 	ipfs.Getter
 	ipfs.Fetcher
-}
-
-// Result says what Write made.
-type Result struct {
-	Root    ipfs.Block    // the layer root
-	DiffID  digest.Digest // sha256 of the tar
-	Files   int           // regular files in the index, hard links not counted
-	Entries int           // entries of the index
-	Bytes   int64         // length of the tar
-}
-
-// WriteOptions are what a caller of Write may set.
-type WriteOptions struct {
-	// Progress, if set, is called with the bytes of the tar read since the last call.
-	Progress func(n int64)
 }
 
 // A Layer is an opened layer.
@@ -68,20 +52,53 @@ type Layer struct {
 	Index    *Index
 }
 
-var errSkeleton = errors.New("layer: not written yet")
-
-// Write converts a tar.
-func Write(ctx context.Context, dst ipfs.Putter, tar io.Reader, opts WriteOptions) (*Result, error) {
-	return nil, errSkeleton
-}
-
 // Open opens the layer whose root is root.
-func Open(ctx context.Context, src Source, root cid.Cid) (*Layer, error) { return nil, errSkeleton }
+func Open(ctx context.Context, src Source, root cid.Cid) (*Layer, error) {
+	if _, err := mediatype.LayerDigest(root); err != nil {
+		return nil, fmt.Errorf("open layer: %w", err)
+	}
+	data, err := src.Get(ctx, root)
+	if err != nil {
+		return nil, fmt.Errorf("open layer %s: %w", root, err)
+	}
+	return OpenBlock(ctx, src, ipfs.Block{Cid: root, Data: data})
+}
 
 // OpenBlock opens a layer when the root block is at hand; it verifies the block.
 func OpenBlock(ctx context.Context, src Source, root ipfs.Block) (*Layer, error) {
-	return nil, errSkeleton
+	if _, err := mediatype.LayerDigest(root.Cid); err != nil {
+		return nil, fmt.Errorf("open layer: %w", err)
+	}
+	if err := ipfs.Verify(root.Cid, root.Data); err != nil {
+		return nil, fmt.Errorf("open layer: %w", err)
+	}
+	l, err := parseRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	f, err := loadFile(ctx, src, l.IndexCid, MaxIndexFile)
+	if err != nil {
+		return nil, fmt.Errorf("open layer %s: index: %w", root.Cid, err)
+	}
+	raw, err := inflateIndex(openFile(ctx, src, f), f.Size)
+	if err != nil {
+		return nil, fmt.Errorf("open layer %s: %w", root.Cid, err)
+	}
+	if l.Index, err = decodeIndex(raw); err != nil {
+		return nil, fmt.Errorf("open layer %s: %w", root.Cid, err)
+	}
+	return l, nil
 }
 
-// WriteTar writes the original tar, bit for bit.
-func (l *Layer) WriteTar(ctx context.Context, src Source, w io.Writer) error { return errSkeleton }
+// CheckRootfs says whether rootfs holds what the index says. Nothing that mounts a layer
+// needs it, since only the index counts; whoever reads rootfs with other tools may.
+func (l *Layer) CheckRootfs(ctx context.Context) error {
+	c, err := BuildRootfs(ctx, l.Index, nil)
+	if err != nil {
+		return fmt.Errorf("check rootfs of layer %s: %w", l.Root.Cid, err)
+	}
+	if !c.Equals(l.Rootfs) {
+		return fmt.Errorf("check rootfs of layer %s: %w: rootfs is %s, its index makes %s", l.Root.Cid, ErrRoot, l.Rootfs, c)
+	}
+	return nil
+}

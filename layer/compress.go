@@ -1,0 +1,53 @@
+package layer
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxWindow is the largest zstd window that is read, and the one that is written: what a
+// stranger's frame can make us hold besides its output.
+const maxWindow = 4 << 20
+
+// newCompressor returns a zstd writer whose output depends on nothing but its input:
+// one goroutine, fixed level and window.
+func newCompressor(w io.Writer) (*zstd.Encoder, error) {
+	return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault),
+		zstd.WithWindowSize(maxWindow), zstd.WithEncoderCRC(true))
+}
+
+// newDecompressor returns a zstd reader that holds one window and starts no goroutine.
+func newDecompressor(r io.Reader) (*zstd.Decoder, error) {
+	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(MaxIndex))
+}
+
+// maxRatio bounds what a compressed index may become: real ones shrink to about a
+// quarter, since half of an index is hashes. Small ones are not worth the question.
+const (
+	maxRatio   = 256
+	freeInflat = 16 << 20
+)
+
+// inflateIndex decompresses an index of size bytes. What it becomes is held to a limit
+// while it is read, whatever the frame says of itself.
+func inflateIndex(r io.Reader, size int64) (string, error) {
+	limit := min(int64(MaxIndex), max(freeInflat, size*maxRatio))
+	dec, err := newDecompressor(r)
+	if err != nil {
+		return "", fmt.Errorf("decompress index: %w", err)
+	}
+	defer dec.Close()
+	var s strings.Builder
+	n, err := io.Copy(&s, io.LimitReader(dec, limit+1))
+	if err != nil {
+		return "", fmt.Errorf("decompress index: %w: %w", ErrIndex, err)
+	}
+	if n > limit {
+		return "", fmt.Errorf("decompress index of %d bytes: %w (%d bytes decompressed)", size, ErrTooLarge, limit)
+	}
+	return s.String(), nil
+}

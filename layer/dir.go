@@ -1,0 +1,221 @@
+package layer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/ipfs/boxo/ipld/merkledag"
+	"github.com/ipfs/boxo/ipld/unixfs/hamt"
+	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
+	mh "github.com/multiformats/go-multihash"
+)
+
+// Directories of profile unixfs-v1-2025 (IPIP-0499): one dag-pb node as long as that is
+// not larger than maxDirectory, else a HAMT of shardWidth. The size is that of the
+// encoded node ("block-bytes"), not the sum of names and CIDs that older importers use.
+const (
+	maxDirectory = 256 << 10
+	shardWidth   = 256
+)
+
+// emit takes the blocks of a DAG as they are made, children first.
+type emit func(ipfs.Block) error
+
+// BuildRootfs builds the UnixFS directory of an index and returns its CID: what rootfs
+// must be. Each block of a directory, symlink or file node goes to emit, which may be
+// nil; leaves do not.
+func BuildRootfs(ctx context.Context, x *Index, emit func(ipfs.Block) error) (cid.Cid, error) {
+	l, err := buildRootfs(ctx, x, emit)
+	return l.cid, err
+}
+
+func buildRootfs(ctx context.Context, x *Index, out emit) (link, error) {
+	if out == nil {
+		out = func(ipfs.Block) error { return nil }
+	}
+	type open struct {
+		entry int32
+		links []link
+	}
+	stack := []open{{entry: 0}}
+	// closeTo finishes directories until the one of entry parent is on top.
+	closeTo := func(parent int32) error {
+		for stack[len(stack)-1].entry != parent {
+			top := stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			l, err := buildDirectory(ctx, top.links, out)
+			if err != nil {
+				return fmt.Errorf("directory %q: %w", x.Path(int(top.entry)), err)
+			}
+			l.name = x.Entries[top.entry].Name
+			up := &stack[len(stack)-1]
+			up.links = append(up.links, l)
+		}
+		return nil
+	}
+	for i := 1; i < len(x.Entries); i++ {
+		e := &x.Entries[i]
+		if err := closeTo(e.Parent); err != nil {
+			return link{}, err
+		}
+		if e.Mode.IsDir() {
+			stack = append(stack, open{entry: int32(i)})
+			continue
+		}
+		l, ok, err := buildLeaf(x, e, out)
+		if err != nil {
+			return link{}, fmt.Errorf("%q: %w", x.Path(i), err)
+		}
+		if ok {
+			up := &stack[len(stack)-1]
+			up.links = append(up.links, l)
+		}
+	}
+	if err := closeTo(0); err != nil {
+		return link{}, err
+	}
+	return buildDirectory(ctx, stack[0].links, out)
+}
+
+// buildLeaf returns the link to a file or symlink; other types are not in rootfs.
+func buildLeaf(x *Index, e *Entry, out emit) (link, bool, error) {
+	l := link{name: e.Name}
+	if e.Whiteout {
+		return l, false, nil
+	}
+	first := e.Link < 0
+	if !first {
+		e = &x.Entries[e.Link]
+	}
+	switch {
+	case e.Mode.IsRegular():
+		f := e.File()
+		l.cid, l.tsize = f.Cid, uint64(f.Size)
+		if f.Leaves == "" {
+			return l, true, nil
+		}
+		if first {
+			if _, err := ipfs.BuildFile(f.Size, f.Leaves, out); err != nil {
+				return l, false, err
+			}
+		}
+		size, err := f.DagSize()
+		l.tsize = size
+		return l, true, err
+	case e.Mode.Type() == os.ModeSymlink:
+		b, err := ipfs.NewBlock(cid.DagProtobuf, symlinkNode(e.Target))
+		if err != nil {
+			return l, false, err
+		}
+		l.cid, l.tsize = b.Cid, uint64(len(b.Data))
+		return l, true, out(b)
+	}
+	return l, false, nil
+}
+
+// buildDirectory builds the directory with these links, sorted by name.
+func buildDirectory(ctx context.Context, links []link, out emit) (link, error) {
+	size := len(directoryNode(nil))
+	for _, l := range links {
+		size += linkSize(l)
+	}
+	if size > maxDirectory {
+		return buildShards(ctx, links, out)
+	}
+	b, err := ipfs.NewBlock(cid.DagProtobuf, directoryNode(links))
+	if err != nil {
+		return link{}, err
+	}
+	d := link{cid: b.Cid, tsize: uint64(len(b.Data))}
+	for _, l := range links {
+		d.tsize += l.tsize
+	}
+	return d, out(b)
+}
+
+// buildShards builds a sharded directory, with boxo's HAMT.
+func buildShards(ctx context.Context, links []link, out emit) (link, error) {
+	shard, err := hamt.NewShard(&nodes{out: out}, shardWidth)
+	if err != nil {
+		return link{}, err
+	}
+	shard.SetCidBuilder(cid.V1Builder{Codec: cid.DagProtobuf, MhType: mh.SHA2_256})
+	for _, l := range links {
+		if err := shard.SetLink(ctx, l.name, &ipld.Link{Name: l.name, Size: l.tsize, Cid: l.cid}); err != nil {
+			return link{}, fmt.Errorf("add %q to sharded directory: %w", l.name, err)
+		}
+	}
+	root, err := shard.Node()
+	if err != nil {
+		return link{}, err
+	}
+	tsize, err := root.Size()
+	return link{cid: root.Cid(), tsize: tsize}, err
+}
+
+// nodes is as much of an ipld.DAGService as boxo's HAMT calls: it hands on the nodes
+// that are added, once each, and gets nodes from a source.
+type nodes struct {
+	out  emit
+	last cid.Cid // boxo adds every shard twice in a row
+	src  ipfs.Getter
+	left int // how many nodes may be got
+}
+
+var _ ipld.DAGService = (*nodes)(nil)
+
+var errReadOnly = errors.New("not a store")
+
+func (n *nodes) Add(_ context.Context, nd ipld.Node) error {
+	if nd.Cid().Equals(n.last) {
+		return nil
+	}
+	n.last = nd.Cid()
+	return n.out(ipfs.Block{Cid: nd.Cid(), Data: nd.RawData()})
+}
+
+func (n *nodes) AddMany(ctx context.Context, nds []ipld.Node) error {
+	for _, nd := range nds {
+		if err := n.Add(ctx, nd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *nodes) Get(ctx context.Context, c cid.Cid) (ipld.Node, error) {
+	if n.src == nil {
+		return nil, errReadOnly
+	}
+	if n.left--; n.left < 0 {
+		return nil, fmt.Errorf("sharded directory: %w", ErrTooLarge)
+	}
+	if c.Type() != cid.DagProtobuf {
+		return nil, fmt.Errorf("%s: %w: not a directory", c, errDagPB)
+	}
+	data, err := n.src.Get(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := ipfs.Verify(c, data); err != nil {
+		return nil, err
+	}
+	return merkledag.DecodeProtobuf(data)
+}
+
+func (n *nodes) GetMany(ctx context.Context, cids []cid.Cid) <-chan *ipld.NodeOption {
+	out := make(chan *ipld.NodeOption, len(cids))
+	defer close(out)
+	for _, c := range cids {
+		nd, err := n.Get(ctx, c)
+		out <- &ipld.NodeOption{Node: nd, Err: err}
+	}
+	return out
+}
+
+func (n *nodes) Remove(context.Context, cid.Cid) error       { return errReadOnly }
+func (n *nodes) RemoveMany(context.Context, []cid.Cid) error { return errReadOnly }

@@ -1,0 +1,159 @@
+package layer
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/ipfs/go-cid"
+)
+
+// loadFile walks the nodes of a file of at most limit bytes and returns the file, proven
+// to be what c names. Leaves are not fetched, but for a file that is one leaf.
+func loadFile(ctx context.Context, src ipfs.Getter, c cid.Cid, limit int64) (ipfs.File, error) {
+	data, err := getVerified(ctx, src, c)
+	if err != nil {
+		return ipfs.File{}, err
+	}
+	f := ipfs.File{Cid: c, Size: int64(len(data))}
+	if c.Type() == cid.Raw {
+		if f.Size > min(limit, ipfs.LeafSize) {
+			return f, fmt.Errorf("file %s of %d bytes: %w", c, f.Size, ErrTooLarge)
+		}
+		return f, nil
+	}
+	links, unixfs, err := parseNode(string(data))
+	if err != nil {
+		return f, fmt.Errorf("file %s: %w", c, err)
+	}
+	size, ok := fileSize(unixfs)
+	if !ok || size > limit {
+		return f, fmt.Errorf("file %s: %w (%d bytes)", c, ErrTooLarge, limit)
+	}
+	f.Size = size
+	leaves, err := walkLeaves(ctx, src, links, f.NumLeaves())
+	if err != nil {
+		return f, fmt.Errorf("file %s: %w", c, err)
+	}
+	f.Leaves = leaves
+	return f, f.Check()
+}
+
+// walkLeaves descends level by level until all links are leaves, of which there must be n.
+// No level may hold more nodes than there are leaves, and a file of the profile has no
+// more levels than maxLevels.
+func walkLeaves(ctx context.Context, src ipfs.Getter, links []link, n int) (string, error) {
+	const maxLevels = 3 // 1024³ leaves of 1 MiB
+	for level := 0; len(links) > 0 && links[0].cid.Type() == cid.DagProtobuf; level++ {
+		var next []link
+		for _, l := range links {
+			data, err := getVerified(ctx, src, l.cid)
+			if err != nil {
+				return "", err
+			}
+			below, _, err := parseNode(string(data))
+			if err != nil {
+				return "", fmt.Errorf("node %s: %w", l.cid, err)
+			}
+			next = append(next, below...)
+			if len(next) > n || level == maxLevels {
+				return "", fmt.Errorf("%w: more nodes than its size needs", ipfs.ErrFile)
+			}
+		}
+		links = next
+	}
+	if len(links) != n {
+		return "", fmt.Errorf("%w: %d leaves, its size needs %d", ipfs.ErrFile, len(links), n)
+	}
+	leaves := make([]byte, 0, n*sumSize)
+	for _, l := range links {
+		if l.cid.Type() != cid.Raw {
+			return "", fmt.Errorf("%w: %s is not a raw leaf", ipfs.ErrFile, l.cid)
+		}
+		leaves = append(leaves, sumOf(l.cid)...)
+	}
+	return string(leaves), nil
+}
+
+// getVerified gets a block, and checks it although a Source has done so: what follows
+// believes that it is what its CID says.
+func getVerified(ctx context.Context, src ipfs.Getter, c cid.Cid) ([]byte, error) {
+	data, err := src.Get(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return data, ipfs.Verify(c, data)
+}
+
+// readWindow is how many leaves of one file are asked for at a time.
+const readWindow = 16
+
+// openFile returns a reader of a file that fetches readWindow leaves at a time. It may be
+// used as long as ctx.
+func openFile(ctx context.Context, src ipfs.Fetcher, f ipfs.File) io.Reader {
+	var window [][]byte
+	next := 0
+	return readerFunc(func(p []byte) (int, error) {
+		for len(window) == 0 || len(window[0]) == 0 {
+			if len(window) > 0 {
+				window = window[1:]
+				continue
+			}
+			if next == f.NumLeaves() {
+				return 0, io.EOF
+			}
+			n := min(readWindow, f.NumLeaves()-next)
+			got, err := fetchLeaves(ctx, src, f, next, n)
+			if err != nil {
+				return 0, err
+			}
+			window, next = got, next+n
+		}
+		n := copy(p, window[0])
+		window[0] = window[0][n:]
+		return n, nil
+	})
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// fetchLeaves fetches n leaves of a file from leaf first on, in order.
+func fetchLeaves(ctx context.Context, src ipfs.Fetcher, f ipfs.File, first, n int) ([][]byte, error) {
+	want := make(map[cid.Cid][]byte, n)
+	cids := make([]cid.Cid, 0, n)
+	for i := first; i < first+n; i++ {
+		c := f.Leaf(i)
+		if _, ok := want[c]; !ok {
+			want[c] = nil
+			cids = append(cids, c)
+		}
+	}
+	if err := fetchAll(ctx, src, cids, want); err != nil {
+		return nil, err
+	}
+	out := make([][]byte, n)
+	for i := range out {
+		out[i] = want[f.Leaf(first+i)]
+		if len(out[i]) != f.LeafLen(first+i) {
+			return nil, fmt.Errorf("file %s: %w: leaf %d has %d bytes", f.Cid, ipfs.ErrFile, first+i, len(out[i]))
+		}
+	}
+	return out, nil
+}
+
+// fetchAll fetches blocks into a map that has their CIDs as keys.
+func fetchAll(ctx context.Context, src ipfs.Fetcher, cids []cid.Cid, into map[cid.Cid][]byte) error {
+	return src.Fetch(ctx, cids, func(b ipfs.Block) error {
+		if _, ok := into[b.Cid]; !ok {
+			return nil
+		}
+		if err := ipfs.Verify(b.Cid, b.Data); err != nil {
+			return err
+		}
+		into[b.Cid] = b.Data
+		return nil
+	})
+}

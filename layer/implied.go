@@ -1,0 +1,150 @@
+package layer
+
+import (
+	"os"
+	"path"
+	"slices"
+	"sort"
+)
+
+// dirInode gives a directory as the topmost layer that has it shows it. An implied one
+// takes over what the next layer below that has the path says of it, as containerd does
+// when it makes a directory for the sake of what is in it; that layer's directory may be
+// implied in turn.
+func (m *merger) dirInode(top part, below bool) Inode {
+	var n Inode
+	found, ended := false, false
+	for p, more := top, true; more; {
+		e := &m.layers[p.layer].entries[p.entry]
+		switch {
+		case e.Implied:
+		case !found:
+			n, found = makeInode(e), true
+		default:
+			n.addXattrs(shownXattrs(e))
+		}
+		if !e.Implied && !e.KeepXattrs {
+			break
+		}
+		p, more, ended = m.base(p)
+	}
+	if !found {
+		n = Inode{Mode: impliedMode, Implied: below && !ended}
+	}
+	n.Nlink = 2
+	return n
+}
+
+// base returns the directory that an implied one was made after: what the first layer
+// below has at its path. ended says that this is no directory.
+func (m *merger) base(p part) (from part, ok, ended bool) {
+	names := m.names(p)
+	for k := p.layer - 1; k >= 0; k-- {
+		at, exists, err := m.layers[k].find(names)
+		if err != nil {
+			return part{}, false, true
+		}
+		if exists {
+			isDir := m.layers[k].isDir(at)
+			return part{k, at}, isDir, !isDir
+		}
+	}
+	return part{}, false, false
+}
+
+// addXattrs adds what the inode does not have.
+func (n *Inode) addXattrs(more []Xattr) {
+	all := slices.Clone(n.Xattrs())
+	for _, a := range more {
+		if findXattr(all, a.Name) < 0 {
+			all = append(all, a)
+		}
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
+	if len(all) > 0 {
+		n.Extra = &Extra{Xattrs: all}
+	}
+}
+
+// names returns the path of an entry.
+func (m *merger) names(p part) []string {
+	entries := m.layers[p.layer].entries
+	var names []string
+	for i := p.entry; i > 0; i = entries[i].Parent {
+		names = append(names, entries[i].Name)
+	}
+	slices.Reverse(names)
+	return names
+}
+
+// find looks up a path in one layer, symlinks of that layer followed as containerd does.
+func (l *mergeLayer) find(names []string) (at int32, ok bool, err error) {
+	l.sortChildren()
+	for i, name := range names {
+		if at, ok = l.lookup(at, name); !ok {
+			return 0, false, nil
+		}
+		if i == len(names)-1 || l.isDir(at) {
+			continue
+		}
+		break
+	}
+	if l.isDir(at) {
+		return at, true, nil
+	}
+	resolved, err := resolve[int32](l, path.Join(names...))
+	if err != nil {
+		return 0, false, err
+	}
+	steps := 0
+	return lstat[int32](l, resolved, &steps)
+}
+
+// sortChildren makes the lists that lookup searches: few merges need them.
+func (l *mergeLayer) sortChildren() {
+	if l.start != nil {
+		return
+	}
+	l.start = make([]int32, len(l.entries)+1)
+	l.children = make([]int32, len(l.entries))
+	for i := 1; i < len(l.entries); i++ {
+		l.start[l.entries[i].Parent+1]++
+	}
+	for i := 1; i < len(l.start); i++ {
+		l.start[i] += l.start[i-1]
+	}
+	next := slices.Clone(l.start)
+	for i := 1; i < len(l.entries); i++ {
+		p := l.entries[i].Parent
+		l.children[next[p]] = int32(i)
+		next[p]++
+	}
+}
+
+func (l *mergeLayer) top() int32 { return 0 }
+
+func (l *mergeLayer) lookup(dir int32, name string) (int32, bool) {
+	list := l.children[l.start[dir]:l.start[dir+1]]
+	i, ok := slices.BinarySearchFunc(list, name, func(i int32, name string) int {
+		switch n := l.entries[i].Name; {
+		case n < name:
+			return -1
+		case n > name:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return 0, false
+	}
+	return list[i], true
+}
+
+func (l *mergeLayer) up(i int32) (int32, bool) { return l.entries[i].Parent, i > 0 }
+
+func (l *mergeLayer) isDir(i int32) bool { return l.entries[i].Mode.IsDir() }
+
+func (l *mergeLayer) symlink(i int32) (string, bool) {
+	e := &l.entries[l.holder(i)]
+	return e.Target, e.Mode.Type() == os.ModeSymlink
+}

@@ -1,0 +1,314 @@
+package layer
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
+)
+
+// Result says what Write made.
+type Result struct {
+	Root    ipfs.Block    // the layer root
+	DiffID  digest.Digest // sha256 of the tar
+	Files   int           // regular files in the index, hard links counted once
+	Entries int           // entries of the index
+	Bytes   int64         // length of the tar
+}
+
+// WriteOptions are what a caller of Write may set.
+type WriteOptions struct {
+	// Progress, if set, is called with the bytes of the tar read since the last call.
+	Progress func(n int64)
+}
+
+// A writer is one call of Write.
+type writer struct {
+	pipe     *pipeline
+	src      *source
+	split    *splitWriter
+	splitTo  *contentWriter
+	tree     *tree
+	payloads []*inode // of the payloads of the tar-split, in their order
+}
+
+// Write converts a tar, read to its end, and puts all blocks of the layer to dst, the root
+// last. Besides the names and attributes of the entries it holds a few leaves a core. It
+// pins nothing: the caller pins Result.Root.
+func Write(ctx context.Context, dst ipfs.Putter, tarball io.Reader, opts WriteOptions) (*Result, error) {
+	w := &writer{src: newSource(tarball, opts.Progress), tree: newTree(), pipe: newPipeline(ctx, dst)}
+	x, inodes, err := w.read()
+	if werr := w.pipe.wait(); werr != nil {
+		err = werr // what the reader saw is that the pipeline had stopped
+	}
+	if err != nil {
+		return nil, fmt.Errorf("convert layer: %w", err)
+	}
+	w.pipe = newPipeline(ctx, dst)
+	root, files, err := w.finish(ctx, x, inodes)
+	if werr := w.pipe.wait(); werr != nil {
+		err = werr
+	}
+	if err == nil {
+		err = dst.Put(ctx, root)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("convert layer: %w", err)
+	}
+	return &Result{
+		Root:    root,
+		DiffID:  digest.NewDigest(digest.SHA256, w.src.hash),
+		Files:   files,
+		Entries: len(x.Entries),
+		Bytes:   w.src.bytes,
+	}, nil
+}
+
+// read reads the tar: contents go to the pipeline, the rest to the tree and the tar-split.
+// The index that it returns has no digests yet.
+func (w *writer) read() (*Index, []*inode, error) {
+	w.splitTo = &contentWriter{send: w.pipe.leaf}
+	var err error
+	if w.split, err = newSplitWriter(w.splitTo); err != nil {
+		return nil, nil, err
+	}
+	w.src.record = w.split
+	tr := tar.NewReader(w.src)
+	for {
+		hdr, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, nil, w.src.error("read tar", err)
+		}
+		if err := w.entry(tr, hdr); err != nil {
+			return nil, nil, fmt.Errorf("entry %.256q: %w", hdr.Name, err)
+		}
+	}
+	// What follows the end of the archive belongs to the tar.
+	if _, err := io.Copy(io.Discard, w.src); err != nil {
+		return nil, nil, w.src.error("read tar", err)
+	}
+	if err := w.tree.setDirTimes(); err != nil {
+		return nil, nil, err
+	}
+	x, inodes := w.tree.index()
+	places := make([]int32, len(w.payloads))
+	for i, n := range w.payloads {
+		places[i] = n.number
+	}
+	if err := w.split.close(places); err != nil {
+		return nil, nil, err
+	}
+	return x, inodes, w.splitTo.Close()
+}
+
+// entry applies one entry and reads its content.
+func (w *writer) entry(tr *tar.Reader, hdr *tar.Header) error {
+	if err := w.pipe.ctx.Err(); err != nil {
+		return err
+	}
+	n, err := w.tree.apply(hdr)
+	if err != nil || n == nil {
+		return err // the next call of Next skips the content, and records it
+	}
+	n.content = new(content)
+	if !isSparse(hdr) && hdr.Size > 0 {
+		if err := w.split.payload(hdr.Size); err != nil {
+			return err
+		}
+		w.payloads = append(w.payloads, n)
+		w.src.recording = false
+		defer func() { w.src.recording = true }()
+	}
+	for left := hdr.Size; left > 0 || n.content.n == 0; {
+		leaf := make([]byte, min(left, ipfs.LeafSize))
+		if _, err := io.ReadFull(tr, leaf); err != nil {
+			return w.src.error("read content", err)
+		}
+		if err := n.content.leaf(w.pipe.leaf, leaf); err != nil {
+			return err
+		}
+		left -= int64(len(leaf))
+	}
+	return nil
+}
+
+// isSparse says whether the bytes in the tar may be others than those of the file. Such
+// entries are recorded as they are.
+func isSparse(hdr *tar.Header) bool {
+	if hdr.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for key := range hdr.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
+// finish fills in the digests, and builds all that is above the leaves.
+func (w *writer) finish(ctx context.Context, x *Index, inodes []*inode) (root ipfs.Block, files int, err error) {
+	for i := range x.Entries {
+		e := &x.Entries[i]
+		if inodes[i].content == nil || e.Link >= 0 {
+			continue
+		}
+		files++
+		f, err := inodes[i].content.file(nil)
+		if err != nil {
+			return root, 0, err
+		}
+		if e.Digest = sumOf(f.Cid); f.Leaves != "" {
+			e.extra().Leaves = f.Leaves
+		}
+	}
+	links, err := w.parts(ctx, x)
+	if err != nil {
+		return root, 0, err
+	}
+	root, err = ipfs.NewBlock(cid.DagProtobuf, directoryNode(links))
+	return root, files, err
+}
+
+// parts builds what the layer root links to.
+func (w *writer) parts(ctx context.Context, x *Index) ([]link, error) {
+	rootfs, err := buildRootfs(ctx, x, w.pipe.block)
+	if err != nil {
+		return nil, fmt.Errorf("build rootfs: %w", err)
+	}
+	rootfs.name = linkRootfs
+	split, err := fileLink(linkTarSplit, &w.splitTo.content, w.pipe.block)
+	if err != nil {
+		return nil, fmt.Errorf("build tar-split: %w", err)
+	}
+	index, err := w.index(x)
+	if err != nil {
+		return nil, err
+	}
+	shadowed, err := w.shadowed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	links := []link{index, rootfs}
+	if shadowed.cid.Defined() {
+		links = append(links, shadowed)
+	}
+	return append(links, split), nil
+}
+
+// index writes the index.
+func (w *writer) index(x *Index) (link, error) {
+	raw, err := EncodeIndex(x)
+	if err != nil {
+		return link{}, err
+	}
+	pipe := &contentWriter{send: w.pipe.leafNow}
+	zip, err := newCompressor(pipe)
+	if err != nil {
+		return link{}, err
+	}
+	if _, err := zip.Write(raw); err != nil {
+		return link{}, err
+	}
+	if err := zip.Close(); err != nil {
+		return link{}, err
+	}
+	if err := pipe.Close(); err != nil {
+		return link{}, err
+	}
+	return fileLink(linkIndex, &pipe.content, w.pipe.block)
+}
+
+// shadowed builds the directory of the contents that a later entry took the place of.
+func (w *writer) shadowed(ctx context.Context) (link, error) {
+	var links []link
+	for _, n := range w.payloads {
+		if n.number >= 0 {
+			continue
+		}
+		l, err := fileLink(strconv.Itoa(len(links)), n.content, w.pipe.block)
+		if err != nil {
+			return link{}, err
+		}
+		links = append(links, l)
+	}
+	if len(links) == 0 {
+		return link{}, nil
+	}
+	sortLinks(links)
+	dir, err := buildDirectory(ctx, links, w.pipe.block)
+	dir.name = linkShadowed
+	return dir, err
+}
+
+// fileLink builds the nodes of a file and returns a link to it.
+func fileLink(name string, c *content, out emit) (link, error) {
+	f, err := c.file(out)
+	if err != nil {
+		return link{}, err
+	}
+	size, err := f.DagSize()
+	return link{name, f.Cid, size}, err
+}
+
+// A source is the tar as it is read: it hashes and counts all bytes, and records those
+// that are not the content of a file.
+type source struct {
+	buf       *bufio.Reader
+	hash      hash.Hash
+	bytes     int64
+	record    io.Writer
+	recording bool
+	err       error // of the stream, as opposed to what the tar reader makes of it
+}
+
+// readBuffer is how much of a tar is read and hashed at a time.
+const readBuffer = 256 << 10
+
+func newSource(r io.Reader, progress func(int64)) *source {
+	s := &source{hash: sha256.New(), recording: true}
+	s.buf = bufio.NewReaderSize(readerFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		s.hash.Write(p[:n])
+		s.bytes += int64(n)
+		if progress != nil && n > 0 {
+			progress(int64(n))
+		}
+		if err != nil && err != io.EOF {
+			s.err = err
+		}
+		return n, err
+	}), readBuffer)
+	return s
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.buf.Read(p)
+	if s.recording && n > 0 {
+		if _, err := s.record.Write(p[:n]); err != nil {
+			s.err = err
+			return n, err
+		}
+	}
+	return n, err
+}
+
+// error tells a tar that is wrong from a stream that failed.
+func (s *source) error(doing string, err error) error {
+	if s.err != nil {
+		return fmt.Errorf("%s after %d bytes: %w", doing, s.bytes, s.err)
+	}
+	return fmt.Errorf("%s after %d bytes: %w: %w", doing, s.bytes, ErrTar, err)
+}

@@ -1,0 +1,251 @@
+package layer
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/ipfs/boxo/ipld/merkledag"
+	"github.com/ipfs/boxo/ipld/unixfs/hamt"
+	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
+)
+
+// What WriteTar gathers before it fetches: never more blocks than a node should want from
+// its peers at once, and bounded bytes.
+const (
+	windowBlocks = 256
+	windowBytes  = 16 << 20
+)
+
+// WriteTar writes the tar that the layer was made of, bit for bit. It reads the tar-split
+// twice, since the table is at its end: once for the table, then along with the contents.
+// Whoever needs certainty hashes what is written, and compares it with the diffID.
+func (l *Layer) WriteTar(ctx context.Context, src Source, w io.Writer) error {
+	if err := l.writeTar(ctx, src, w); err != nil {
+		return fmt.Errorf("write tar of layer %s: %w", l.Root.Cid, err)
+	}
+	return nil
+}
+
+func (l *Layer) writeTar(ctx context.Context, src Source, w io.Writer) error {
+	split, err := loadFile(ctx, src, l.TarSplit, MaxFile)
+	if err != nil {
+		return err
+	}
+	places, err := l.readTable(openFile(ctx, src, split))
+	if err != nil {
+		return err
+	}
+	shadowed, err := l.loadShadowed(ctx, src, places)
+	if err != nil {
+		return err
+	}
+	s, err := newSplitReader(openFile(ctx, src, split))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	out := &window{src: src, w: w}
+	for k := 0; ; {
+		rec, err := s.next()
+		if err == io.EOF {
+			return out.flush(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		if len(rec.raw) > 0 {
+			err = out.raw(ctx, rec.raw)
+		} else if k == len(places) {
+			return splitError("it changed while it was read", nil)
+		} else {
+			err = l.payload(ctx, out, src, places[k], &shadowed, rec.size)
+			k++
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// readTable reads a tar-split for its table, and checks it on the way.
+func (l *Layer) readTable(r io.Reader) ([]int32, error) {
+	s, err := newSplitReader(r)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	n := 0
+	for {
+		rec, err := s.next()
+		if err == io.EOF {
+			return s.table(n, len(l.Index.Entries))
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(rec.raw) == 0 {
+			if n++; n > MaxPayloads {
+				return nil, fmt.Errorf("tar-split: %w (%d payloads)", ErrTooLarge, MaxPayloads)
+			}
+		}
+	}
+}
+
+// payload writes the content of one file.
+func (l *Layer) payload(ctx context.Context, out *window, src Source, place int32, shadowed *[]cid.Cid, size int64) error {
+	var f ipfs.File
+	if place < 0 {
+		c := (*shadowed)[0]
+		*shadowed = (*shadowed)[1:]
+		var err error
+		if f, err = loadFile(ctx, src, c, size); err != nil {
+			return fmt.Errorf("shadowed file: %w", err)
+		}
+	} else {
+		e := &l.Index.Entries[place]
+		if e.Link >= 0 || e.Whiteout || !e.Mode.IsRegular() {
+			return splitError(fmt.Sprintf("entry %d is not a file", place), nil)
+		}
+		f = e.File()
+	}
+	if f.Size != size {
+		return splitError(fmt.Sprintf("a payload of %d bytes is a file of %d", size, f.Size), nil)
+	}
+	for i := range f.NumLeaves() {
+		if err := out.leaf(ctx, f.Leaf(i), f.LeafLen(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadShadowed returns the CIDs of the shadowed files in the order of their numbers. There
+// must be as many as the table says.
+func (l *Layer) loadShadowed(ctx context.Context, src Source, places []int32) ([]cid.Cid, error) {
+	n := 0
+	for _, p := range places {
+		if p < 0 {
+			n++
+		}
+	}
+	if n == 0 && !l.Shadowed.Defined() {
+		return nil, nil
+	}
+	if n == 0 || !l.Shadowed.Defined() {
+		return nil, fmt.Errorf("%w: the table names %d shadowed files, the layer root has shadowed: %t", ErrTarSplit, n, l.Shadowed.Defined())
+	}
+	links, err := listDirectory(ctx, src, l.Shadowed, n)
+	if err != nil {
+		return nil, fmt.Errorf("directory of shadowed files: %w", err)
+	}
+	files := make([]cid.Cid, n)
+	for _, k := range links {
+		i, err := strconv.Atoi(k.name)
+		if err != nil || i < 0 || i >= n || strconv.Itoa(i) != k.name || files[i].Defined() {
+			return nil, fmt.Errorf("%w: shadowed file %.40q of %d", ErrTarSplit, k.name, n)
+		}
+		files[i] = k.cid
+	}
+	if len(links) != n {
+		return nil, fmt.Errorf("%w: %d shadowed files, the table names %d", ErrTarSplit, len(links), n)
+	}
+	return files, nil
+}
+
+// listDirectory lists a UnixFS directory, sharded or not, of at most n links.
+func listDirectory(ctx context.Context, src Source, c cid.Cid, n int) ([]link, error) {
+	data, err := getVerified(ctx, src, c)
+	if err != nil {
+		return nil, err
+	}
+	links, unixfs, err := parseNode(string(data))
+	if err != nil {
+		return nil, err
+	}
+	if unixfs == string([]byte{tagDataType, unixfsDirectory}) {
+		return links, nil
+	}
+	nd, err := merkledag.DecodeProtobuf(data)
+	if err != nil {
+		return nil, err
+	}
+	// A shard that is not the root holds two links at least, or leads to one that does.
+	shard, err := hamt.NewHamtFromDag(&nodes{src: src, left: 8 * n}, nd)
+	if err != nil {
+		return nil, err
+	}
+	links = links[:0]
+	err = shard.ForEachLink(ctx, func(l *ipld.Link) error {
+		if links = append(links, link{name: l.Name, cid: l.Cid}); len(links) > n {
+			return fmt.Errorf("directory: %w (%d links)", ErrTooLarge, n)
+		}
+		return nil
+	})
+	return links, err
+}
+
+// A window is a stretch of the tar: raw bytes, and leaves that flush fetches at once.
+type window struct {
+	src  Source
+	w    io.Writer
+	ops  []op
+	cids []cid.Cid
+	want map[cid.Cid][]byte
+	size int
+}
+
+type op struct {
+	raw  []byte
+	leaf cid.Cid
+	size int
+}
+
+func (w *window) raw(ctx context.Context, b []byte) error {
+	return w.add(ctx, op{raw: b, size: len(b)})
+}
+
+func (w *window) leaf(ctx context.Context, c cid.Cid, size int) error {
+	if _, ok := w.want[c]; !ok {
+		if w.want == nil {
+			w.want = make(map[cid.Cid][]byte)
+		}
+		w.want[c] = nil
+		w.cids = append(w.cids, c)
+	}
+	return w.add(ctx, op{leaf: c, size: size})
+}
+
+func (w *window) add(ctx context.Context, o op) error {
+	w.ops = append(w.ops, o)
+	if w.size += o.size; w.size >= windowBytes || len(w.cids) >= windowBlocks {
+		return w.flush(ctx)
+	}
+	return nil
+}
+
+// flush fetches the leaves and writes all in order.
+func (w *window) flush(ctx context.Context) error {
+	if len(w.cids) > 0 {
+		if err := fetchAll(ctx, w.src, w.cids, w.want); err != nil {
+			return err
+		}
+	}
+	for _, o := range w.ops {
+		b := o.raw
+		if o.leaf.Defined() {
+			if b = w.want[o.leaf]; len(b) != o.size {
+				return fmt.Errorf("leaf %s: %w: it has %d bytes, not %d", o.leaf, ipfs.ErrFile, len(b), o.size)
+			}
+		}
+		if _, err := w.w.Write(b); err != nil {
+			return err
+		}
+	}
+	w.ops, w.cids, w.size = w.ops[:0], w.cids[:0], 0
+	clear(w.want)
+	return nil
+}
