@@ -67,7 +67,7 @@ containerd: ## a private containerd with ipcs, in the foreground ("make convert"
 	@$(LAB) containerd
 
 convert: ## convert the demo's image into the containerd of "make containerd"
-	@$(LAB) convert
+	@$(LAB) convert -image '$(IMAGE)'
 
 test: unit race root ## every test: unit, race detector, and as root end to end
 

@@ -71,6 +71,9 @@ func (p *Process) running() bool {
 	}
 }
 
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
 // Stop ends the process with SIGTERM and waits for it; one that does not stop in time
 // is killed, which is an error.
 func (p *Process) Stop() error {

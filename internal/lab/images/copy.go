@@ -23,11 +23,10 @@ func Copy(ctx context.Context, source, target string, client *http.Client) (ocis
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", source, err)
 	}
-	dst, err := remote.NewRepository(target)
+	dst, err := repository(target, client)
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", target, err)
+		return ocispec.Descriptor{}, err
 	}
-	dst.PlainHTTP, dst.Client = true, client
 	opts := oras.DefaultCopyOptions
 	opts.WithTargetPlatform(&ocispec.Platform{OS: "linux", Architecture: "amd64"})
 	desc, err := oras.Copy(ctx, src, tag, dst, dst.Reference.ReferenceOrDefault(), opts)

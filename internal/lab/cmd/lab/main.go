@@ -50,6 +50,10 @@ func run(ctx context.Context, args []string) error {
 			Images: filepath.Join(*cache, "images"), Out: os.Stdout,
 		})
 		return err
+	case "containerd":
+		return runContainerd(ctx, opts, *cache)
+	case "convert":
+		return runConvert(ctx, *bin, *cache, *image)
 	}
 	return fmt.Errorf("no subcommand %q", args[0])
 }

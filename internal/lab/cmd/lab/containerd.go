@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/hinshun/ipcs/internal/lab"
+	"github.com/hinshun/ipcs/internal/lab/images"
+)
+
+// private names the lab of "make containerd".
+const private = "private"
+
+// environment is the file that tells another terminal where everything is, in the
+// syntax of sh(1).
+func environment(cache string) string { return filepath.Join(cache, "run", "private.env") }
+
+// runContainerd runs a registry, the daemon and containerd on the loopback device
+// until ctx ends.
+func runContainerd(ctx context.Context, opts lab.Options, cache string) (err error) {
+	opts.Name, opts.Rate = private, 0
+	l, err := lab.Open(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close(), l.Leftovers(), os.Remove(environment(cache))) }()
+	m, err := l.Machine(ctx, "host")
+	if err != nil {
+		return err
+	}
+	registry, err := m.StartRegistry(ctx)
+	if err != nil {
+		return err
+	}
+	daemon, err := m.StartDaemon(ctx, lab.DaemonOptions{})
+	if err != nil {
+		return err
+	}
+	c, err := m.StartContainerd(ctx, lab.ContainerdOptions{Daemon: daemon})
+	if err != nil {
+		return err
+	}
+	tools, err := filepath.Abs(opts.Tools)
+	if err != nil {
+		return err
+	}
+	env := fmt.Sprintf("export CONTAINERD_ADDRESS=%s IPCS_API=%s REGISTRY=%s PATH=%s:$PATH\n",
+		c.Address, daemon.API, registry.Addr, tools)
+	if err := os.WriteFile(environment(cache), []byte(env), 0o600); err != nil {
+		return err
+	}
+	fmt.Printf(`containerd with ipcs runs:
+    containerd         %s
+    ipcs-snapshotter   %s
+    registry           %s
+In another terminal, "make convert" converts an image for it. Ctrl-C stops all.
+`, c.Address, daemon.API, registry.Addr)
+	select {
+	case <-ctx.Done():
+		fmt.Println("\nstopping")
+		return c.Stop(context.WithoutCancel(ctx))
+	case <-c.Done():
+		return fmt.Errorf("containerd ended:%s", c.Tail())
+	case <-daemon.Done():
+		return fmt.Errorf("ipcs-snapshotter ended:%s", daemon.Tail())
+	}
+}
+
+// runConvert converts an image into the registry of runContainerd, and says how to
+// run it.
+func runConvert(ctx context.Context, bin, cache, image string) error {
+	env := environment(cache)
+	if _, err := os.Stat(env); err != nil {
+		return fmt.Errorf("%w: start \"make containerd\" in another terminal first", err)
+	}
+	if image == "" {
+		dir, err := images.Ensure(ctx, filepath.Join(cache, "images"), "debian", func(format string, args ...any) {
+			fmt.Printf(format+"\n", args...)
+		})
+		if err != nil {
+			return err
+		}
+		image = "oci:" + dir + ":" + images.Tag
+	}
+	script := `. "$1" && PATH="$2:$PATH" && set -x &&
+convert --mediatype unixfs --plain-http --ipfs-api "$IPCS_API" "$3" "$REGISTRY/debian:ipcs"`
+	cmd := exec.CommandContext(ctx, "sh", "-c", script, "convert", env, bin, image)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("convert: %w", err)
+	}
+	fmt.Printf(strings.TrimLeft(`
+Now run it:
+    . %s
+    ctr image pull --plain-http --snapshotter ipcs $REGISTRY/debian:ipcs
+    ctr run --rm -t --snapshotter ipcs $REGISTRY/debian:ipcs hello bash
+`, "\n"), env)
+	return nil
+}

@@ -1,0 +1,54 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"github.com/hinshun/ipcs/internal/lab"
+)
+
+// run runs a command in a new container of an image and returns its output.
+func (w *world) run(id, ref, snapshotter string, command ...string) string {
+	w.t.Helper()
+	args := append([]string{"run", "--rm", "--snapshotter", snapshotter, ref, w.id(id)}, command...)
+	out, err := lab.Output(w.containerd.Ctr(w.t.Context(), args...))
+	w.must(err)
+	return out
+}
+
+// id is a container's name that no other lab uses: runc keeps all of them in one
+// folder.
+func (w *world) id(name string) string {
+	return strings.ReplaceAll(strings.ToLower(w.t.Name()), "/", "-") + "-" + name
+}
+
+// a running container.
+type container struct {
+	w  *world
+	id string
+}
+
+// start starts a container that does nothing.
+func (w *world) start(id, ref string) *container {
+	w.t.Helper()
+	c := &container{w, w.id(id)}
+	_, err := lab.Output(w.containerd.Ctr(w.t.Context(), "run", "--detach", "--snapshotter", "ipcs", ref, c.id, "sleep", "infinity"))
+	w.must(err)
+	return c
+}
+
+// exec runs another command in the container.
+func (c *container) exec(ctx context.Context, name string, command ...string) (string, error) {
+	args := append([]string{"task", "exec", "--exec-id", name, c.id}, command...)
+	out, err := c.cmd(ctx, args...).CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("%s: %w", strings.Join(command, " "), err)
+	}
+	return string(out), nil
+}
+
+func (c *container) cmd(ctx context.Context, args ...string) *exec.Cmd {
+	return c.w.containerd.Ctr(ctx, args...)
+}

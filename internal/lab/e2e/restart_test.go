@@ -1,0 +1,48 @@
+package e2e
+
+import (
+	"context"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+
+	"github.com/hinshun/ipcs/internal/lab/labtest"
+)
+
+// noSnapshots finds that the daemon has no snapshot.
+func (w *world) noSnapshots() {
+	w.t.Helper()
+	ctx := w.containerd.Context(w.t.Context())
+	err := w.containerd.Client.SnapshotService("ipcs").Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		w.t.Errorf("snapshot %s is left", info.Name)
+		return nil
+	})
+	w.must(err)
+}
+
+// TestRestart stops, and kills, the daemon and starts it on the same root: every
+// snapshot is there and shows the same tree, and new containers run.
+func TestRestart(t *testing.T) {
+	layout := labtest.Image(t, "debian")
+	w := newWorld(t, "restart", 0)
+	ref := w.convert(w.push(layout))
+	w.pull(ref, "ipcs")
+	want := w.tree(ref, "ipcs")
+	for _, how := range []struct {
+		name string
+		end  func() error
+	}{
+		{"stopped", func() error { return w.daemon.Stop() }},
+		{"killed", func() error { w.daemon.Kill(); return nil }},
+	} {
+		t.Run(how.name, func(t *testing.T) {
+			w := w.with(t)
+			w.must(how.end())
+			w.must(w.daemon.Start(t.Context()))
+			if out := w.run("c", ref, "ipcs", "python3", "-c", "print(6*7)"); out != "42\n" {
+				t.Errorf("output %q", out)
+			}
+			w.same(want, w.tree(ref, "ipcs"), nil)
+		})
+	}
+}
