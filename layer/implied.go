@@ -29,10 +29,36 @@ func (m *merger) dirInode(top part, below bool) Inode {
 		p, more, ended = m.base(p)
 	}
 	if !found {
-		n = Inode{Mode: impliedMode, Implied: below && !ended}
+		n = Inode{Mode: impliedMode, GID: m.impliedGroup(top), Implied: below && !ended}
 	}
 	n.Nlink = 2
 	return n
+}
+
+// impliedGroup returns the group of an implied directory that no layer below has: that of
+// the directory it was made in, where that has the setgid bit, as the kernel does. If that
+// one was implied itself when it happened, the bit came from a layer below.
+func (m *merger) impliedGroup(p part) uint32 {
+	entries := m.layers[p.layer].entries
+	e := &entries[p.entry]
+	up := part{p.layer, e.Parent}
+	if u := &entries[up.entry]; e.GID != 0 || !u.Implied && !u.KeepXattrs {
+		return e.GID
+	}
+	for {
+		from, ok, _ := m.base(up)
+		if !ok {
+			return 0
+		}
+		f := &m.layers[from.layer].entries[from.entry]
+		if !f.Implied {
+			if f.Mode&os.ModeSetgid != 0 {
+				return f.GID
+			}
+			return 0
+		}
+		up = from
+	}
 }
 
 // base returns the directory that an implied one was made after: what the first layer

@@ -30,7 +30,7 @@ type Entry struct {
 	UID, GID  uint32
 	Whiteout  bool // hides what lower layers have at this path; nothing else is set
 	Opaque    bool // directory that hides what lower layers have in it
-	Implied   bool // directory the tar has no entry for; lower layers decide what it is
+	Implied   bool // directory the tar has no entry for; lower layers decide what it is, else its GID counts
 	// KeepXattrs marks a directory that was implied before its own entry came. The
 	// extended attributes of the directory below stay, where this one sets no others.
 	KeepXattrs bool

@@ -30,65 +30,99 @@ const maxSteps = 1 << 20
 // what containerd does (continuity's fs.RootPath): it walks the path and puts the target
 // of every symlink in its place, and again until a walk meets none. The names that remain
 // are returned.
+//
+// One detail shows: the target of a symlink that ends the walk, and starts it or is
+// absolute, is walked as it is. Other targets are cleaned of ".." first, by their words.
 func resolve[N any](fs namespace[N], p string) ([]string, error) {
-	steps := 0
-	for links := 0; ; {
-		walked := false
-		var cur []string
-		at, known := fs.top(), true // the node at cur, as long as it is known
-		missing := false            // nothing exists at cur, nor below
-		for _, name := range strings.Split(p, "/") {
-			if name == "" {
-				continue
-			}
-			if links > maxLinksWalked {
-				return nil, fmt.Errorf("%w: too many symlinks", ErrTar)
-			}
-			next := push(cur, name)
-			if len(next) == 0 {
-				cur, at, known, missing = nil, fs.top(), true, false
-				continue
-			}
-			if missing && len(next) > len(cur) {
-				cur = next
-				continue
-			}
-			var ok bool
-			var err error
-			if known && len(next) > len(cur) {
-				ok, err = step(fs, &at, next, &steps)
-			} else {
-				at, ok, err = lstat(fs, next, &steps)
-			}
-			if err != nil {
-				return nil, err
-			}
-			before := cur
-			cur, known, missing = next, ok, !ok
-			if !ok {
-				continue
-			}
-			if target, ok := fs.symlink(at); ok {
-				links, walked, known = links+1, true, false
-				cur = follow(before, target)
-			}
+	w := walk[N]{fs: fs}
+	for {
+		before := w.links
+		raw, err := w.pass(p)
+		if err != nil {
+			return nil, err
 		}
-		if !walked {
-			return cur, nil
+		if w.links == before {
+			return w.cur, nil
 		}
-		p = strings.Join(cur, "/")
+		if p = raw; raw == "" {
+			p = "/" + strings.Join(w.cur, "/")
+		}
 	}
 }
 
-// follow goes on from the directory of a symlink to its target.
-func follow(cur []string, target string) []string {
-	if strings.HasPrefix(target, "/") {
-		cur = nil
+// A walk is one call of resolve.
+type walk[N any] struct {
+	fs      namespace[N]
+	cur     []string // the path so far
+	at      N        // the node at cur, if known
+	known   bool
+	missing bool // nothing exists at cur, nor below
+	links   int  // symlinks met
+	steps   int
+}
+
+// pass walks p once, and leaves in cur what it comes to. It returns the target of a
+// symlink that has to be walked as it is.
+func (w *walk[N]) pass(p string) (raw string, err error) {
+	w.cur, w.at, w.known, w.missing = nil, w.fs.top(), true, false
+	first := !strings.HasPrefix(p, "/")
+	for _, name := range strings.Split(p, "/") {
+		if name == "" {
+			continue
+		}
+		if w.links > maxLinksWalked {
+			return "", fmt.Errorf("%w: too many symlinks", ErrTar)
+		}
+		raw = ""
+		target, err := w.step(name)
+		if err != nil {
+			return "", err
+		}
+		if target != "" {
+			w.links++
+			if w.known = false; first || strings.HasPrefix(target, "/") {
+				w.cur, raw = nil, target
+			}
+			for _, c := range strings.Split(target, "/") {
+				w.cur = push(w.cur, c)
+			}
+		}
+		first = false
 	}
-	for _, c := range strings.Split(target, "/") {
-		cur = push(cur, c)
+	return raw, nil
+}
+
+// step goes on by one name. If that is a symlink, it returns the target and stays.
+func (w *walk[N]) step(name string) (target string, err error) {
+	next := push(w.cur, name)
+	if len(next) == 0 {
+		w.cur, w.at, w.known, w.missing = nil, w.fs.top(), true, false
+		return "", nil
 	}
-	return cur
+	down := len(next) > len(w.cur)
+	if w.missing && down {
+		w.cur = next
+		return "", nil
+	}
+	ok := false
+	if w.known && down {
+		if err := count(&w.steps); err != nil {
+			return "", err
+		}
+		if !w.fs.isDir(w.at) {
+			return "", notDir(next)
+		}
+		w.at, ok = w.fs.lookup(w.at, name)
+	} else if w.at, ok, err = lstat(w.fs, next, &w.steps); err != nil {
+		return "", err
+	}
+	if ok {
+		if target, ok := w.fs.symlink(w.at); ok {
+			return target, nil
+		}
+	}
+	w.cur, w.known, w.missing = next, ok, !ok
+	return "", nil
 }
 
 // push appends a component to a path without "." and "..", which never leaves the root.
@@ -100,21 +134,6 @@ func push(cur []string, name string) []string {
 		return cur[:max(len(cur)-1, 0)]
 	}
 	return append(cur, name)
-}
-
-// step goes from at to the last name of next.
-func step[N any](fs namespace[N], at *N, next []string, steps *int) (bool, error) {
-	if err := count(steps); err != nil {
-		return false, err
-	}
-	if !fs.isDir(*at) {
-		return false, notDir(next)
-	}
-	n, ok := fs.lookup(*at, next[len(next)-1])
-	if ok {
-		*at = n
-	}
-	return ok, nil
 }
 
 // lstat looks up a path as the kernel does: symlinks on the way are followed, the last

@@ -98,6 +98,9 @@ func (t *tree) mkparent(names []string) (*dirent, error) {
 		next := d.children[name]
 		if next == nil {
 			n := &inode{Entry: Entry{Mode: impliedMode, Implied: true}, number: -1}
+			if d.Mode&os.ModeSetgid != 0 {
+				n.GID = d.GID // what the kernel does
+			}
 			var err error
 			if next, err = t.add(d, name, n); err != nil {
 				return nil, err

@@ -84,7 +84,7 @@ func (v *validator) inode(i int, e *Entry) error {
 		}
 		return same(e, &want, x == nil, "hard link")
 	case e.Implied:
-		want.Mode, want.Implied, want.Opaque = impliedMode, true, e.Opaque
+		want.Mode, want.Implied, want.Opaque, want.GID = impliedMode, true, e.Opaque, e.GID
 		return same(e, &want, x == nil, "implied directory")
 	}
 	want.Mode = e.Mode&permBits | e.Mode.Type()
