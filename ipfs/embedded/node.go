@@ -156,6 +156,23 @@ func (n *Node) Peers() []PeerInfo {
 	return out
 }
 
+// Connected returns the addresses of connected peers, each with /p2p/ID.
+func (n *Node) Connected() []string {
+	if n.online == nil {
+		return nil
+	}
+	var out []string
+	for _, c := range n.online.host.Network().Conns() {
+		out = append(out, c.RemoteMultiaddr().String()+"/p2p/"+c.RemotePeer().String())
+	}
+	return out
+}
+
+// BlockSize returns the size of a block that is on this node.
+func (n *Node) BlockSize(ctx context.Context, c cid.Cid) (int, error) {
+	return n.store.BlockSize(ctx, c)
+}
+
 // Put implements ipfs.Putter. Peers that wait for one of the blocks get it.
 func (n *Node) Put(ctx context.Context, blks ...ipfs.Block) error {
 	for _, b := range blks {

@@ -1,61 +1,227 @@
-// Package kubo speaks Kubo's RPC.
 package kubo
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"log/slog"
+	"fmt"
+	"io"
 	"net/http"
+	"strings"
+	"sync"
+	"time"
 
+	"github.com/ipfs/boxo/path"
 	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
+	"github.com/ipfs/kubo/client/rpc"
+	caopts "github.com/ipfs/kubo/core/coreiface/options"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-var (
-	_          ipfs.Node = (*Client)(nil)
-	errNotDone           = errors.New("not written yet")
+const (
+	// maxRequests bounds the block requests of one Fetch that are under way.
+	maxRequests = 16
+	// getTimeout is the time a daemon is given to find a block.
+	getTimeout = 30 * time.Second
 )
 
-// A Client is an ipfs.Node over the RPC of a daemon.
-type Client struct{}
+// ErrNoDaemon says that nobody answers at the address.
+var ErrNoDaemon = errors.New("no daemon answers")
 
-// New returns a client of the daemon at addr.
-func New(addr string) (*Client, error) { return nil, errNotDone }
+var _ ipfs.Node = (*Client)(nil)
+
+// A Client is an ipfs.Node over the RPC of a daemon.
+type Client struct {
+	api  *rpc.HttpApi
+	http *http.Client
+	addr string
+}
+
+// New returns a client of the daemon at addr: /unix/PATH or the path of a socket, a
+// multiaddr such as /ip4/127.0.0.1/tcp/5001, or a URL. It does not connect.
+func New(addr string) (*Client, error) {
+	url, client, err := dialAddr(addr)
+	if err != nil {
+		return nil, err
+	}
+	api, err := rpc.NewURLApiWithClient(url, client)
+	if err != nil {
+		return nil, fmt.Errorf("IPFS API at %s: %w", addr, err)
+	}
+	return &Client{api: api, http: client, addr: addr}, nil
+}
+
+// Close implements io.Closer. It ends idle connections; the daemon goes on.
+func (c *Client) Close() error {
+	c.http.CloseIdleConnections()
+	return nil
+}
 
 // Get implements ipfs.Getter.
-func (c *Client) Get(ctx context.Context, id cid.Cid) ([]byte, error) { return nil, errNotDone }
-
-// Fetch implements ipfs.Fetcher.
-func (c *Client) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
-	return errNotDone
+func (c *Client) Get(ctx context.Context, id cid.Cid) ([]byte, error) {
+	if err := checkCid(id); err != nil {
+		return nil, err
+	}
+	resp, err := c.send(ctx, c.api.Request("block/get", id.String()).Option("timeout", getTimeout.String()))
+	if err != nil {
+		return nil, c.notGot(ctx, id, err)
+	}
+	defer resp.Cancel()
+	data, err := io.ReadAll(resp.Output) // limitBodies bounds it
+	if err != nil {
+		return nil, c.notGot(ctx, id, err)
+	}
+	if err := ipfs.Verify(id, data); err != nil {
+		return nil, fmt.Errorf("IPFS API at %s: %w", c.addr, err)
+	}
+	return data, nil
 }
 
-// Put implements ipfs.Putter.
-func (c *Client) Put(ctx context.Context, blocks ...ipfs.Block) error { return errNotDone }
+// notGot is failed for Get: a block that does not come in time is not found.
+func (c *Client) notGot(ctx context.Context, id cid.Cid, err error) error {
+	what := "get block " + id.String()
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %w: %w (IPFS API at %s)", what, ipfs.ErrNotFound, ctx.Err(), c.addr)
+	}
+	if ctx.Err() == nil && strings.HasSuffix(err.Error(), context.DeadlineExceeded.Error()) {
+		return fmt.Errorf("%s: %w in %s (IPFS API at %s: %v)", what, ipfs.ErrNotFound, getTimeout, c.addr, err)
+	}
+	return c.failed(ctx, what, err)
+}
+
+// Fetch implements ipfs.Fetcher. A Kubo daemon stores what it fetches for us.
+func (c *Client) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(maxRequests)
+	var mu sync.Mutex // held while fn runs
+	var missing error
+	seen := make(map[cid.Cid]struct{}, len(cids))
+	for _, id := range cids {
+		if _, ok := seen[id]; ok {
+			continue
+		}
+		seen[id] = struct{}{}
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("fetch block %s: %w", id, err)
+			}
+			data, err := c.Get(ctx, id)
+			mu.Lock()
+			defer mu.Unlock()
+			if errors.Is(err, ipfs.ErrNotFound) {
+				missing = err
+				return nil
+			}
+			// After the first error of fn it is not called again.
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				return err
+			}
+			return fn(ipfs.Block{Cid: id, Data: data})
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return missing
+}
 
 // Has implements ipfs.Local.
-func (c *Client) Has(ctx context.Context, id cid.Cid) (bool, error) { return false, errNotDone }
-
-// Pin implements ipfs.Pinner.
-func (c *Client) Pin(ctx context.Context, pin ipfs.Pin) error { return errNotDone }
-
-// Unpin implements ipfs.Pinner.
-func (c *Client) Unpin(ctx context.Context, pin ipfs.Pin) error { return errNotDone }
-
-// Pins implements ipfs.Pinner.
-func (c *Client) Pins(ctx context.Context, name string) ([]ipfs.Pin, error) { return nil, errNotDone }
-
-// Close implements io.Closer.
-func (c *Client) Close() error { return nil }
-
-// Identity says who the node behind a handler is.
-type Identity interface {
-	ID() string
-	Addrs() []string
+func (c *Client) Has(ctx context.Context, id cid.Cid) (bool, error) {
+	if err := checkCid(id); err != nil {
+		return false, err
+	}
+	local, err := c.api.WithOptions(caopts.Api.Offline(true))
+	if err != nil {
+		return false, c.failed(ctx, "look for block "+id.String(), err)
+	}
+	_, err = local.Block().Stat(ctx, path.FromCid(id))
+	if err == nil {
+		return true, nil
+	}
+	if ipld.IsNotFound(err) {
+		return false, nil
+	}
+	return false, c.failed(ctx, "look for block "+id.String(), err)
 }
 
-// NewHandler returns the handler of /api/v0.
-func NewHandler(node ipfs.Node, id Identity, logger *slog.Logger) http.Handler {
-	return http.NotFoundHandler()
+// Put implements ipfs.Putter, with one CAR stream.
+func (c *Client) Put(ctx context.Context, blocks ...ipfs.Block) error {
+	if len(blocks) == 0 {
+		return nil
+	}
+	for _, b := range blocks {
+		if err := ipfs.Verify(b.Cid, b.Data); err != nil {
+			return err
+		}
+	}
+	r, w := io.Pipe()
+	var wg sync.WaitGroup
+	wg.Go(func() { w.CloseWithError(writeCar(w, blocks)) })
+	defer wg.Wait()
+	defer r.CloseWithError(context.Canceled)
+	what := fmt.Sprintf("put %d blocks", len(blocks))
+	resp, err := c.send(ctx, c.api.Request("dag/import").
+		Option("pin-roots", false).Option("stats", true).Option("fast-provide-root", false).FileBody(r))
+	if err != nil {
+		return c.failed(ctx, what, err)
+	}
+	defer resp.Cancel()
+	n, err := readImport(resp.Output)
+	if err != nil {
+		return c.failed(ctx, what, err)
+	}
+	if n != uint64(len(blocks)) {
+		return c.failed(ctx, what, fmt.Errorf("the daemon took %d of them", n))
+	}
+	return nil
+}
+
+// send sends a request and turns an error response into an error.
+func (c *Client) send(ctx context.Context, req rpc.RequestBuilder) (*rpc.Response, error) {
+	resp, err := req.Send(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if resp.Error != nil {
+		return nil, resp.Error
+	}
+	return resp, nil
+}
+
+// checkCid refuses what ipfs.Verify would refuse whatever the bytes are.
+func checkCid(id cid.Cid) error {
+	if !id.Defined() {
+		return fmt.Errorf("no CID: %w", ipfs.ErrHash)
+	}
+	if p := id.Prefix(); p.MhType != sha256Code || p.MhLength != 32 {
+		return fmt.Errorf("block %s: %w: only sha2-256 is supported", id, ipfs.ErrHash)
+	}
+	return nil
+}
+
+// writeCar writes a CARv1 (https://ipld.io/specs/transport/car/carv1/): a header in
+// DAG-CBOR that names the first block as root, and the blocks.
+func writeCar(w io.Writer, blocks []ipfs.Block) error {
+	root := blocks[0].Cid.Bytes()
+	var header bytes.Buffer
+	header.WriteString("\xa2\x65roots\x81\xd8\x2a\x58") // {"roots": [42(bytes
+	header.WriteByte(byte(len(root) + 1))
+	header.WriteByte(0) // the multibase prefix of binary
+	header.Write(root)
+	header.WriteString("\x67version\x01")
+	if err := writeSection(w, header.Bytes()); err != nil {
+		return err
+	}
+	for _, b := range blocks {
+		if err := writeSection(w, b.Cid.Bytes(), b.Data); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,0 +1,288 @@
+package kubo
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/ipfs/go-cid"
+	carv2 "github.com/ipld/go-car/v2"
+
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+const (
+	// importBatch is how many bytes of blocks go into one Put.
+	importBatch = 8 << 20
+	// importBlocks bounds a batch of tiny blocks.
+	importBlocks = 4096
+	// maxCarHeader bounds the header of a CAR: its roots.
+	maxCarHeader = 64 << 10
+	// maxFiles bounds the files of one request.
+	maxFiles = 1024
+)
+
+// carV2 begins a CARv2, which cannot be streamed from end to end.
+var carV2 = []byte("\x0a\xa1\x67version\x02")
+
+type statReply struct {
+	Key  string
+	Size int
+}
+
+// missing is the error of blocks that are not found, as clients know it.
+func missing(c cid.Cid, err error) error {
+	if errors.Is(err, ipfs.ErrNotFound) {
+		return fmt.Errorf("%w: %s%s", err, notFoundMessage, c)
+	}
+	return err
+}
+
+// get reads a block, from this node alone if the caller says offline.
+func (h *handler) get(ctx context.Context, c cid.Cid, q url.Values) ([]byte, error) {
+	offline, err := option(q, "offline", false)
+	if err != nil {
+		return nil, err
+	}
+	if offline {
+		ok, err := h.node.Has(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, missing(c, ipfs.ErrNotFound)
+		}
+	}
+	data, err := h.node.Get(ctx, c)
+	if err != nil {
+		return nil, missing(c, err)
+	}
+	return data, nil
+}
+
+func (h *handler) blockGet(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	c, err := arg(q)
+	if err != nil {
+		return err
+	}
+	data, err := h.get(r.Context(), c, q)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/vnd.ipld.raw")
+	w.Header().Set("X-Stream-Output", "1")
+	w.Header().Set("X-Content-Length", strconv.Itoa(len(data)))
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	if _, err := w.Write(data); err != nil {
+		return fmt.Errorf("%w: %w", errBegun, err)
+	}
+	return nil
+}
+
+func (h *handler) blockStat(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	c, err := arg(q)
+	if err != nil {
+		return err
+	}
+	if s, ok := h.node.(interface {
+		BlockSize(context.Context, cid.Cid) (int, error)
+	}); ok {
+		if size, err := s.BlockSize(r.Context(), c); err == nil {
+			return reply(w, statReply{c.String(), size})
+		}
+	}
+	data, err := h.get(r.Context(), c, q)
+	if err != nil {
+		return err
+	}
+	return reply(w, statReply{c.String(), len(data)})
+}
+
+// files calls fn with each file of a multipart body.
+func files(r *http.Request, fn func(io.Reader) error) error {
+	parts, err := r.MultipartReader()
+	if err != nil {
+		return usage("the body must be multipart/form-data with files: %w", err)
+	}
+	for n := 0; ; {
+		part, err := parts.NextPart()
+		if errors.Is(err, io.EOF) && n > 0 {
+			return nil
+		}
+		if errors.Is(err, io.EOF) {
+			return usage(`file argument "path" is required`)
+		}
+		if err != nil {
+			return usage("read the body: %w", err)
+		}
+		if isDirectory(part) {
+			continue
+		}
+		if n++; n > maxFiles {
+			return usage("more than %d files", maxFiles)
+		}
+		if err := fn(part); err != nil {
+			return err
+		}
+	}
+}
+
+func isDirectory(p *multipart.Part) bool {
+	return p.Header.Get("Content-Type") == "application/x-directory"
+}
+
+// blockCodec returns the codec that block/put is asked for.
+func blockCodec(q url.Values) (uint64, error) {
+	if hash := q.Get("mhtype"); hash != "" && hash != "sha2-256" {
+		return 0, usage("hash function %q: only sha2-256 is supported", hash)
+	}
+	if l := q.Get("mhlen"); l != "" && l != "-1" && l != "32" {
+		return 0, usage("hash length %q: only 32 is supported", l)
+	}
+	if f := q.Get("format"); f != "" {
+		return 0, usage("format %q: use cid-codec", f)
+	}
+	switch codec := q.Get("cid-codec"); codec {
+	case "", "raw":
+		return cid.Raw, nil
+	case "dag-pb":
+		return cid.DagProtobuf, nil
+	default:
+		return 0, usage("codec %q: only raw and dag-pb are supported", codec)
+	}
+}
+
+func (h *handler) blockPut(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	defer drain(r)
+	codec, err := blockCodec(q)
+	if err != nil {
+		return err
+	}
+	pin, err := option(q, "pin", false)
+	if err != nil {
+		return err
+	}
+	var stored []any
+	err = files(r, func(file io.Reader) error {
+		data, err := io.ReadAll(io.LimitReader(file, ipfs.MaxBlock+1))
+		if err != nil {
+			return usage("read the body: %w", err)
+		}
+		b, err := ipfs.NewBlock(codec, data)
+		if err != nil {
+			return usageError{err}
+		}
+		if err := h.node.Put(r.Context(), b); err != nil {
+			return err
+		}
+		if pin {
+			if err := h.node.Pin(r.Context(), ipfs.Pin{Root: b.Cid}); err != nil {
+				return err
+			}
+		}
+		stored = append(stored, statReply{b.Cid.String(), len(data)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return reply(w, stored...)
+}
+
+func (h *handler) dagImport(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	defer drain(r)
+	pinRoots, err := option(q, "pin-roots", true)
+	if err != nil {
+		return err
+	}
+	wantStats, err := option(q, "stats", false)
+	if err != nil {
+		return err
+	}
+	var stats statsReply
+	var roots []cid.Cid
+	err = files(r, func(file io.Reader) error {
+		more, err := importCar(r.Context(), h.node, file, &stats)
+		roots = append(roots, more...)
+		if len(roots) > maxArgs && pinRoots {
+			return usage("more than %d roots to pin", maxArgs)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var values []any
+	if pinRoots {
+		for _, c := range roots {
+			values = append(values, importReply{Root: h.pinRoot(r.Context(), c)})
+		}
+	}
+	if wantStats {
+		values = append(values, importReply{Stats: &stats})
+	}
+	return reply(w, values...)
+}
+
+// pinRoot pins a root of an import; as in Kubo, failing that is told and no error.
+func (h *handler) pinRoot(ctx context.Context, c cid.Cid) *rootReply {
+	out := &rootReply{Cid: cidLink{c.String()}}
+	if err := h.pin(ctx, ipfs.Pin{Root: c}); err != nil {
+		out.PinErrorMsg = err.Error()
+	}
+	return out
+}
+
+// importCar puts the blocks of a CARv1, each verified, in batches.
+func importCar(ctx context.Context, dst ipfs.Putter, r io.Reader, stats *statsReply) ([]cid.Cid, error) {
+	br := bufio.NewReaderSize(r, 64<<10)
+	if start, _ := br.Peek(len(carV2)); bytes.Equal(start, carV2) {
+		return nil, usage("import failed: CARv2 is not supported; convert it to a CARv1")
+	}
+	// A section is a CID and a block. Blocks are verified below, by our rules.
+	car, err := carv2.NewBlockReader(br, carv2.WithTrustedCAR(true),
+		carv2.MaxAllowedHeaderSize(maxCarHeader), carv2.MaxAllowedSectionSize(ipfs.MaxBlock+128))
+	if err != nil {
+		return nil, usage("import failed: CAR header: %w", err)
+	}
+	var batch []ipfs.Block
+	size := 0
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		err := dst.Put(ctx, batch...)
+		batch, size = batch[:0], 0
+		return err
+	}
+	last := "the header"
+	for {
+		b, err := car.Next()
+		if errors.Is(err, io.EOF) {
+			return car.Roots, flush()
+		}
+		if err != nil {
+			return nil, usage("import failed after %s: %w", last, err)
+		}
+		data := b.RawData()
+		if err := ipfs.Verify(b.Cid(), data); err != nil {
+			return nil, usage("import failed after %s: %w", last, err)
+		}
+		if size+len(data) > importBatch || len(batch) == importBlocks {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+		}
+		batch, size = append(batch, ipfs.Block{Cid: b.Cid(), Data: data}), size+len(data)
+		stats.BlockCount++
+		stats.BlockBytesCount += uint64(len(data))
+		last = "block " + b.Cid().String()
+	}
+}

@@ -1,0 +1,191 @@
+package kubo_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/ipfs/ipfstest"
+	"github.com/hinshun/ipcs/ipfs/kubo"
+)
+
+// identity stands for a node with a peer.
+type identity struct{}
+
+func (identity) ID() string          { return "12D3KooWSelf" }
+func (identity) Addrs() []string     { return []string{"/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWSelf"} }
+func (identity) Connected() []string { return []string{"/ip4/127.0.0.1/tcp/4002/p2p/12D3KooWPeer"} }
+
+// serveUnix serves a handler on a socket, and returns its path.
+func serveUnix(t *testing.T, h http.Handler) string {
+	t.Helper()
+	// Names of sockets are short; those of test folders may not be.
+	dir, err := os.MkdirTemp("", "kubo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "api.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
+	srv.Start()
+	t.Cleanup(func() {
+		srv.Close()
+		os.RemoveAll(dir)
+	})
+	return path
+}
+
+func client(t *testing.T, addr string) *kubo.Client {
+	t.Helper()
+	c, err := kubo.New(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestClientAgainstHandler(t *testing.T) {
+	ipfstest.Suite(t, func(t *testing.T) ipfs.Node {
+		return client(t, serveUnix(t, kubo.NewHandler(ipfstest.NewMemory(), identity{}, nil)))
+	})
+}
+
+// TestDaemon runs the suite against the daemon at IPCS_TEST_IPFS_API: a Kubo with an
+// empty repository and no peers. It does not run by default, since it changes the
+// daemon's pins, and since Kubo fails PinNames (see the package comment).
+func TestDaemon(t *testing.T) {
+	addr := os.Getenv("IPCS_TEST_IPFS_API")
+	if addr == "" {
+		t.Skip("IPCS_TEST_IPFS_API names no daemon")
+	}
+	ipfstest.Suite(t, func(t *testing.T) ipfs.Node {
+		c := client(t, addr)
+		pins, err := c.Pins(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range pins {
+			if err := c.Unpin(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return c
+	})
+}
+
+func TestAddresses(t *testing.T) {
+	path := serveUnix(t, kubo.NewHandler(ipfstest.NewMemory(), identity{}, nil))
+	tcp := httptest.NewServer(kubo.NewHandler(ipfstest.NewMemory(), identity{}, nil))
+	t.Cleanup(tcp.Close)
+	host, port, err := net.SplitHostPort(tcp.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{
+		path, "/unix" + path, "unix://" + path, tcp.URL, tcp.URL + "/",
+		"/ip4/" + host + "/tcp/" + port, "/ip4/" + host + "/tcp/" + port + "/http", host + ":" + port,
+	} {
+		if _, err := client(t, addr).Pins(t.Context(), ""); err != nil {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+	for _, addr := range []string{"", "http://", "/ip4/127.0.0.1/udp/x", "/ip4/127.0.0.1", "nonsense"} {
+		if _, err := kubo.New(addr); err == nil {
+			t.Errorf("address %q was accepted", addr)
+		}
+	}
+}
+
+func TestErrorsSayWhatToDo(t *testing.T) {
+	b := ipfstest.Blocks(t, 1, 10)[0]
+	absent := filepath.Join(t.TempDir(), "api.sock")
+	err := client(t, absent).Put(t.Context(), b)
+	if !errors.Is(err, kubo.ErrNoDaemon) {
+		t.Fatalf("Put with no daemon: %v", err)
+	}
+	for _, want := range []string{absent, "ipcs-snapshotter", "--repo"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in the error: %v", want, err)
+		}
+	}
+	_, err = client(t, "/ip4/127.0.0.1/tcp/1").Get(t.Context(), b.Cid)
+	if !errors.Is(err, kubo.ErrNoDaemon) || !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("Get with no daemon: %v", err)
+	}
+}
+
+// TestHostileDaemon has a daemon answer with what it should not.
+func TestHostileDaemon(t *testing.T) {
+	blocks := ipfstest.Blocks(t, 2, 100)
+	endless := func(w http.ResponseWriter, status int, contentType string) {
+		w.Header().Set("Content-Type", contentType)
+		w.WriteHeader(status)
+		for chunk := make([]byte, 1<<16); ; {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	}
+	for name, answer := range map[string]http.HandlerFunc{
+		"wrong bytes": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain")
+			w.Write(blocks[1].Data)
+		},
+		"endless block": func(w http.ResponseWriter, _ *http.Request) { endless(w, 200, "application/octet-stream") },
+		"endless error": func(w http.ResponseWriter, _ *http.Request) { endless(w, 500, "text/plain") },
+		"broken JSON": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `{"Cid": 7`)
+		},
+		"nothing": func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "application/json") },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		},
+		"trailing error": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Trailer", "X-Stream-Error")
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, "{}")
+			w.Header().Set("X-Stream-Error", "disk full")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := client(t, serveUnix(t, answer))
+			if data, err := c.Get(t.Context(), blocks[0].Cid); err == nil {
+				t.Errorf("Get gave %q", data)
+			}
+			if err := c.Put(t.Context(), blocks[0]); err == nil {
+				t.Error("Put succeeded")
+			}
+			err := c.Fetch(t.Context(), ipfstest.Cids(blocks[:1]), func(ipfs.Block) error { return errors.New("delivered") })
+			if err == nil || err.Error() == "delivered" {
+				t.Errorf("Fetch: %v", err)
+			}
+		})
+	}
+}
+
+func TestClientCancelled(t *testing.T) {
+	asked := make(chan struct{})
+	c := client(t, serveUnix(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done()
+	})))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-asked; cancel() }()
+	if _, err := c.Get(ctx, ipfstest.Blocks(t, 1, 10)[0].Cid); !errors.Is(err, context.Canceled) {
+		t.Errorf("Get: %v", err)
+	}
+}

@@ -1,0 +1,20 @@
+// Package kubo speaks the RPC of a Kubo daemon (/api/v0), from both ends.
+//
+// Client is an ipfs.Node over the RPC: of Kubo itself, or of ipcs-snapshotter, which
+// answers the part of it that Handler implements. It believes nothing: every block
+// that comes is verified, and of what a daemon may send in place of an answer only
+// some kilobytes are read. Blocks go out as one CAR stream a Put, which costs one
+// request however many there are; they come in with one request each, at most
+// maxRequests at a time.
+//
+// Handler serves a node to Client, and to stock clients such as ipfs --api. It is
+// strict where Kubo is: POST only, nothing that a browser sent. All bodies stream:
+// an import of any size is held to importBatch bytes of memory.
+//
+// Pins. A root may have several names here, and in the daemon of ipcs. Kubo has one
+// name a root: a second Pin of the same root renames it, and then Unpin under the
+// first name finds nothing to remove. Such a root stays pinned as long as the last
+// name that was given is not removed.
+//
+// Client and Handler may be used concurrently; neither keeps goroutines.
+package kubo
