@@ -26,10 +26,12 @@ export GOFLAGS += -buildvcs=false
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: $(addprefix bin/,$(PROGRAMS)) ## static binaries in bin/
+BINARIES := $(addprefix bin/,$(PROGRAMS))
 
-.PHONY: $(addprefix bin/,$(PROGRAMS))
-bin/%: # go's own cache knows best what is up to date
+build: $(BINARIES) ## static binaries in bin/
+
+.PHONY: $(BINARIES) # Go's own cache knows best what is up to date
+$(BINARIES): bin/%:
 	@$(GOBUILD) -o $@ ./cmd/$*
 
 dist: ## static binaries for linux/amd64 and linux/arm64 in dist/
@@ -40,7 +42,7 @@ dist: ## static binaries for linux/amd64 and linux/arm64 in dist/
 
 install: build ## binaries, configuration and systemd unit below DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/ipcs $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/ipcs
-	install -m 0755 $(addprefix bin/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
 	test -e $(DESTDIR)/etc/ipcs/config.toml || install -m 0644 packaging/config.toml $(DESTDIR)/etc/ipcs/config.toml
 	sed 's|@bindir@|$(PREFIX)/bin|' packaging/ipcs-snapshotter.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ipcs-snapshotter.service
 	install -m 0644 packaging/containerd-config.toml $(DESTDIR)$(PREFIX)/share/ipcs/containerd-config.toml

@@ -1,10 +1,12 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -23,19 +25,20 @@ type Run struct {
 	// Of ipcs only: what was fetched, and the whole image.
 	FetchedFiles, FetchedBytes int64
 	Files, Bytes               int64
+	Resident                   int64 // of the daemon, in bytes
 }
 
 // run pulls and runs ref with a snapshotter on a consumer with nothing on its disk.
-func (s *stage) run(ctx context.Context, snapshotter, ref string, peers []string) (_ *Run, err error) {
+func (s *stage) run(ctx context.Context, snapshotter, round, ref string, peers []string) (_ *Run, err error) {
 	s.say("on the consumer: pull and run with %s", snapshotter)
 	var daemon *lab.Daemon
 	if peers != nil {
-		if daemon, err = s.consumer.StartDaemon(ctx, lab.DaemonOptions{Peers: peers}); err != nil {
+		if daemon, err = s.consumer.StartDaemon(ctx, lab.DaemonOptions{Root: "ipcs" + round, Peers: peers}); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, daemon.Stop()) }()
 	}
-	c, err := s.consumer.StartContainerd(ctx, lab.ContainerdOptions{Root: snapshotter + "-c", Daemon: daemon})
+	c, err := s.consumer.StartContainerd(ctx, lab.ContainerdOptions{Root: snapshotter + "-c" + round, Daemon: daemon})
 	if err != nil {
 		return nil, err
 	}
@@ -100,11 +103,20 @@ func (s *stage) inspect(ctx context.Context, c *lab.Containerd, daemon *lab.Daem
 	if err != nil {
 		return err
 	}
+	if r.Resident, err = daemon.Resident(); err != nil {
+		return err
+	}
 	r.FetchedFiles, r.FetchedBytes = status.Fetch.Files, status.Fetch.Bytes
 	for _, chain := range status.Chains {
 		r.Files, r.Bytes = max(r.Files, int64(chain.Files)), max(r.Bytes, chain.Bytes)
 	}
 	return nil
+}
+
+// median returns the run whose time is in the middle.
+func median(runs []*Run) *Run {
+	slices.SortFunc(runs, func(a, b *Run) int { return cmp.Compare(a.Total, b.Total) })
+	return runs[len(runs)/2]
 }
 
 // Print prints both runs side by side.
@@ -123,6 +135,7 @@ func (r *Result) Print(w io.Writer) {
 	row("received by the consumer", size(o.Received), size(i.Received), ratio(float64(i.Received), float64(o.Received)))
 	row("files fetched", "all", fmt.Sprintf("%d of %d", i.FetchedFiles, i.Files), "")
 	row("bytes of files fetched", "all", fmt.Sprintf("%s of %s", size(i.FetchedBytes), size(i.Bytes)), "")
+	row("daemon's resident memory", "", fmt.Sprintf("%.0f MiB", float64(i.Resident)/(1<<20)), "")
 	t.Flush()
 	fmt.Fprintln(w)
 }

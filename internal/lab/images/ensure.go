@@ -20,15 +20,16 @@ type recipe struct {
 var recipes = map[string]recipe{
 	"debian": {"1", makeDebian},
 	"nasty":  {"1", makeNasty},
+	"files":  {"1", makeFiles},
 }
 
-// Ensure returns the layout DIR/NAME of one of the images "debian" and "nasty", and
+// Ensure returns the layout DIR/NAME of one of the images "debian", "nasty" and "files", and
 // makes it if it is not there in the version of its recipe. It is for one process at
 // a time per name; the others wait.
 func Ensure(ctx context.Context, dir, name string, log func(string, ...any)) (string, error) {
 	r, ok := recipes[name]
 	if !ok {
-		return "", fmt.Errorf("no image %q: there are debian and nasty", name)
+		return "", fmt.Errorf("no image %q: there are debian, nasty and files", name)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/hinshun/ipcs/internal/lab"
+	"github.com/hinshun/ipcs/internal/lab/bench"
 	"github.com/hinshun/ipcs/internal/lab/demo"
 )
 
@@ -35,6 +36,7 @@ func run(ctx context.Context, args []string) error {
 	bin := flags.String("bin", "bin", "folder of convert and ipcs-snapshotter")
 	rate := flags.Int("rate", 200, "Mbit/s of each machine's link")
 	image := flags.String("image", "", "a registry reference or oci:DIR:TAG; default: the demo's own Debian")
+	rounds := flags.Int("rounds", 3, "of the benchmark")
 	command := flags.String("cmd", "", "what to run in it, as typed to a shell")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -50,6 +52,10 @@ func run(ctx context.Context, args []string) error {
 			Images: filepath.Join(*cache, "images"), Out: os.Stdout,
 		})
 		return err
+	case "bench":
+		return bench.Run(ctx, bench.Options{
+			Lab: opts, Images: filepath.Join(*cache, "images"), Rounds: *rounds, Out: os.Stdout,
+		})
 	case "containerd":
 		return runContainerd(ctx, opts, *cache)
 	case "convert":
