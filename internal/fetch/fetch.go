@@ -1,11 +1,35 @@
-// Package fetch decides what to get next, from whom, and never twice.
+// Package fetch gets files into the object store: it decides what to get next, and gets
+// nothing twice.
+//
+// The unit is the leaf. A read names the leaves it needs; each becomes a want, of which
+// there is one for a leaf at any time, whoever asks for it and for however many files. A
+// want belongs to the content: a reader that gives up leaves it running for the others
+// and for the next read. Wants wait in two queues, those that somebody waits for before
+// those that are read ahead, and leave them in batches, of which a bounded number is
+// under way. A batch looks in the store first and asks the source for the rest.
+//
+// What is read ahead: of a file of few leaves, all of it, right behind what was asked
+// for. Of a larger one, twice as many leaves as lie without gap before the one that is
+// read, up to maxAhead: so the window grows with sequential reads, of any number of
+// readers, and stays shut for random ones.
+//
+// A leaf that arrives is verified as it is written into the partial file, and reads are
+// served from there until the last leaf is in; then the file becomes an object.
+//
+// A read waits for Timeout at most. It fails with what the source said when an attempt
+// that began no earlier than the read has failed, so a reader that joins a doomed
+// attempt at its end gets one of its own; the next read tries afresh.
 package fetch
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -14,38 +38,273 @@ import (
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-var errSkeleton = errors.New("fetch: not available yet")
+const (
+	defaultTimeout = 30 * time.Second
+	// grace is how much longer than the attempt its readers wait, for the source's own
+	// words on what went wrong.
+	grace = time.Second
+	// smallFile is the number of leaves up to which a file is fetched whole.
+	smallFile = 8
+	// maxAhead bounds the leaves read ahead of a reader.
+	maxAhead = 32
+)
 
-// A Source delivers verified blocks: ipfs.Fetcher.
+var (
+	// ErrClosed says that the Fetcher was closed.
+	ErrClosed = errors.New("fetching was stopped")
+	// ErrTimeout says that a leaf did not come in time.
+	ErrTimeout = errors.New("timed out")
+)
+
+// A Source delivers verified blocks, as ipfs.Fetcher does.
 type Source interface {
 	Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error
 }
 
 // Options configure a Fetcher.
 type Options struct {
-	Timeout time.Duration // how long a read may wait for the leaves it needs; default 30 s
-	Logger  *slog.Logger
+	Timeout time.Duration // how long a read may wait for what it needs; default 30 s
+	Logger  *slog.Logger  // default: discard
 }
 
-// Stats counts what was fetched and read.
+// Stats counts since New.
 type Stats struct {
-	Files    int64 // files completed
-	Bytes    int64 // bytes of leaves that came from the source
-	InFlight int64 // leaves asked for and not here yet
-	Hits     int64 // reads answered from this disk
-	Misses   int64 // reads that had to wait for the source
+	Files      int64 // files completed
+	Bytes      int64 // bytes of leaves that came from the source
+	LocalBytes int64 // bytes of leaves that were in the store already
+	InFlight   int64 // leaves wanted that are not here
+	Hits       int64 // reads answered at once, from this disk
+	Misses     int64 // reads that had to wait
+	Failures   int64 // reads that failed
 }
 
-// A Fetcher gets files into an object store.
-type Fetcher struct{ store *objects.Store }
+// A Fetcher gets files into a store. All methods may be called concurrently.
+type Fetcher struct {
+	store   *objects.Store
+	src     Source
+	timeout time.Duration
+	log     *slog.Logger
+	// Keys of the leaves that everybody knows: of an empty file and of a hole.
+	emptyLeaf, zeroLeaf string
+
+	mu     sync.Mutex // guards what follows
+	closed bool
+	files  map[fileKey]*file
+	held   map[string]place // leaves that lie in incomplete files
+	sched  scheduler
+	stats  Stats
+	wg     sync.WaitGroup // batches and commits; Add only with mu held and closed false
+}
+
+// fileKey names a file. The size belongs to it, since the CID of a file of one leaf does
+// not prove its size: a false claim must not be in the way of the true one.
+type fileKey struct {
+	cid  cid.Cid
+	size int64
+}
+
+// file is an incomplete file.
+type file struct {
+	ipfs.File
+	partial *objects.Partial
+	// Guarded by Fetcher.mu:
+	failing   bool // the last attempt to get a leaf of it failed
+	finishing bool // a goroutine makes it an object
+}
+
+func (st *file) key() fileKey { return fileKey{st.Cid, st.Size} }
+
+// place is where a leaf belongs.
+type place struct {
+	file *file
+	leaf int
+}
 
 // New returns a Fetcher that fills store from src.
-func New(store *objects.Store, src Source, opts Options) *Fetcher { return &Fetcher{store: store} }
-
-func (f *Fetcher) ReadAt(ctx context.Context, file ipfs.File, p []byte, off int64) (int, error) {
-	return 0, errSkeleton
+func New(store *objects.Store, src Source, opts Options) *Fetcher {
+	if opts.Timeout <= 0 {
+		opts.Timeout = defaultTimeout
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	f := &Fetcher{
+		store: store, src: src, timeout: opts.Timeout, log: opts.Logger,
+		files: make(map[fileKey]*file), held: make(map[string]place), sched: newScheduler(),
+	}
+	f.emptyLeaf, f.zeroLeaf = rawKey(nil), rawKey(make([]byte, ipfs.LeafSize))
+	return f
 }
-func (f *Fetcher) Local(file ipfs.File) (*os.File, bool)            { return nil, false }
-func (f *Fetcher) Ensure(ctx context.Context, file ipfs.File) error { return errSkeleton }
-func (f *Fetcher) Stats() Stats                                     { return Stats{} }
-func (f *Fetcher) Close() error                                     { return nil }
+
+func rawKey(data []byte) string {
+	digest := sha256.Sum256(data)
+	return ipfs.RawCid(string(digest[:])).KeyString()
+}
+
+// Close stops all fetching, waits for it, and gives up what is incomplete.
+func (f *Fetcher) Close() error {
+	f.mu.Lock()
+	f.closed = true
+	for _, w := range f.sched.stop() {
+		f.endLocked(w, ErrClosed)
+	}
+	f.mu.Unlock()
+	f.wg.Wait()
+	var errs []error
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key, file := range f.files {
+		errs = append(errs, file.partial.Abort())
+		delete(f.files, key)
+	}
+	return errors.Join(errs...)
+}
+
+// Stats returns the counters.
+func (f *Fetcher) Stats() Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.stats
+	s.InFlight = int64(len(f.sched.wants))
+	return s
+}
+
+// Local opens the file if all of it is in the store.
+func (f *Fetcher) Local(file ipfs.File) (*os.File, bool) {
+	o, err := f.store.OpenFile(file)
+	return o, err == nil
+}
+
+// ReadAt reads from a file as io.ReaderAt does, and fetches what it needs. It returns
+// early when ctx ends; the fetch goes on.
+func (f *Fetcher) ReadAt(ctx context.Context, file ipfs.File, p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read %s: negative offset %d", file.Cid, off)
+	}
+	if off >= file.Size || len(p) == 0 {
+		return 0, io.EOF
+	}
+	st, object, err := f.open(file)
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", file.Cid, err)
+	}
+	if object != nil {
+		defer object.Close()
+		f.count(func(s *Stats) { s.Hits++ })
+		return object.ReadAt(p, off)
+	}
+	first := int(off / ipfs.LeafSize)
+	last := int((min(off+int64(len(p)), file.Size) - 1) / ipfs.LeafSize)
+	if err := f.demand(ctx, st, first, last); err != nil {
+		f.count(func(s *Stats) { s.Failures++ })
+		return 0, fmt.Errorf("read %s: %w", file.Cid, err)
+	}
+	return st.partial.ReadAt(p, off)
+}
+
+// Ensure returns when the whole file is in the store. It fetches behind what readers
+// wait for.
+func (f *Fetcher) Ensure(ctx context.Context, file ipfs.File) error {
+	st, object, err := f.open(file)
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", file.Cid, err)
+	}
+	if object != nil {
+		return object.Close()
+	}
+	for i := range file.NumLeaves() {
+		f.mu.Lock()
+		if f.closed {
+			f.mu.Unlock()
+			return ErrClosed
+		}
+		w, joined := f.wantLocked(st, i, ahead)
+		for j := i + 1; j < min(i+maxAhead, file.NumLeaves()); j++ {
+			f.wantLocked(st, j, ahead)
+		}
+		f.dispatchLocked(ctx)
+		f.mu.Unlock()
+		if err := f.obtain(ctx, st, attempt{w, i, joined}, nil); err != nil {
+			return fmt.Errorf("fetch %s: %w", file.Cid, err)
+		}
+	}
+	return f.finish(st)
+}
+
+// open returns the file in the store, or else its incomplete state.
+func (f *Fetcher) open(want ipfs.File) (*file, *os.File, error) {
+	key := fileKey{want.Cid, want.Size}
+	f.mu.Lock()
+	st, closed := f.files[key], f.closed
+	f.mu.Unlock()
+	if closed {
+		return nil, nil, ErrClosed
+	}
+	if st != nil {
+		return st, nil, nil
+	}
+	object, err := f.store.OpenFile(want)
+	if !errors.Is(err, ipfs.ErrNotFound) {
+		return nil, object, err
+	}
+	partial, err := f.store.Create(want) // proves that the leaves are the file's
+	if err != nil {
+		return nil, nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if st := f.files[key]; st != nil {
+		return st, nil, nil
+	}
+	if f.closed {
+		return nil, nil, ErrClosed
+	}
+	if object, err := f.store.OpenFile(want); err == nil { // finished meanwhile
+		return nil, object, nil
+	}
+	st = &file{File: want, partial: partial}
+	f.files[key] = st
+	return st, nil, nil
+}
+
+// finish makes a file whose leaves are all here an object. It may be called again.
+func (f *Fetcher) finish(st *file) error {
+	if err := st.partial.Commit(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.files[st.key()] != st {
+		return nil // another was first
+	}
+	delete(f.files, st.key())
+	f.stats.Files++
+	for i := range st.NumLeaves() {
+		if k := st.Leaf(i).KeyString(); f.held[k].file == st {
+			delete(f.held, k)
+		}
+	}
+	return nil
+}
+
+// finishLocked finishes a complete file behind its readers, who are served from its parts.
+func (f *Fetcher) finishLocked(st *file) {
+	if f.closed || st.finishing || !st.partial.Complete() {
+		return
+	}
+	st.finishing = true
+	f.wg.Go(func() {
+		if err := f.finish(st); err != nil {
+			f.log.Warn("cannot finish a file; trying again when it is read", "cid", st.Cid.String(), "error", err)
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		st.finishing = false
+	})
+}
+
+func (f *Fetcher) count(fn func(*Stats)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fn(&f.stats)
+}

@@ -1,0 +1,268 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// want is the one attempt to get a leaf that is queued or under way.
+type want struct {
+	cid      cid.Cid
+	size     int // as claimed by whoever wanted it first: for the account only
+	priority priority
+	places   []place // where to write it; guarded by Fetcher.mu
+
+	done chan struct{} // closed when it was written or could not be had
+	err  error         // set before done is closed
+}
+
+// demand returns when leaves first to last of a file are here.
+func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
+	attempts := make([]attempt, 0, last-first+1)
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return ErrClosed
+	}
+	for i := first; i <= last; i++ {
+		if w, joined := f.wantLocked(st, i, demanded); w != nil {
+			attempts = append(attempts, attempt{w, i, joined})
+		}
+	}
+	f.aheadLocked(st, first, last)
+	if len(attempts) == 0 {
+		f.stats.Hits++
+		f.finishLocked(st)
+	} else {
+		f.stats.Misses++
+	}
+	f.dispatchLocked(ctx)
+	f.mu.Unlock()
+	if len(attempts) == 0 {
+		return nil
+	}
+	timer := time.NewTimer(f.timeout + grace)
+	defer timer.Stop()
+	for _, a := range attempts {
+		if err := f.obtain(ctx, st, a, timer.C); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attempt is the use of a want by a reader. It was joined if it had been there before.
+type attempt struct {
+	*want
+	leaf   int
+	joined bool
+}
+
+// obtain waits until a leaf is here. If the attempt it joined fails, it makes one more.
+// No timeout means as long as that takes.
+func (f *Fetcher) obtain(ctx context.Context, st *file, a attempt, timeout <-chan time.Time) error {
+	start := time.Now()
+	var err error
+	for a.want != nil {
+		select {
+		case <-a.done:
+			if a.err == nil || st.partial.Have(a.leaf) {
+				return nil
+			}
+			err = a.err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timeout:
+			a.joined, err = false, errors.Join(ErrTimeout, err)
+		}
+		if !a.joined {
+			waited := time.Since(start).Round(time.Millisecond)
+			return fmt.Errorf("leaf %d of %d (%s) could not be had, waited %s: %w", a.leaf, st.NumLeaves(), st.Leaf(a.leaf), waited, err)
+		}
+		f.mu.Lock()
+		if f.closed {
+			f.mu.Unlock()
+			return ErrClosed
+		}
+		a.want, _ = f.wantLocked(st, a.leaf, a.priority)
+		a.joined = false
+		f.dispatchLocked(ctx)
+		f.mu.Unlock()
+	}
+	return nil
+}
+
+// wantLocked returns the want for leaf i of a file, or nil if the leaf is here, and
+// whether there was one.
+func (f *Fetcher) wantLocked(st *file, i int, p priority) (w *want, joined bool) {
+	if st.partial.Have(i) {
+		return nil, false
+	}
+	key := st.Leaf(i).KeyString()
+	w, joined = f.sched.wants[key]
+	if !joined {
+		w = &want{cid: st.Leaf(i), size: st.LeafLen(i), priority: p, done: make(chan struct{})}
+		f.sched.push(key, w)
+	} else if p == demanded {
+		f.sched.promote(w)
+	}
+	for _, at := range w.places {
+		if at.file == st && at.leaf == i {
+			return w, joined
+		}
+	}
+	w.places = append(w.places, place{st, i})
+	return w, joined
+}
+
+// aheadLocked wants what is likely to be read after leaves first to last.
+func (f *Fetcher) aheadLocked(st *file, first, last int) {
+	if st.failing {
+		return // what is demanded finds out when that is over
+	}
+	n := st.NumLeaves()
+	if n <= smallFile {
+		for i := range n {
+			f.wantLocked(st, i, ahead)
+		}
+		return
+	}
+	run := 0 // of leaves before first that are here or coming
+	if first == 0 {
+		run = 1
+	}
+	for i := first - 1; i >= 0 && run < maxAhead/2 && f.comingLocked(st, i); i-- {
+		run++
+	}
+	for i := last + 1; i < n && i <= last+2*run; i++ {
+		f.wantLocked(st, i, ahead)
+	}
+}
+
+func (f *Fetcher) comingLocked(st *file, i int) bool {
+	return st.partial.Have(i) || f.sched.wants[st.Leaf(i).KeyString()] != nil
+}
+
+// run gets the leaves of a batch: what the store or another file has, and the rest from
+// the source.
+func (f *Fetcher) run(ctx context.Context, b *batch) {
+	missing := make(map[string]*want, len(b.wants))
+	cids := make([]cid.Cid, 0, len(b.wants))
+	for _, w := range b.wants {
+		if data := f.local(ctx, w); data != nil {
+			f.deliver(w, data)
+			f.count(func(s *Stats) { s.LocalBytes += int64(len(data)) })
+			continue
+		}
+		missing[w.cid.KeyString()] = w
+		cids = append(cids, w.cid)
+	}
+	var err error
+	if len(cids) > 0 {
+		err = f.src.Fetch(ctx, cids, func(block ipfs.Block) error {
+			key := block.Cid.KeyString()
+			w, ok := missing[key]
+			if !ok {
+				return nil
+			}
+			delete(missing, key)
+			f.deliver(w, block.Data)
+			f.count(func(s *Stats) { s.Bytes += int64(len(block.Data)) })
+			return nil
+		})
+	}
+	if err == nil {
+		err = ipfs.ErrNotFound
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		err = ErrClosed
+	}
+	for _, w := range missing {
+		f.endLocked(w, err)
+	}
+	f.sched.finished(b)
+	f.dispatchLocked(ctx)
+}
+
+// local returns a leaf that need not be fetched, or nil.
+func (f *Fetcher) local(ctx context.Context, w *want) []byte {
+	key := w.cid.KeyString()
+	switch key {
+	case f.emptyLeaf:
+		return []byte{}
+	case f.zeroLeaf:
+		return make([]byte, ipfs.LeafSize)
+	}
+	f.mu.Lock()
+	at, ok := f.held[key]
+	f.mu.Unlock()
+	if ok {
+		data := make([]byte, at.file.LeafLen(at.leaf))
+		if _, err := at.file.partial.ReadAt(data, int64(at.leaf)*ipfs.LeafSize); err == nil {
+			return data
+		}
+	}
+	data, err := f.store.Get(ctx, w.cid)
+	if err != nil && !errors.Is(err, ipfs.ErrNotFound) {
+		f.log.Warn("cannot read a leaf from the store; asking peers", "cid", w.cid.String(), "error", err)
+	}
+	return data
+}
+
+// deliver writes a leaf into every file that wants it, also those that come to want it
+// meanwhile, and then wakes whoever waits.
+func (f *Fetcher) deliver(w *want, data []byte) {
+	var failed error
+	for {
+		f.mu.Lock()
+		places := w.places
+		w.places = nil
+		if len(places) == 0 {
+			f.endLocked(w, failed)
+			f.mu.Unlock()
+			return
+		}
+		f.mu.Unlock()
+		for _, at := range places {
+			if err := f.write(at, data); err != nil {
+				failed = err
+			}
+		}
+	}
+}
+
+func (f *Fetcher) write(at place, data []byte) error {
+	if err := at.file.partial.WriteLeaf(at.leaf, data); err != nil {
+		f.log.Warn("cannot store a leaf", "cid", at.file.Cid.String(), "leaf", at.leaf, "error", err)
+		return err
+	}
+	if at.file.NumLeaves() == 1 {
+		return f.finish(at.file)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held[at.file.Leaf(at.leaf).KeyString()] = at
+	at.file.failing = false
+	f.finishLocked(at.file)
+	return nil
+}
+
+// endLocked ends a want: nil says that its leaf was written.
+func (f *Fetcher) endLocked(w *want, err error) {
+	w.err = err
+	if err != nil {
+		for _, at := range w.places {
+			at.file.failing = true
+		}
+	}
+	delete(f.sched.wants, w.cid.KeyString())
+	close(w.done)
+}
