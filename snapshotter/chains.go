@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/hinshun/ipcs/internal/erofs"
-	"github.com/hinshun/ipcs/layer"
 )
 
 // chains keeps the EROFS images of runs of ipcs layers, and their mounts.
@@ -36,8 +35,7 @@ type chain struct {
 	uses int // snapshots; with chains.mu
 
 	mu      sync.Mutex // held to build, mount and drop
-	mounted bool
-	dropped bool // no longer in chains.all
+	dropped bool       // no longer in chains.all
 }
 
 // imageSuffix ends the names of images.
@@ -79,7 +77,7 @@ func (cs *chains) release(r run) error {
 	cs.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mounted, c.dropped = false, true
+	c.dropped = true
 	err := removeMount(cs.mountPoint(r.id))
 	if rerr := os.Remove(cs.image(r.id)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
 		err = errors.Join(err, rerr)
@@ -87,9 +85,9 @@ func (cs *chains) release(r run) error {
 	return err
 }
 
-// ensure mounts a run, after it built the image with the indexes that open returns if
-// there is none yet, and returns where.
-func (cs *chains) ensure(ctx context.Context, r run, open func(ctx context.Context, r run) ([]*layer.Index, error)) (string, error) {
+// ensure mounts a run and returns where. If there is no image of it yet, it writes what
+// build returns.
+func (cs *chains) ensure(ctx context.Context, r run, build func(context.Context, run) (erofs.Tree, error)) (string, error) {
 	cs.mu.Lock()
 	c := cs.all[r.id]
 	cs.mu.Unlock()
@@ -102,11 +100,15 @@ func (cs *chains) ensure(ctx context.Context, r run, open func(ctx context.Conte
 	if c.dropped {
 		return "", fmt.Errorf("chain %s: no snapshot has it any more", r.id)
 	}
-	if c.mounted && isImageMount(dir) { // somebody may have unmounted it behind our back
+	if isImageMount(dir) {
 		return dir, nil
 	}
 	if _, err := os.Stat(cs.image(r.id)); errors.Is(err, os.ErrNotExist) {
-		if err := cs.build(ctx, r, open); err != nil {
+		tree, err := build(ctx, r)
+		if err != nil {
+			return "", err
+		}
+		if err := cs.write(r, tree); err != nil {
 			return "", err
 		}
 	}
@@ -116,36 +118,20 @@ func (cs *chains) ensure(ctx context.Context, r run, open func(ctx context.Conte
 	if err := mountImage(cs.mode, cs.image(r.id), dir); err != nil {
 		return "", errors.Join(err, os.Remove(dir))
 	}
-	c.mounted = true
 	return dir, nil
 }
 
-// build merges the layers of a run and writes the image.
-func (cs *chains) build(ctx context.Context, r run, open func(ctx context.Context, r run) ([]*layer.Index, error)) error {
-	start := time.Now()
-	indexes, err := open(ctx, r)
-	if err != nil {
-		return err
-	}
-	opened := time.Now()
-	merged, err := layer.Merge(indexes, r.bottom)
-	if err != nil {
-		return fmt.Errorf("merge the %d layers of chain %s: %w", len(r.roots), r.id, err)
-	}
-	tree, err := newOverlayTree(merged)
-	if err != nil {
-		return fmt.Errorf("chain %s: %w", r.id, err)
-	}
+// write writes the image of a run.
+func (cs *chains) write(r run, tree erofs.Tree) error {
 	var opts erofs.Options
 	if _, err := hex.Decode(opts.UUID[:], []byte(r.id[:2*len(opts.UUID)])); err != nil {
 		return err
 	}
-	written := time.Now()
+	start := time.Now()
 	if err := writeFile(cs.image(r.id), func(f *os.File) error { return erofs.Write(f, tree, opts) }); err != nil {
 		return fmt.Errorf("write the EROFS image of chain %s: %w", r.id, err)
 	}
-	cs.log.Debug("built chain", "chain", r.id, "layers", len(r.roots), "inodes", tree.Len(),
-		"open", opened.Sub(start), "merge", written.Sub(opened), "write", time.Since(written))
+	cs.log.Debug("wrote the image of a chain", "chain", r.id, "layers", len(r.roots), "inodes", tree.Len(), "took", time.Since(start))
 	return nil
 }
 
@@ -180,7 +166,7 @@ func (cs *chains) close() error {
 	var errs []error
 	for _, c := range all {
 		c.mu.Lock()
-		c.mounted, c.dropped = false, true
+		c.dropped = true
 		errs = append(errs, removeMount(cs.mountPoint(c.run.id)))
 		c.mu.Unlock()
 	}

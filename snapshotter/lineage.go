@@ -50,20 +50,30 @@ const imageVersion = 1
 
 // A run is a group of ipcs layers that lie directly on each other in a chain.
 type run struct {
-	id     string    // names its EROFS image
-	roots  []cid.Cid // bottom first
-	bottom bool      // nothing lies below it
+	id    string    // names its EROFS image
+	roots []cid.Cid // bottom first
+	below []link    // what it lies on, an ordinary snapshot first
 }
 
-// firstRun returns the run that begins at the first link, which is an ipcs one.
+// belowID names what the run lies on; it is empty for nothing.
+func (r *run) belowID() string {
+	if len(r.below) == 0 {
+		return ""
+	}
+	return r.below[0].id
+}
+
+// firstRun returns the run that begins at the first link, which is an ipcs one. Its name
+// says what it lies on, if anything: directories that no layer of the run has an entry
+// for take owner and mode from there.
 func firstRun(links []link) run {
 	n := 0
 	for n < len(links) && links[n].lazy() {
 		n++
 	}
-	r := run{bottom: n == len(links), roots: make([]cid.Cid, 0, n)}
+	r := run{roots: make([]cid.Cid, 0, n), below: links[n:]}
 	h := sha256.New()
-	fmt.Fprintf(h, "ipcs chain %d bottom=%t\n", imageVersion, r.bottom)
+	fmt.Fprintf(h, "ipcs chain %d below=%q\n", imageVersion, r.belowID())
 	for i := n - 1; i >= 0; i-- {
 		r.roots = append(r.roots, links[i].root)
 		fmt.Fprintln(h, links[i].root)
@@ -74,7 +84,7 @@ func firstRun(links []link) run {
 
 // prefixOf says whether the layers of r are the lower ones of o.
 func (r *run) prefixOf(o *run) bool {
-	if r.bottom != o.bottom || len(r.roots) >= len(o.roots) {
+	if r.belowID() != o.belowID() || len(r.roots) >= len(o.roots) {
 		return false
 	}
 	for i := range r.roots {

@@ -11,8 +11,6 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/hinshun/ipcs/layer"
 )
 
 // optionSlack is what mount options of an overlay may lack to a page: containerd changes
@@ -60,7 +58,7 @@ func (s *Snapshotter) lower(ctx context.Context, key string, links []link, plain
 			return nil, err
 		}
 		l.dirs = append(l.dirs, dir)
-		lazy, ordinaryBelow = true, ordinaryBelow || !r.bottom
+		lazy, ordinaryBelow = true, ordinaryBelow || len(r.below) > 0
 		i += len(r.roots)
 	}
 	if !lazy {
@@ -90,7 +88,7 @@ func (s *Snapshotter) mountRun(ctx context.Context, r run) (string, error) {
 	if err := s.learn(ctx, r); err != nil {
 		return "", err
 	}
-	return s.chains.ensure(ctx, r, s.indexes)
+	return s.chains.ensure(ctx, r, s.mergeRun)
 }
 
 // learn opens the layers of a run whose files are not known: after a restart, all.
@@ -110,25 +108,6 @@ func (s *Snapshotter) learn(ctx context.Context, r run) error {
 		})
 	}
 	return group.Wait()
-}
-
-// indexes opens the layers of a run, bottom first, for the one time their indexes are
-// needed.
-func (s *Snapshotter) indexes(ctx context.Context, r run) ([]*layer.Index, error) {
-	defer s.opener.forget(r.roots)
-	indexes := make([]*layer.Index, len(r.roots))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelLoads)
-	for i, root := range r.roots {
-		group.Go(func() error {
-			l, err := s.opener.open(ctx, root)
-			if err == nil {
-				indexes[i] = l.Index
-			}
-			return err
-		})
-	}
-	return indexes, group.Wait()
 }
 
 // mounts returns the mounts of an active snapshot or a view.

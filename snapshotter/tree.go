@@ -3,10 +3,12 @@
 package snapshotter
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/erofs"
@@ -26,6 +28,37 @@ const (
 type overlayTree struct {
 	tree *layer.Tree
 	dirs []int32 // the node of each inode that is a directory
+}
+
+// mergeRun opens the layers of a run, whose indexes are not needed again after that, and
+// merges them.
+func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
+	defer s.opener.forget(r.roots)
+	indexes := make([]*layer.Index, len(r.roots))
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelLoads)
+	for i, root := range r.roots {
+		group.Go(func() error {
+			l, err := s.opener.open(gctx, root)
+			if err == nil {
+				indexes[i] = l.Index
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	merged, err := layer.Merge(indexes, len(r.below) == 0)
+	if err != nil {
+		return nil, fmt.Errorf("merge the %d layers of chain %s: %w", len(r.roots), r.id, err)
+	}
+	if len(r.below) > 0 {
+		if err := s.inherit(ctx, merged, r); err != nil {
+			return nil, fmt.Errorf("chain %s: %w", r.id, err)
+		}
+	}
+	return newOverlayTree(merged)
 }
 
 func newOverlayTree(t *layer.Tree) (*overlayTree, error) {
@@ -100,14 +133,23 @@ func (o *overlayTree) xattrs(in *layer.Inode, n *erofs.Inode) {
 	n.Xattrs = append(n.Xattrs, own...)
 }
 
+// specialBits are those that Go and stat(2) have in different places.
+func specialBits() [3]struct {
+	mode os.FileMode
+	stat uint32
+} {
+	return [...]struct {
+		mode os.FileMode
+		stat uint32
+	}{{os.ModeSetuid, unix.S_ISUID}, {os.ModeSetgid, unix.S_ISGID}, {os.ModeSticky, unix.S_ISVTX}}
+}
+
 // statMode returns a mode as stat(2) has it.
 func statMode(m os.FileMode) uint32 {
 	mode := uint32(m.Perm())
-	for bit, flag := range map[os.FileMode]uint32{
-		os.ModeSetuid: unix.S_ISUID, os.ModeSetgid: unix.S_ISGID, os.ModeSticky: unix.S_ISVTX,
-	} {
-		if m&bit != 0 {
-			mode |= flag
+	for _, b := range specialBits() {
+		if m&b.mode != 0 {
+			mode |= b.stat
 		}
 	}
 	switch m.Type() {

@@ -1,0 +1,116 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/containerd/continuity/fs"
+	"github.com/containerd/continuity/sysx"
+	"golang.org/x/sys/unix"
+
+	"github.com/hinshun/ipcs/layer"
+)
+
+// inherit gives the directories of a run that no layer of it has an entry for the owner,
+// mode, time and extended attributes that they have below, as containerd does when it
+// extracts a layer on top of others.
+func (s *Snapshotter) inherit(ctx context.Context, t *layer.Tree, r run) error {
+	implied := false
+	for i := range t.Inodes {
+		implied = implied || t.Inodes[i].Implied
+	}
+	if !implied {
+		return nil
+	}
+	below, release, err := s.mountBelow(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	type frame struct {
+		node int32
+		path string
+	}
+	for stack := []frame{{}}; len(stack) > 0; {
+		f := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		node := &t.Nodes[f.node]
+		if in := &t.Inodes[node.Inode]; in.Implied {
+			if err := inheritInode(in, below, f.path); err != nil {
+				return err
+			}
+		}
+		for _, child := range node.Children {
+			if c := &t.Nodes[child]; t.Inodes[c.Inode].Mode.IsDir() {
+				stack = append(stack, frame{child, f.path + "/" + c.Name})
+			}
+		}
+	}
+	return nil
+}
+
+// mountBelow returns a path that shows what a run lies on, until release is called.
+func (s *Snapshotter) mountBelow(ctx context.Context, r run) (path string, release func(), err error) {
+	key := "chain " + r.id
+	l, err := s.lower(ctx, key, r.below, false)
+	if err != nil {
+		return "", nil, err
+	}
+	if len(l.dirs) == 1 && len(l.data) == 0 {
+		return l.dirs[0], func() {}, nil // overlayfs wants two
+	}
+	path, err = s.merged.ensure(r.belowID(), key, l)
+	return path, func() { s.merged.release(key) }, err
+}
+
+// inheritInode takes over what the directory at path below has. Where there is none, the
+// directory stays as it is.
+func inheritInode(in *layer.Inode, below, path string) error {
+	real, err := fs.RootPath(below, path)
+	if err != nil {
+		return fmt.Errorf("directory %s below: %w", path, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(real, &st); errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("directory %s below: %w", path, err)
+	}
+	in.UID, in.GID = st.Uid, st.Gid
+	if path == "" {
+		return nil // the root of a snapshot inherits its owner and nothing else
+	}
+	in.Mode = os.ModeDir | os.FileMode(st.Mode&0o777)
+	for _, b := range specialBits() {
+		if st.Mode&b.stat != 0 {
+			in.Mode |= b.mode
+		}
+	}
+	in.Mtime, in.MtimeNsec = st.Mtim.Sec, uint32(st.Mtim.Nsec)
+	names, err := sysx.LListxattr(real)
+	if err != nil {
+		return fmt.Errorf("directory %s below: %w", path, err)
+	}
+	var xattrs []layer.Xattr
+	for _, name := range names {
+		if strings.HasPrefix(name, xattrOverlay) {
+			continue
+		}
+		value, err := sysx.LGetxattr(real, name)
+		if err != nil {
+			return fmt.Errorf("directory %s below: %s: %w", path, name, err)
+		}
+		xattrs = append(xattrs, layer.Xattr{Name: name, Value: string(value)})
+	}
+	if len(xattrs) > 0 {
+		slices.SortFunc(xattrs, func(a, b layer.Xattr) int { return strings.Compare(a.Name, b.Name) })
+		in.Extra = &layer.Extra{Xattrs: xattrs}
+	}
+	return nil
+}
