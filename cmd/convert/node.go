@@ -42,10 +42,8 @@ type repo struct {
 
 func openRepo(dir string) (ipfs.Node, error) {
 	store, err := objects.Open(dir, objects.Options{})
-	if errors.Is(err, objects.ErrLocked) {
-		return nil, fmt.Errorf("%w; the daemon that uses it takes --ipfs-api %s", err, daemonSocket)
-	} else if err != nil {
-		return nil, fmt.Errorf("open repository: %w", err)
+	if err != nil {
+		return nil, err
 	}
 	return &repo{Node: embedded.Offline(store), store: store}, nil
 }

@@ -16,9 +16,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// imageRecordVersion is the version of the image record that is written.
-const imageRecordVersion = 1
-
 // A publisher writes the new image, once all its layers are on the node and in the target.
 type publisher struct {
 	dst    Target
@@ -105,7 +102,7 @@ func (p *publisher) manifest(ctx context.Context, im *image) (document, error) {
 
 // putRecord puts the image record, which lists the layers and where to get them.
 func (p *publisher) putRecord(ctx context.Context, im *image) (cid.Cid, error) {
-	record := &layer.Image{Version: imageRecordVersion, Peers: p.peers}
+	record := &layer.Image{Peers: p.peers}
 	for _, l := range im.layers {
 		c := p.layers[l.key()]
 		record.Layers = append(record.Layers, layer.ImageLayer{Digest: c.digest, Block: c.root.Data})

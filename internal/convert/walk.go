@@ -122,15 +122,15 @@ func isAttestation(desc ocispec.Descriptor) bool {
 
 // choose loads those of the manifests found that are wanted.
 func (w *walk) choose(ctx context.Context) ([]*image, error) {
+	if len(w.manifests) == 0 {
+		return nil, fmt.Errorf("%w: the index holds no container image", ErrUnsupported)
+	}
 	chosen := w.manifests
 	if !w.all {
 		var err error
 		if chosen, err = w.match(ctx); err != nil {
 			return nil, err
 		}
-	}
-	if len(chosen) == 0 {
-		return nil, fmt.Errorf("%w: the index holds no container image", ErrUnsupported)
 	}
 	var out []*image
 	for _, desc := range chosen {
