@@ -96,11 +96,16 @@ func TestIndexNotAvailable(t *testing.T) {
 // nothingLeft finds that the consumer's containerd has no image and no snapshot.
 func (w *world) nothingLeft() {
 	w.t.Helper()
-	ctx := w.containerd.Context(w.t.Context())
-	list, err := w.containerd.Client.ListImages(ctx)
+	w.noImages()
+	w.noSnapshots()
+}
+
+// noImages finds that containerd has no image.
+func (w *world) noImages() {
+	w.t.Helper()
+	list, err := w.containerd.Client.ListImages(w.containerd.Context(w.t.Context()))
 	w.must(err)
 	for _, img := range list {
 		w.t.Errorf("image %s is left", img.Name())
 	}
-	w.noSnapshots()
 }

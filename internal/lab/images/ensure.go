@@ -19,7 +19,7 @@ type recipe struct {
 
 var recipes = map[string]recipe{
 	"debian": {"1", makeDebian},
-	"nasty":  {"1", makeNasty},
+	"nasty":  {"2", makeNasty},
 	"files":  {"1", makeFiles},
 }
 
