@@ -1,8 +1,6 @@
 package kubo
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,24 +11,12 @@ import (
 	"strconv"
 
 	"github.com/ipfs/go-cid"
-	carv2 "github.com/ipld/go-car/v2"
 
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-const (
-	// importBatch is how many bytes of blocks go into one Put.
-	importBatch = 8 << 20
-	// importBlocks bounds a batch of tiny blocks.
-	importBlocks = 4096
-	// maxCarHeader bounds the header of a CAR: its roots.
-	maxCarHeader = 64 << 10
-	// maxFiles bounds the files of one request.
-	maxFiles = 1024
-)
-
-// carV2 begins a CARv2, which cannot be streamed from end to end.
-var carV2 = []byte("\x0a\xa1\x67version\x02")
+// maxFiles bounds the files of one request.
+const maxFiles = 1024
 
 type statReply struct {
 	Key  string
@@ -238,51 +224,4 @@ func (h *handler) pinRoot(ctx context.Context, c cid.Cid) *rootReply {
 		out.PinErrorMsg = err.Error()
 	}
 	return out
-}
-
-// importCar puts the blocks of a CARv1, each verified, in batches.
-func importCar(ctx context.Context, dst ipfs.Putter, r io.Reader, stats *statsReply) ([]cid.Cid, error) {
-	br := bufio.NewReaderSize(r, 64<<10)
-	if start, _ := br.Peek(len(carV2)); bytes.Equal(start, carV2) {
-		return nil, usage("import failed: CARv2 is not supported; convert it to a CARv1")
-	}
-	// A section is a CID and a block. Blocks are verified below, by our rules.
-	car, err := carv2.NewBlockReader(br, carv2.WithTrustedCAR(true),
-		carv2.MaxAllowedHeaderSize(maxCarHeader), carv2.MaxAllowedSectionSize(ipfs.MaxBlock+128))
-	if err != nil {
-		return nil, usage("import failed: CAR header: %w", err)
-	}
-	var batch []ipfs.Block
-	size := 0
-	flush := func() error {
-		if len(batch) == 0 {
-			return nil
-		}
-		err := dst.Put(ctx, batch...)
-		batch, size = batch[:0], 0
-		return err
-	}
-	last := "the header"
-	for {
-		b, err := car.Next()
-		if errors.Is(err, io.EOF) {
-			return car.Roots, flush()
-		}
-		if err != nil {
-			return nil, usage("import failed after %s: %w", last, err)
-		}
-		data := b.RawData()
-		if err := ipfs.Verify(b.Cid(), data); err != nil {
-			return nil, usage("import failed after %s: %w", last, err)
-		}
-		if size+len(data) > importBatch || len(batch) == importBlocks {
-			if err := flush(); err != nil {
-				return nil, err
-			}
-		}
-		batch, size = append(batch, ipfs.Block{Cid: b.Cid(), Data: data}), size+len(data)
-		stats.BlockCount++
-		stats.BlockBytesCount += uint64(len(data))
-		last = "block " + b.Cid().String()
-	}
 }

@@ -1,7 +1,6 @@
 package kubo
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/ipfs/kubo/client/rpc"
 	caopts "github.com/ipfs/kubo/core/coreiface/options"
+	mh "github.com/multiformats/go-multihash"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hinshun/ipcs/ipfs"
@@ -199,29 +199,8 @@ func checkCid(id cid.Cid) error {
 	if !id.Defined() {
 		return fmt.Errorf("no CID: %w", ipfs.ErrHash)
 	}
-	if p := id.Prefix(); p.MhType != sha256Code || p.MhLength != 32 {
+	if p := id.Prefix(); p.MhType != mh.SHA2_256 || p.MhLength != 32 {
 		return fmt.Errorf("block %s: %w: only sha2-256 is supported", id, ipfs.ErrHash)
-	}
-	return nil
-}
-
-// writeCar writes a CARv1 (https://ipld.io/specs/transport/car/carv1/): a header in
-// DAG-CBOR that names the first block as root, and the blocks.
-func writeCar(w io.Writer, blocks []ipfs.Block) error {
-	root := blocks[0].Cid.Bytes()
-	var header bytes.Buffer
-	header.WriteString("\xa2\x65roots\x81\xd8\x2a\x58") // {"roots": [42(bytes
-	header.WriteByte(byte(len(root) + 1))
-	header.WriteByte(0) // the multibase prefix of binary
-	header.Write(root)
-	header.WriteString("\x67version\x01")
-	if err := writeSection(w, header.Bytes()); err != nil {
-		return err
-	}
-	for _, b := range blocks {
-		if err := writeSection(w, b.Cid.Bytes(), b.Data); err != nil {
-			return err
-		}
 	}
 	return nil
 }
