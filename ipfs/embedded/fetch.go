@@ -33,8 +33,9 @@ func (n *Node) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 		}
 		return res.data, n.keep(ctx, res)
 	case <-ctx.Done():
+		err := n.gaveUp(c, start, ctx.Err()) // while the want says what was tried
 		x.forget(c, out)
-		return nil, n.gaveUp(c, start, ctx.Err())
+		return nil, err
 	}
 }
 

@@ -201,7 +201,8 @@ func TestNotFoundNamesPeers(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := cli.Get(ctx, b.Cid); !errors.Is(err, ipfs.ErrNotFound) || !errors.Is(err, context.DeadlineExceeded) {
+	_, err = cli.Get(ctx, b.Cid)
+	if !errors.As(err, &nf) || len(nf.Peers) != 2 || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Get with a deadline = %v", err)
 	}
 	if _, err := fetchAll(t.Context(), cli, ipfstest.Cids(ipfstest.Blocks(t, 2000, 9))); !errors.Is(err, ipfs.ErrNotFound) {

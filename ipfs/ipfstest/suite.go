@@ -52,13 +52,14 @@ func Suite(t *testing.T, open func(t *testing.T) ipfs.Node) {
 	t.Run("NoGoroutineLeft", func(t *testing.T) { testGoroutines(t, open) })
 }
 
-// Blocks returns n different raw blocks of size bytes (at least 8).
+// Blocks returns n different raw blocks of size bytes (at least 8). Those of two tests
+// differ if there is room for the test's name.
 func Blocks(t testing.TB, n, size int) []ipfs.Block {
 	t.Helper()
 	blocks := make([]ipfs.Block, n)
 	for i := range blocks {
 		data := bytes.Repeat([]byte{byte(i)}, size)
-		copy(data, fmt.Sprintf("%08d", i))
+		copy(data, fmt.Sprintf("%08d %s ", i, t.Name()))
 		b, err := ipfs.NewBlock(cid.Raw, data)
 		if err != nil {
 			t.Fatal(err)
