@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -48,6 +49,10 @@ func (a Access) openContainerd(ref string) (*containerdImage, error) {
 	name := strings.TrimPrefix(ref, prefixContainerd)
 	if name == "" {
 		return nil, fmt.Errorf("%w: %s: want containerd:REF", ErrReference, ref)
+	}
+	// The client would wait for a socket to appear.
+	if _, err := os.Stat(strings.TrimPrefix(a.ContainerdAddress, "unix://")); err != nil {
+		return nil, unreachable(a.ContainerdAddress, err)
 	}
 	cl, err := client.New(a.ContainerdAddress, client.WithDefaultNamespace(a.Namespace))
 	if err != nil {
@@ -140,7 +145,11 @@ func (c *containerdImage) Close(ctx context.Context) error {
 // explain says what to do when containerd cannot be reached.
 func (c *containerdImage) explain(err error) error {
 	if errdefs.IsUnavailable(err) {
-		return fmt.Errorf("containerd does not answer at %s; is it running, and may you use its socket? (--containerd-address): %w", c.address, err)
+		return unreachable(c.address, err)
 	}
 	return err
+}
+
+func unreachable(address string, err error) error {
+	return fmt.Errorf("containerd does not answer at %s; is it running, and may you use its socket (--containerd-address)? %w", address, err)
 }

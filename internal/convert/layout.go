@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -174,15 +173,30 @@ func (l *layout) Prepare(context.Context) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	isLayout := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == ocispec.ImageLayoutFile })
-	if len(entries) > 0 && !isLayout {
-		return fmt.Errorf("%s is neither empty nor an OCI layout", l.dir)
+	isLayout, isEmpty := false, true
+	for _, e := range entries {
+		isLayout = isLayout || e.Name() == ocispec.ImageLayoutFile
+		// Another conversion may be making the same layout right now.
+		isEmpty = isEmpty && strings.HasPrefix(e.Name(), tempPrefix)
 	}
-	if err := os.MkdirAll(filepath.Join(l.dir, ocispec.ImageBlobsDir, digest.SHA256.String()), 0o755); err != nil {
+	switch {
+	case isLayout:
+		err = errors.Join(l.checkVersion(), unix.Access(l.dir, unix.W_OK))
+	case isEmpty:
+		err = l.create()
+	default:
+		err = fmt.Errorf("%s is neither empty nor an OCI layout", l.dir)
+	}
+	if err != nil {
 		return err
 	}
-	if isLayout {
-		return errors.Join(l.checkVersion(), unix.Access(l.dir, unix.W_OK))
+	return os.MkdirAll(filepath.Dir(l.blobPath(digest.FromBytes(nil))), 0o755)
+}
+
+// create makes an empty layout. What tells it from other folders comes first.
+func (l *layout) create() error {
+	if err := os.MkdirAll(l.dir, 0o755); err != nil {
+		return err
 	}
 	data, err := marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
 	if err != nil {
@@ -256,9 +270,12 @@ func (l *layout) retag(desc ocispec.Descriptor) ([]byte, error) {
 	return marshal(index)
 }
 
+// tempPrefix starts the names of files that are not in their place yet.
+const tempPrefix = ".convert-"
+
 // replaceFile makes path hold data: all of it, durably, or as before.
 func replaceFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func newIndex(t *testing.T, src *memory, mt string, names ...string) {
 		desc.Platform = &p[0]
 		index.Manifests = append(index.Manifests, desc)
 	}
-	attestation := src.add(ocispec.MediaTypeImageManifest, []byte(`{"attestation":true}`))
+	attestation := newImage("unknown").files(src, "provenance").store(src)
 	attestation.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
 	index.Manifests = append(index.Manifests, attestation)
 	src.top = src.addJSON(mt, index)
