@@ -14,7 +14,15 @@ import (
 func (m *merger) dirInode(top part, below bool) Inode {
 	var n Inode
 	found, ended := false, false
+	last := top
 	for p, more := top, true; more; {
+		last = p
+		if p.entry == 0 { // by a symlink; a root is never implied, and has no attributes
+			if !found {
+				n, found = Inode{Mode: rootMode}, true
+			}
+			break
+		}
 		e := &m.layers[p.layer].entries[p.entry]
 		switch {
 		case e.Implied:
@@ -29,7 +37,7 @@ func (m *merger) dirInode(top part, below bool) Inode {
 		p, more, ended = m.base(p)
 	}
 	if !found {
-		n = Inode{Mode: impliedMode, GID: m.impliedGroup(top), Implied: below && !ended}
+		n = Inode{Mode: impliedMode, GID: m.impliedGroup(last), Implied: below && !ended}
 	}
 	n.Nlink = 2
 	return n
@@ -47,7 +55,7 @@ func (m *merger) impliedGroup(p part) uint32 {
 	}
 	for {
 		from, ok, _ := m.base(up)
-		if !ok {
+		if !ok || from.entry == 0 {
 			return 0
 		}
 		f := &m.layers[from.layer].entries[from.entry]

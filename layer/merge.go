@@ -65,6 +65,9 @@ func (n *Inode) Device() (major, minor uint32) {
 	return n.Extra.Major, n.Extra.Minor
 }
 
+// rootMode is the mode of the root, which no layer decides on: containerd makes it.
+const rootMode = os.ModeDir | 0o755
+
 // Merge lays layers on top of each other, bottom first, and returns what containerd's
 // overlayfs would show. Without a bottom, the group lies above other layers: whiteouts
 // and opaque marks are kept for them.
@@ -83,7 +86,7 @@ func Merge(layers []*Index, bottom bool) (*Tree, error) {
 	}
 	root.hi = int32(len(m.parts))
 	m.tree.Nodes = append(m.tree.Nodes, Node{})
-	m.tree.Inodes = append(m.tree.Inodes, Inode{Mode: os.ModeDir | 0o755, Nlink: 2})
+	m.tree.Inodes = append(m.tree.Inodes, Inode{Mode: rootMode, Nlink: 2})
 	m.frames = append(m.frames, root)
 	for i := 0; i < len(m.frames); i++ {
 		m.directory(m.frames[i])

@@ -98,7 +98,7 @@ func (t *tree) mkparent(names []string) (*dirent, error) {
 		next := d.children[name]
 		if next == nil {
 			n := &inode{Entry: Entry{Mode: impliedMode, Implied: true}, number: -1}
-			if d.Mode&os.ModeSetgid != 0 {
+			if d.Mode&os.ModeSetgid != 0 && d != t.root {
 				n.GID = d.GID // what the kernel does
 			}
 			var err error
