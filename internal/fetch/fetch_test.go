@@ -76,16 +76,16 @@ func (r *reader) Read(p []byte) (int, error) {
 }
 
 func TestReadFetchesOnce(t *testing.T) {
-	for _, size := range []int{0, 1, 5000, ipfs.LeafSize, ipfs.LeafSize + 1, 8 * ipfs.LeafSize, 50*ipfs.LeafSize + 7} {
+	for _, size := range []int{0, 1, 5000, ipfs.LeafSize, ipfs.LeafSize + 1, 8 * ipfs.LeafSize, 20*ipfs.LeafSize + 7} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			data := objectstest.Random(int64(size), size)
 			file, leaves := objectstest.NewFile(t, data)
 			src := fetchtest.New(leaves...)
 			f, s := newFetcher(t, src, time.Minute)
 			var wg sync.WaitGroup
-			for w := range 8 {
+			for w := range 4 {
 				wg.Go(func() {
-					if got := readAll(t, f, file, 100_000*(w+1)); !bytes.Equal(got, data) {
+					if got := readAll(t, f, file, 200_000*(w+1)); !bytes.Equal(got, data) {
 						t.Errorf("read %d bytes that differ", len(got))
 					}
 				})
@@ -120,7 +120,7 @@ func TestRandomReadsAndSharedLeaves(t *testing.T) {
 	for w := range 4 {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewSource(int64(w)))
-			for range 200 {
+			for range 60 {
 				file, want := a, data
 				if rnd.Intn(2) == 0 {
 					file, want = b, other

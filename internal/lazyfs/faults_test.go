@@ -1,0 +1,296 @@
+package lazyfs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/internal/fetch"
+	"github.com/hinshun/ipcs/internal/lazyfs"
+	"github.com/hinshun/ipcs/internal/objects/objectstest"
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// childMode tells this test binary, started again, what to be.
+const childMode = "IPCS_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(childMode) {
+	case "":
+		os.Exit(m.Run())
+	case "map": // read a mapped page, as a program that is executed does
+		exit(touch(os.Args[1]))
+	case "mount":
+		exit(tryMount(os.Args[1], ""))
+	case "mount without device":
+		exit(tryMount(os.Args[1], "/dev/fuse"))
+	case "mount and die":
+		s, err := lazyfs.Mount(os.Args[1], nil, nil, lazyfs.Options{})
+		if err == nil {
+			err = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		exit(errors.Join(err, s.Unmount()))
+	}
+}
+
+func exit(err error) {
+	if err != nil {
+		os.Stdout.WriteString(err.Error())
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func touch(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	b, err := syscall.Mmap(int(f.Fd()), 0, 1, syscall.PROT_READ, syscall.MAP_PRIVATE)
+	if err == nil && b[0] != 'x' {
+		err = errors.New("the page holds something else")
+	}
+	return err
+}
+
+// tryMount mounts, in a namespace of its own and with a device hidden, and says what went
+// wrong.
+func tryMount(dir, hidden string) error {
+	if hidden != "" {
+		if err := os.Remove(hidden); err != nil {
+			return err
+		}
+	}
+	s, err := lazyfs.Mount(dir, nil, nil, lazyfs.Options{})
+	if errors.Is(err, lazyfs.ErrNoFuse) {
+		return errors.New("ErrNoFuse: " + err.Error())
+	}
+	if err != nil {
+		return err
+	}
+	return s.Unmount()
+}
+
+func child(mode, arg string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], arg)
+	cmd.Env = append(os.Environ(), childMode+"="+mode)
+	return cmd
+}
+
+var errPeers = errors.New("asked peers A and B")
+
+// lost stands for a node whose peers are gone.
+func lost(ctx context.Context, _ cid.Cid) error {
+	<-ctx.Done()
+	return errPeers
+}
+
+func TestTimeoutThenSuccess(t *testing.T) {
+	fx := mount(t, t.TempDir(), 50*time.Millisecond)
+	for _, size := range []int{5000, 20 * ipfs.LeafSize} {
+		data := objectstest.Random(int64(size), size)
+		f, path := fx.add(t, data)
+		file, err := os.Open(path) // stays open, as in a container
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		fx.source.SetHook(lost)
+		buf := make([]byte, 100)
+		if _, err := file.ReadAt(buf, 0); !errors.Is(err, syscall.EIO) {
+			t.Fatalf("read without peers: %v", err)
+		}
+		for _, want := range []string{errPeers.Error(), f.Cid.String(), "/path/of/"} {
+			if !strings.Contains(fx.log.String(), want) {
+				t.Errorf("the log does not name %q", want)
+			}
+		}
+		fx.source.SetHook(nil)
+		if _, err := file.ReadAt(buf, 0); err != nil || !bytes.Equal(buf, data[:100]) {
+			t.Fatalf("read with peers back: %v", err)
+		}
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("read %d bytes, %v", len(got), err)
+		}
+	}
+}
+
+// TestFailureIsNotRepeated: the kernel asks again for each page of a read-ahead that
+// failed, and the reader must not wait for each.
+func TestFailureIsNotRepeated(t *testing.T) {
+	fx := mount(t, t.TempDir(), 1500*time.Millisecond)
+	f, path := fx.add(t, objectstest.Random(1, 200_000))
+	fx.source.SetHook(lost)
+	if _, err := os.ReadFile(path); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("read without peers: %v", err)
+	}
+	if n := fx.source.Asked(f.Cid); n != 1 {
+		t.Errorf("asked %d times for one read", n)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("store", dir, "tmpfs", 0, "size=12m"); err != nil {
+		t.Fatalf("mount a small file system: %v: this test needs root", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	fx := mount(t, filepath.Join(dir, "store"), time.Minute)
+	data := objectstest.Random(1, 3*ipfs.LeafSize)
+	_, path := fx.add(t, data)
+	ballast := filepath.Join(dir, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 20<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	if _, err := os.ReadFile(path); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("read on a full disk: %v", err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("read %d bytes with space again, %v", len(got), err)
+	}
+}
+
+// TestSignals: a signal that kills nobody does not end a page fault, one that kills does.
+func TestSignals(t *testing.T) {
+	for sig, reader := range map[syscall.Signal]func(path string) *exec.Cmd{
+		syscall.SIGURG:  func(path string) *exec.Cmd { return child("map", path) }, // Go ignores it
+		syscall.SIGTERM: func(path string) *exec.Cmd { return exec.Command("cat", path) },
+		syscall.SIGKILL: func(path string) *exec.Cmd { return child("map", path) },
+	} {
+		t.Run(sig.String(), func(t *testing.T) {
+			fx := mount(t, t.TempDir(), time.Minute)
+			f, path := fx.add(t, []byte("x"+sig.String()))
+			asked, release := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			fx.source.SetHook(func(context.Context, cid.Cid) error {
+				once.Do(func() { close(asked) })
+				<-release
+				return nil
+			})
+			cmd := reader(path)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			<-asked
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			if sig == syscall.SIGURG {
+				close(release)
+				if err := cmd.Wait(); err != nil {
+					t.Errorf("child: %v", err)
+				}
+			} else { // it must end though the block does not come
+				if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "signal") {
+					t.Errorf("child: %v", err)
+				}
+				close(release)
+			}
+			if err := fx.fetcher.Ensure(t.Context(), f); err != nil || fx.source.Asked(f.Cid) != 1 {
+				t.Errorf("the fetch did not go on: %v, asked %d times", err, fx.source.Asked(f.Cid))
+			}
+		})
+	}
+}
+
+func TestUnmountEndsReads(t *testing.T) {
+	fx := mount(t, t.TempDir(), time.Hour)
+	_, path := fx.add(t, []byte("data"))
+	asked := make(chan struct{})
+	fx.source.SetHook(func(ctx context.Context, c cid.Cid) error {
+		close(asked)
+		return lost(ctx, c)
+	})
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close() // in use: a plain unmount would be refused
+	failed := make(chan error)
+	go func() {
+		_, err := file.ReadAt(make([]byte, 4), 0)
+		failed <- err
+	}()
+	<-asked
+	if err := fx.server.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; err == nil {
+		t.Error("the read succeeded")
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("still mounted: %v", err)
+	}
+}
+
+func TestMountOverDeadMount(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "lazy", "files")
+	for range 2 {
+		if err := child("mount and die", dir).Run(); err == nil || !strings.Contains(err.Error(), "killed") {
+			t.Fatalf("child: %v", err)
+		}
+		if err := syscall.Statfs(dir, &syscall.Statfs_t{}); !errors.Is(err, syscall.ENOTCONN) {
+			t.Fatalf("the dead child left no mount: %v", err)
+		}
+	}
+	s, err := lazyfs.Mount(dir, &known{}, (*fetch.Fetcher)(nil), lazyfs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Unmount(), s.Unmount()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Errorf("a mount is left: %v", err)
+	}
+}
+
+func TestNoFuse(t *testing.T) {
+	t.Run("no device", func(t *testing.T) {
+		// A /dev of its own in a mount namespace of its own.
+		shell := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
+			`mount -t tmpfs dev /dev && touch /dev/fuse && exec "$0" "$1"`, os.Args[0], t.TempDir())
+		shell.Env = append(os.Environ(), childMode+"=mount without device")
+		out, err := shell.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "ErrNoFuse") || !strings.Contains(string(out), "modprobe fuse") {
+			t.Errorf("%v, %s", err, out)
+		}
+	})
+	t.Run("no rights", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := os.Chmod(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		bin := filepath.Join(dir, "test")
+		b, err := os.ReadFile(os.Args[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(bin, b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", bin, filepath.Join(dir, "mnt"))
+		cmd.Env = append(os.Environ(), childMode+"=mount")
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "ErrNoFuse") || !strings.Contains(string(out), "run as root") {
+			t.Errorf("%v, %s", err, out)
+		}
+	})
+}
