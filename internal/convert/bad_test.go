@@ -3,6 +3,7 @@ package convert_test
 import (
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -177,6 +178,16 @@ func TestDeepIndex(t *testing.T) {
 	}
 	src.top = desc
 	checkRefused(t, src, convert.ErrUnsupported, "within each other")
+}
+
+// Seeds that are not found would be a fuzz target that tests nothing.
+func TestSeeds(t *testing.T) {
+	for _, target := range []string{"FuzzManifest", "FuzzReference"} {
+		seeds, err := filepath.Glob("testdata/fuzz/" + target + "/*")
+		if err != nil || len(seeds) < 10 {
+			t.Errorf("%s has %d seeds, error %v", target, len(seeds), err)
+		}
+	}
 }
 
 // FuzzManifest: whatever a manifest and a config hold, the answer is an error or an

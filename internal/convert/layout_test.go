@@ -210,3 +210,22 @@ func TestReferences(t *testing.T) {
 		t.Error("Same is wrong")
 	}
 }
+
+// FuzzReference: a reference is refused, or means the same when it is written in full.
+func FuzzReference(f *testing.F) {
+	f.Add("oci:dir:tag")
+	f.Fuzz(func(t *testing.T, ref string) {
+		if strings.HasPrefix(ref, "containerd:") {
+			return // needs a socket
+		}
+		src, err := (convert.Access{}).OpenSource(t.Context(), ref)
+		if err != nil {
+			return
+		}
+		full := src.String()
+		again, err := (convert.Access{}).OpenSource(t.Context(), full)
+		if err != nil || again.String() != full || !convert.Same(ref, full) {
+			t.Errorf("%q is %q, and that is %v, %v", ref, full, again, err)
+		}
+	})
+}
