@@ -18,7 +18,9 @@ import (
 	"github.com/hinshun/ipcs/internal/erofs"
 )
 
-// chains keeps the EROFS images of runs of ipcs layers, and their mounts.
+// chains keeps the EROFS images of runs of ipcs layers, and their mounts. Images are not
+// synced to disk, which would hold up the first container: they are of one boot, and
+// after a reboot, when a crash may have torn them, they are written anew as needed.
 type chains struct {
 	images string // folder of the images
 	mounts string // folder of the mount points
@@ -38,8 +40,11 @@ type chain struct {
 	dropped bool       // no longer in chains.all
 }
 
-// imageSuffix ends the names of images.
-const imageSuffix = ".erofs"
+// imageSuffix ends the names of images. The boot they are of stands in the file bootName.
+const (
+	imageSuffix = ".erofs"
+	bootName    = "boot"
+)
 
 func newChains(images, mounts, mode string, log *slog.Logger) *chains {
 	return &chains{images: images, mounts: mounts, mode: mode, log: log, all: make(map[string]*chain)}
@@ -135,9 +140,34 @@ func (cs *chains) write(r run, tree erofs.Tree) error {
 	return nil
 }
 
-// clean removes the images that no snapshot has. On start, with temps, it also removes
-// what a process before did not complete.
-func (cs *chains) clean(temps bool) error {
+// open removes what a process before did not complete, images that no snapshot has, and
+// after a reboot all images.
+func (cs *chains) open() error {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return fmt.Errorf("tell this boot from others: %w", err)
+	}
+	path := filepath.Join(cs.images, bootName)
+	if sameFile(path, boot) == nil {
+		return cs.clean(func(name string, used bool) bool { return !used && name != bootName })
+	}
+	if err := cs.clean(func(string, bool) bool { return true }); err != nil {
+		return err
+	}
+	return writeFile(path, func(f *os.File) error {
+		_, err := f.Write(boot)
+		return errors.Join(err, f.Sync())
+	})
+}
+
+// collect removes images that no snapshot has.
+func (cs *chains) collect() error {
+	return cs.clean(func(name string, used bool) bool { return !used && strings.HasSuffix(name, imageSuffix) })
+}
+
+// clean removes the files that are junk, given their names and whether a snapshot has
+// them.
+func (cs *chains) clean(junk func(name string, used bool) bool) error {
 	entries, err := os.ReadDir(cs.images)
 	if err != nil {
 		return err
@@ -146,8 +176,8 @@ func (cs *chains) clean(temps bool) error {
 	defer cs.mu.Unlock()
 	var errs []error
 	for _, e := range entries {
-		id, image := strings.CutSuffix(e.Name(), imageSuffix)
-		if _, used := cs.all[id]; image && !used || temps && strings.HasPrefix(e.Name(), tempPrefix) {
+		_, used := cs.all[strings.TrimSuffix(e.Name(), imageSuffix)]
+		if junk(e.Name(), used) {
 			errs = append(errs, os.Remove(filepath.Join(cs.images, e.Name())))
 		}
 	}

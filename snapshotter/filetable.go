@@ -4,6 +4,7 @@ package snapshotter
 
 import (
 	"cmp"
+	"encoding/binary"
 	"slices"
 	"sort"
 	"strings"
@@ -41,30 +42,19 @@ type fileRecord struct {
 func newFileTable(x *layer.Index) *fileTable {
 	t := &fileTable{parents: make([]int32, len(x.Entries)), nameEnd: make([]uint32, len(x.Entries))}
 	var names strings.Builder
-	var order []int32
 	for i := range x.Entries {
 		e := &x.Entries[i]
 		names.WriteString(e.Name)
 		t.parents[i], t.nameEnd[i] = e.Parent, uint32(names.Len())
-		if e.Mode.IsRegular() && e.Size > 0 && e.Link < 0 && !e.Whiteout {
-			order = append(order, int32(i))
-		}
 	}
 	t.names = names.String()
-	// Files of one leaf sort before a dag-pb node with the same digest.
-	several := func(i int32) int { return min(len(x.Entries[i].Leaves()), 1) }
-	slices.SortFunc(order, func(a, b int32) int {
-		return cmp.Or(strings.Compare(x.Entries[a].Digest, x.Entries[b].Digest), several(a)-several(b), cmp.Compare(a, b))
-	})
-	order = slices.CompactFunc(order, func(a, b int32) bool {
-		return x.Entries[a].Digest == x.Entries[b].Digest && several(a) == several(b)
-	})
+	order := sortedFiles(x)
 	t.sums = make([]byte, 0, len(order)*sumSize)
 	t.files = make([]fileRecord, 0, len(order))
-	for _, i := range order {
-		e := &x.Entries[i]
-		r := fileRecord{size: e.Size, entry: i, leaves: -1}
-		if e.Leaves() != "" {
+	for _, o := range order {
+		e := &x.Entries[o.entry]
+		r := fileRecord{size: e.Size, entry: o.entry, leaves: -1}
+		if o.several {
 			r.leaves = int32(len(t.leaves))
 			t.leaves = append(t.leaves, strings.Clone(e.Leaves())) // lets go of the index
 		}
@@ -72,6 +62,46 @@ func newFileTable(x *layer.Index) *fileTable {
 		t.files = append(t.files, r)
 	}
 	return t
+}
+
+// sortKey orders the files of an index. Most comparisons end with prefix, which needs no
+// look at the entry.
+type sortKey struct {
+	prefix  uint64 // the first bytes of the digest
+	entry   int32
+	several bool // has several leaves: such a file has another CID than one with this digest and a single leaf
+}
+
+// sortedFiles returns the files of an index that have content, each CID once.
+func sortedFiles(x *layer.Index) []sortKey {
+	var keys []sortKey
+	for i := range x.Entries {
+		e := &x.Entries[i]
+		if e.Mode.IsRegular() && e.Size > 0 && e.Link < 0 && !e.Whiteout && len(e.Digest) == sumSize {
+			prefix := binary.BigEndian.Uint64([]byte(e.Digest[:8]))
+			keys = append(keys, sortKey{prefix, int32(i), e.Leaves() != ""})
+		}
+	}
+	same := func(a, b sortKey) int {
+		c := cmp.Compare(a.prefix, b.prefix)
+		if c == 0 {
+			c = strings.Compare(x.Entries[a.entry].Digest, x.Entries[b.entry].Digest)
+		}
+		if c == 0 && a.several != b.several {
+			c = 1
+			if b.several {
+				c = -1
+			}
+		}
+		return c
+	}
+	slices.SortFunc(keys, func(a, b sortKey) int {
+		if c := same(a, b); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.entry, b.entry)
+	})
+	return slices.CompactFunc(keys, func(a, b sortKey) bool { return same(a, b) == 0 })
 }
 
 func (t *fileTable) sum(i int) []byte { return t.sums[i*sumSize : (i+1)*sumSize] }

@@ -76,36 +76,21 @@ func removeMount(dir string) error {
 // isDeadMount says whether an error is that of a FUSE whose server is gone.
 func isDeadMount(err error) bool { return errors.Is(err, unix.ENOTCONN) }
 
-// writeFile writes a file that is complete and durable, or not there.
+// writeFile writes a file that other processes see complete or not at all. It is not
+// durable: what it writes can be had again.
 func writeFile(path string, write func(f *os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	err = write(f)
+	err = errors.Join(write(f), f.Close())
 	if err == nil {
-		err = f.Sync()
+		err = os.Rename(f.Name(), path)
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
 	if err != nil {
-		return err
+		err = errors.Join(err, os.Remove(f.Name()))
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return err
 }
 
 // tempPrefix begins the names of files that are not complete.

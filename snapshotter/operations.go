@@ -159,8 +159,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	// It is gone: what cannot be cleared away now is left to Cleanup.
 	s.merged.release(key)
 	if len(links) > 0 {
-		s.files.release(links[0].root)
-		if err := s.chains.release(firstRun(links)); err != nil {
+		if err := s.release(links); err != nil {
 			s.log.Warn("cannot clear away a chain", "snapshot", key, "err", err)
 		}
 	}
@@ -188,7 +187,7 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(removeAll(dirs), s.chains.clean(false))
+	return errors.Join(removeAll(dirs), s.chains.collect())
 }
 
 // abandoned lists the directories that no snapshot has. It needs a transaction that

@@ -213,7 +213,9 @@ func (s *Snapshotter) commitLayer(ctx context.Context, req *request, parent stri
 	for name, value := range labels {
 		own[name] = value
 	}
-	committed := link{root: req.root}
+	// It counts before others can see it, since they may want its chain at once.
+	links = append([]link{{root: req.root}}, links...)
+	s.retain(links)
 	err := s.withDir(ctx, snapshots.KindView, func(ctx context.Context, dir string) (string, error) {
 		found, err := findLayer(ctx, req, parent)
 		if err != nil {
@@ -231,19 +233,18 @@ func (s *Snapshotter) commitLayer(ctx context.Context, req *request, parent stri
 		if _, err := storage.CommitActive(ctx, req.key, name, snapshots.Usage{}, snapshots.WithLabels(own)); err != nil {
 			return "", fmt.Errorf("commit snapshot: %w", err)
 		}
-		committed.name = name
 		if !root.Implied {
 			return snapshot.ID, os.Lchown(filepath.Join(dir, "fs"), int(root.UID), int(root.GID))
 		}
-		return snapshot.ID, s.chown(dir, nil, links)
+		return snapshot.ID, s.chown(dir, nil, links[1:])
 	})
-	if errors.Is(err, errThere) {
+	if err == nil {
 		return nil
 	}
-	if err == nil {
-		s.retain(append([]link{committed}, links...))
+	if rerr := s.release(links); rerr != nil || !errors.Is(err, errThere) {
+		return errors.Join(err, rerr)
 	}
-	return err
+	return nil
 }
 
 // errThere ends a transaction that has nothing to do.

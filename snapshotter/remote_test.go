@@ -282,7 +282,7 @@ func TestConcurrentPrepares(t *testing.T) {
 	if names := l.names(); len(names) != 2*len(roots) {
 		t.Errorf("snapshots and directories are %v, want %d of each", names, len(roots))
 	}
-	if images, _ := filepath.Glob(filepath.Join(l.config.Root, "chains", "*")); len(images) != 1 {
+	if images, _ := filepath.Glob(filepath.Join(l.config.Root, "chains", "*.erofs")); len(images) != 1 {
 		t.Errorf("images are %v, want one", images)
 	}
 }

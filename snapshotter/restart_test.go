@@ -66,6 +66,23 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestReboot finds an image of another boot, which a crash may have torn.
+func TestReboot(t *testing.T) {
+	l := newLab(t)
+	ipcs, plain := l.build("i", stack()[:1])
+	l.view(l.Snapshotter, ipcs.parent)
+	dir := filepath.Join(l.config.Root, "chains")
+	image := filepath.Join(dir, l.Status()[0].ID+".erofs")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.WriteFile(filepath.Join(dir, "boot"), []byte("another"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	l.start()
+	compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
+}
+
 func TestRemove(t *testing.T) {
 	l := newLab(t)
 	ipcs, _ := l.build("ioi", stack())
@@ -98,7 +115,7 @@ func TestRemove(t *testing.T) {
 	if names := l.names(); len(names) > 0 {
 		t.Errorf("left: %v", names)
 	}
-	if images, _ := filepath.Glob(filepath.Join(l.config.Root, "chains", "*")); len(images) > 0 {
+	if images, _ := filepath.Glob(filepath.Join(l.config.Root, "chains", "*.erofs")); len(images) > 0 {
 		t.Errorf("images are left: %v", images)
 	}
 	if left := mountsBelow(t, l.config.State); len(left) > 0 {

@@ -268,13 +268,19 @@ func (s *Snapshotter) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the snapshots in %s: %w", s.root, err)
 	}
-	return s.chains.clean(true)
+	return s.chains.open()
 }
 
 // retain counts an ipcs snapshot, the first link, as a user of its layer and its chain.
 func (s *Snapshotter) retain(links []link) {
 	s.files.retain(links[0].root)
 	s.chains.retain(firstRun(links))
+}
+
+// release counts it no longer. A layer or chain without a user is forgotten.
+func (s *Snapshotter) release(links []link) error {
+	s.files.release(links[0].root)
+	return s.chains.release(firstRun(links))
 }
 
 // Close unmounts all that is in State. Overlays of containers stay.
