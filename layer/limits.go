@@ -15,6 +15,7 @@ const (
 	MaxDepth       = 4096      // components of a path
 	MaxTarget      = 4095      // bytes of a symlink target
 	MaxFile        = 1 << 40   // bytes of a file
+	MaxSparse      = 1 << 36   // bytes that the sparse files of one layer expand to
 	MaxXattrValue  = 64 << 10  // bytes of one extended attribute
 	MaxXattrs      = 128 << 10 // bytes of all extended attributes of one entry, names included
 	MaxPayloads    = 16 << 20  // payloads of a tar-split

@@ -61,17 +61,24 @@ func TestTrailing(t *testing.T) {
 	}
 }
 
+func needTar(t *testing.T) string {
+	t.Helper()
+	p, err := exec.LookPath("tar")
+	if err == nil {
+		return p
+	}
+	if os.Getenv("IPCS_REQUIRE_ALL") == "1" {
+		t.Fatal(err)
+	}
+	t.Skip("NOT RUN: ", err)
+	return ""
+}
+
 // TestGNUTar gives back what GNU tar writes, sparse files in all its formats included.
 func TestGNUTar(t *testing.T) {
-	gnutar, err := exec.LookPath("tar")
-	if err != nil {
-		if os.Getenv("IPCS_REQUIRE_ALL") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip("NOT RUN: ", err)
-	}
+	gnutar := needTar(t)
 	src := t.TempDir()
-	writeSparse(t, filepath.Join(src, "sparse"), 64<<20)
+	writeSparse(t, filepath.Join(src, "sparse"), 3<<20)
 	writeSparse(t, filepath.Join(src, "holes"), 300<<10)
 	long := filepath.Join(src, strings.Repeat("d", 200), strings.Repeat("e", 200))
 	if err := os.MkdirAll(long, 0o755); err != nil {
@@ -96,6 +103,20 @@ func TestGNUTar(t *testing.T) {
 			l, m := convert(t, out)
 			checkContents(t, l, m, src)
 		})
+	}
+}
+
+// TestSparse64M gives back a sparse file of 64 MiB.
+func TestSparse64M(t *testing.T) {
+	gnutar := needTar(t)
+	src := t.TempDir()
+	writeSparse(t, filepath.Join(src, "sparse"), 64<<20)
+	out, err := exec.Command(gnutar, "--format=pax", "-S", "-C", src, "-c", "sparse").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, _ := convert(t, out); l.Index.Entries[1].Size != 64<<20 {
+		t.Errorf("size %d", l.Index.Entries[1].Size)
 	}
 }
 

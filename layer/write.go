@@ -39,6 +39,7 @@ type writer struct {
 	splitTo  *contentWriter
 	tree     *tree
 	payloads []*inode // of the payloads of the tar-split, in their order
+	sparse   int64    // bytes of sparse files so far
 }
 
 // Write converts a tar, read to its end, and puts all blocks of the layer to dst, the root
@@ -123,7 +124,12 @@ func (w *writer) entry(tr *tar.Reader, hdr *tar.Header) error {
 		return err // the next call of Next skips the content, and records it
 	}
 	n.content = new(content)
-	if !isSparse(hdr) && hdr.Size > 0 {
+	if isSparse(hdr) {
+		// A few bytes can claim a file of any size.
+		if w.sparse += hdr.Size; w.sparse > MaxSparse {
+			return fmt.Errorf("%w (%d bytes of sparse files)", ErrTooLarge, int64(MaxSparse))
+		}
+	} else if hdr.Size > 0 {
 		if err := w.split.payload(hdr.Size); err != nil {
 			return err
 		}
