@@ -31,7 +31,7 @@ func TestTimeoutThenSuccess(t *testing.T) {
 		data := objectstest.Random(1, size)
 		file, leaves := objectstest.NewFile(t, data)
 		src := fetchtest.New(leaves...)
-		f, _ := newFetcher(t, src, 50*time.Millisecond)
+		f, _ := newFetcher(t, src, 500*time.Millisecond)
 		src.SetHook(lost)
 		for range 2 {
 			_, err := f.ReadAt(t.Context(), file, make([]byte, 1), 0)
@@ -43,21 +43,10 @@ func TestTimeoutThenSuccess(t *testing.T) {
 			t.Fatalf("Ensure without peers: %v", err)
 		}
 		src.SetHook(nil)
-		f2 := f // the same Fetcher goes on as soon as peers are back
-		if got := eventually(t, f2, file); !bytes.Equal(got, data) {
+		if got := readAll(t, f, file, ipfs.LeafSize); !bytes.Equal(got, data) {
 			t.Fatal("read differs")
 		}
 	}
-}
-
-// eventually reads the file; what was read ahead in vain may fail once more.
-func eventually(t *testing.T, f *fetch.Fetcher, file ipfs.File) []byte {
-	t.Helper()
-	buf := make([]byte, file.Size)
-	if _, err := f.ReadAt(t.Context(), file, buf, 0); err != nil {
-		t.Fatal(err)
-	}
-	return buf
 }
 
 func TestReaderThatGivesUpLeavesTheFetchAlone(t *testing.T) {
@@ -208,6 +197,30 @@ func TestWrongBytesAreNotServed(t *testing.T) {
 	src.Add(leaves...)
 	if !bytes.Equal(readAll(t, f, file, 1000), leaves[0].Data) {
 		t.Error("read differs")
+	}
+}
+
+// TestSlowLink: a batch takes longer than the timeout, but its leaves keep coming.
+func TestSlowLink(t *testing.T) {
+	data := objectstest.Random(1, 8*ipfs.LeafSize)
+	file, leaves := objectstest.NewFile(t, data)
+	src := fetchtest.New(leaves...)
+	src.SetHook(func(ctx context.Context, _ cid.Cid) error {
+		timer := time.NewTimer(300 * time.Millisecond)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	f, _ := newFetcher(t, src, time.Second)
+	if err := f.Ensure(t.Context(), file); err != nil {
+		t.Fatal(err)
+	}
+	if _, times, _ := src.Totals(); times != len(leaves) {
+		t.Errorf("%d leaves were asked for %d times", len(leaves), times)
 	}
 }
 

@@ -16,7 +16,7 @@
 // A leaf that arrives is verified as it is written into the partial file, and reads are
 // served from there until the last leaf is in; then the file becomes an object.
 //
-// A read waits for Timeout at most. It fails with what the source said when an attempt
+// A read waits for Timeout at most, and an attempt as long as anything comes. A read fails with what the source said when an attempt
 // that began no earlier than the read has failed, so a reader that joins a doomed
 // attempt at its end gets one of its own; the next read tries afresh.
 package fetch
@@ -224,7 +224,7 @@ func (f *Fetcher) Ensure(ctx context.Context, file ipfs.File) error {
 		}
 		f.dispatchLocked(ctx)
 		f.mu.Unlock()
-		if err := f.obtain(ctx, st, attempt{w, i, joined}, nil); err != nil {
+		if err := f.obtain(ctx, st, attempt{w, i, joined, time.Now()}, nil); err != nil {
 			return fmt.Errorf("fetch %s: %w", file.Cid, err)
 		}
 	}

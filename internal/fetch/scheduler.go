@@ -119,8 +119,8 @@ func (f *Fetcher) dispatchLocked(ctx context.Context) {
 		if b == nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.timeout)
-		f.sched.started(b, cancel)
+		ctx := withIdle(ctx, f.timeout)
+		f.sched.started(b, ctx.cancel)
 		f.wg.Go(func() { f.run(ctx, b) })
 	}
 }

@@ -24,6 +24,7 @@ type want struct {
 
 // demand returns when leaves first to last of a file are here.
 func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
+	start := time.Now()
 	attempts := make([]attempt, 0, last-first+1)
 	f.mu.Lock()
 	if f.closed {
@@ -32,7 +33,7 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 	}
 	for i := first; i <= last; i++ {
 		if w, joined := f.wantLocked(st, i, demanded); w != nil {
-			attempts = append(attempts, attempt{w, i, joined})
+			attempts = append(attempts, attempt{w, i, joined, start})
 		}
 	}
 	f.aheadLocked(st, first, last)
@@ -62,12 +63,12 @@ type attempt struct {
 	*want
 	leaf   int
 	joined bool
+	since  time.Time // when the read began
 }
 
 // obtain waits until a leaf is here. If the attempt it joined fails, it makes one more.
 // No timeout means as long as that takes.
 func (f *Fetcher) obtain(ctx context.Context, st *file, a attempt, timeout <-chan time.Time) error {
-	start := time.Now()
 	var err error
 	for a.want != nil {
 		select {
@@ -82,7 +83,7 @@ func (f *Fetcher) obtain(ctx context.Context, st *file, a attempt, timeout <-cha
 			a.joined, err = false, errors.Join(ErrTimeout, err)
 		}
 		if !a.joined {
-			waited := time.Since(start).Round(time.Millisecond)
+			waited := time.Since(a.since).Round(time.Millisecond)
 			return fmt.Errorf("leaf %d of %d (%s) could not be had, waited %s: %w", a.leaf, st.NumLeaves(), st.Leaf(a.leaf), waited, err)
 		}
 		f.mu.Lock()
@@ -151,7 +152,7 @@ func (f *Fetcher) comingLocked(st *file, i int) bool {
 
 // run gets the leaves of a batch: what the store or another file has, and the rest from
 // the source.
-func (f *Fetcher) run(ctx context.Context, b *batch) {
+func (f *Fetcher) run(ctx *idleContext, b *batch) {
 	missing := make(map[string]*want, len(b.wants))
 	cids := make([]cid.Cid, 0, len(b.wants))
 	for _, w := range b.wants {
@@ -172,6 +173,7 @@ func (f *Fetcher) run(ctx context.Context, b *batch) {
 				return nil
 			}
 			delete(missing, key)
+			ctx.extend()
 			f.deliver(w, block.Data)
 			f.count(func(s *Stats) { s.Bytes += int64(len(block.Data)) })
 			return nil
