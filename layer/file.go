@@ -28,7 +28,10 @@ func loadFile(ctx context.Context, src ipfs.Getter, c cid.Cid, limit int64) (ipf
 		return f, fmt.Errorf("file %s: %w", c, err)
 	}
 	size, ok := fileSize(unixfs)
-	if !ok || size > limit {
+	if !ok {
+		return f, fmt.Errorf("file %s: %w: its root claims no size below %d", c, ipfs.ErrFile, int64(MaxFile))
+	}
+	if size > limit {
 		return f, fmt.Errorf("file %s: %w (%d bytes)", c, ErrTooLarge, limit)
 	}
 	f.Size = size
