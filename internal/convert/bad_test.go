@@ -3,6 +3,7 @@ package convert_test
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,13 +16,16 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// TestBadSource: each kind of bad input has its own error, and nothing is tagged.
-func TestBadSource(t *testing.T) {
-	cases := map[string]struct {
-		make func(src *memory, im *testImage) // what it does not store is stored after it
-		is   error
-		says string
-	}{
+// A badImage is an image that must be refused.
+type badImage struct {
+	make func(src *memory, im *testImage) // im is stored after it
+	is   error
+	says string
+}
+
+// badContent are images whose blobs are not what the manifest says.
+func badContent() map[string]badImage {
+	return map[string]badImage{
 		"truncated gzip": {is: convert.ErrCorrupt, says: "ends after", make: func(src *memory, im *testImage) {
 			im.files(src, "hello")
 			src.blobs[im.layers[0].Digest] = src.blobs[im.layers[0].Digest][:40]
@@ -67,6 +71,12 @@ func TestBadSource(t *testing.T) {
 			im.files(src, "hello")
 			im.diffIDs = nil
 		}},
+	}
+}
+
+// badDocuments are images that can be refused before any layer is read.
+func badDocuments() map[string]badImage {
+	return map[string]badImage{
 		"foreign layer": {is: convert.ErrUnsupported, says: "foreign", make: func(src *memory, im *testImage) {
 			im.files(src, "hello")
 			im.layers[0].MediaType = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -115,6 +125,12 @@ func TestBadSource(t *testing.T) {
 			im.manifest.MediaType = ocispec.MediaTypeImageIndex
 		}},
 	}
+}
+
+// TestBadSource: each kind of bad input has its own error, and nothing is tagged.
+func TestBadSource(t *testing.T) {
+	cases := badContent()
+	maps.Copy(cases, badDocuments())
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			src := newMemory()
