@@ -35,7 +35,7 @@ func (s served) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	}
 	data, err := s.store.Get(ctx, c)
 	if err != nil {
-		return nil, notFound(c, err)
+		return nil, notFound(ctx, c, err)
 	}
 	return blocks.NewBlockWithCid(data, c)
 }
@@ -46,7 +46,7 @@ func (s served) GetSize(ctx context.Context, c cid.Cid) (int, error) {
 	}
 	n, err := s.store.BlockSize(ctx, c)
 	if err != nil {
-		return 0, notFound(c, err)
+		return 0, notFound(ctx, c, err)
 	}
 	return n, nil
 }
@@ -58,9 +58,10 @@ func (served) AllKeysChan(context.Context) (<-chan cid.Cid, error) {
 	return nil, fmt.Errorf("list all blocks: %w", errors.ErrUnsupported)
 }
 
-// notFound gives the server the error it knows.
-func notFound(c cid.Cid, err error) error {
-	if errors.Is(err, ipfs.ErrNotFound) {
+// notFound gives the server the error it knows. It logs all others as failures of the
+// store, also when it is only being stopped.
+func notFound(ctx context.Context, c cid.Cid, err error) error {
+	if errors.Is(err, ipfs.ErrNotFound) || ctx.Err() != nil {
 		return ipld.ErrNotFound{Cid: c}
 	}
 	return err

@@ -19,6 +19,9 @@ import (
 const (
 	// maxWants bounds the wants on the wire, whatever is asked of the node.
 	maxWants = 512
+	// maxBulk of them may be beyond the first few of a list, so that a long list of
+	// blocks that do not come leaves room for a reader.
+	maxBulk = maxWants - 64
 	// topPriority is that of a block somebody waits for alone. Along a list of many,
 	// priority falls, so that servers put short lists before the tails of long ones.
 	topPriority = 1 << 30
@@ -38,6 +41,7 @@ type exchange struct {
 	log     *slog.Logger
 	demand  func()              // called without mu when a want has nobody to ask
 	slots   *semaphore.Weighted // one for each want
+	bulk    *semaphore.Weighted // one for each want that says bulk
 
 	mu      sync.Mutex
 	wants   map[cid.Cid]*want
@@ -56,7 +60,7 @@ type exchange struct {
 func newExchange(ctx context.Context, net bitswapNetwork, book *peerBook, timeout time.Duration, log *slog.Logger) *exchange {
 	x := &exchange{
 		net: net, book: book, timeout: timeout, log: log, demand: func() {},
-		slots: semaphore.NewWeighted(maxWants),
+		slots: semaphore.NewWeighted(maxWants), bulk: semaphore.NewWeighted(maxBulk),
 		wants: map[cid.Cid]*want{}, remotes: map[peer.ID]*remote{},
 		avgSize: ipfs.LeafSize, wake: make(chan struct{}, 1),
 		joined: make(chan *remote), done: make(chan struct{}),
@@ -66,17 +70,23 @@ func newExchange(ctx context.Context, net bitswapNetwork, book *peerBook, timeou
 	return x
 }
 
+// order says how a block is wanted.
+type order struct {
+	priority int32
+	patient  bool // wait for peers to come back; else fail when all connected said no
+	bulk     bool // one of many
+}
+
 // request asks for c on behalf of out, which gets one result, unless forget is called
 // first, and must have room for it. It waits while too many wants are on the wire.
-// If not patient, the want fails as soon as all connected peers have said no.
-func (x *exchange) request(ctx context.Context, c cid.Cid, priority int32, patient bool, out chan<- result) error {
+func (x *exchange) request(ctx context.Context, c cid.Cid, how order, out chan<- result) error {
 	if x.join(c, out) {
 		return nil
 	}
-	if err := x.slots.Acquire(ctx, 1); err != nil {
+	if err := x.acquire(ctx, how.bulk); err != nil {
 		return fmt.Errorf("want block %s: %w", c, err)
 	}
-	hurry, err := x.add(c, priority, patient, out)
+	hurry, err := x.add(c, how, out)
 	if err != nil {
 		return err
 	}
@@ -84,6 +94,26 @@ func (x *exchange) request(ctx context.Context, c cid.Cid, priority int32, patie
 		x.demand()
 	}
 	return nil
+}
+
+func (x *exchange) acquire(ctx context.Context, bulk bool) error {
+	if bulk {
+		if err := x.bulk.Acquire(ctx, 1); err != nil {
+			return err
+		}
+	}
+	err := x.slots.Acquire(ctx, 1)
+	if err != nil && bulk {
+		x.bulk.Release(1)
+	}
+	return err
+}
+
+func (x *exchange) release(bulk bool) {
+	x.slots.Release(1)
+	if bulk {
+		x.bulk.Release(1)
+	}
 }
 
 // join makes out wait for a want that is there already.
@@ -99,19 +129,19 @@ func (x *exchange) join(c cid.Cid, out chan<- result) bool {
 
 // add makes a want; the caller holds a slot for it. It says whether there is nobody
 // to ask.
-func (x *exchange) add(c cid.Cid, priority int32, patient bool, out chan<- result) (bool, error) {
+func (x *exchange) add(c cid.Cid, how order, out chan<- result) (bool, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
-		x.slots.Release(1)
+		x.release(how.bulk)
 		return false, fmt.Errorf("want block %s: %w", c, errClosed)
 	}
 	if w, ok := x.wants[c]; ok {
-		x.slots.Release(1)
+		x.release(how.bulk)
 		w.waiters = append(w.waiters, out)
 		return false, nil
 	}
-	w := &want{cid: c, priority: priority, patient: patient, created: time.Now(), waiters: []chan<- result{out}}
+	w := &want{cid: c, order: how, created: time.Now(), waiters: []chan<- result{out}}
 	w.retryAt, w.retryDelay = w.created.Add(firstRetry), firstRetry
 	x.wants[c] = w
 	x.next(w)
@@ -209,7 +239,7 @@ func (x *exchange) end(w *want, answered *remote) {
 			a.remote.push(w.cid, wantEntry{cancel: true})
 		}
 	}
-	x.slots.Release(1)
+	x.release(w.bulk)
 }
 
 // fail ends a want with NotFoundError.

@@ -14,6 +14,9 @@ import (
 	"github.com/hinshun/ipcs/ipfs"
 )
 
+// firstFew blocks of a list are wanted as if each were alone.
+const firstFew = 16
+
 // Get implements ipfs.Getter. A block that came from a peer is stored.
 func (n *Node) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	data, err := n.local(ctx, c)
@@ -23,7 +26,7 @@ func (n *Node) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	x := n.online.exchange
 	start := time.Now()
 	out := make(chan result, 1)
-	if err := x.request(ctx, c, topPriority, true, out); err != nil {
+	if err := x.request(ctx, c, order{priority: topPriority, patient: true}, out); err != nil {
 		return nil, n.gaveUp(c, start, err)
 	}
 	select {
@@ -195,7 +198,8 @@ func (f *fetch) request(ctx context.Context, c cid.Cid, i int) error {
 	f.mu.Lock()
 	f.weight[c] = weight
 	f.mu.Unlock()
-	return x.request(ctx, c, int32(topPriority-1-min(i, topPriority/2)), !f.hasty.Load(), f.arrived)
+	how := order{priority: int32(topPriority - 1 - min(i, topPriority/2)), patient: !f.hasty.Load(), bulk: i >= firstFew}
+	return x.request(ctx, c, how, f.arrived)
 }
 
 // settle gives back the budget of a block.

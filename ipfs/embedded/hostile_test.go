@@ -146,37 +146,79 @@ func TestHavesAlone(t *testing.T) {
 	}
 }
 
-// TestWindow counts the wants a peer is left with when it answers none.
-func TestWindow(t *testing.T) {
-	var mu sync.Mutex
-	wants, most := map[cid.Cid]bool{}, 0
-	p := startRogue(t, func(entries []message.Entry) message.BitSwapMessage {
-		mu.Lock()
-		defer mu.Unlock()
+// keeper is a rogue that has some blocks, and remembers the wants it does not answer.
+type keeper struct {
+	*rogue
+	mu    sync.Mutex
+	wants map[cid.Cid]bool
+	most  int
+}
+
+func startKeeper(t *testing.T, has []ipfs.Block) *keeper {
+	t.Helper()
+	k := &keeper{wants: map[cid.Cid]bool{}}
+	have := map[cid.Cid][]byte{}
+	for _, b := range has {
+		have[b.Cid] = b.Data
+	}
+	k.rogue = startRogue(t, func(entries []message.Entry) message.BitSwapMessage {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		msg := message.New(false)
 		for _, e := range entries {
-			if e.Cancel {
-				delete(wants, e.Cid)
-			} else if e.WantType == pb.Message_Wantlist_Block {
-				wants[e.Cid] = true
+			switch data, ok := have[e.Cid]; {
+			case e.Cancel:
+				delete(k.wants, e.Cid)
+			case ok:
+				b, err := blocks.NewBlockWithCid(data, e.Cid)
+				if err != nil {
+					t.Error(err)
+				}
+				msg.AddBlock(b)
+			case e.WantType == pb.Message_Wantlist_Block:
+				k.wants[e.Cid] = true
 			}
 		}
-		most = max(most, len(wants))
-		return nil
+		k.most = max(k.most, len(k.wants))
+		return msg
 	})
-	cli := open(t, embedded.Config{Peers: []string{p.addr()}, Timeout: time.Minute}, ipfstest.NewMemory())
-	waitConnected(t, cli, p.host.ID().String())
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	all := ipfstest.Cids(ipfstest.Blocks(t, 3000, 50))
-	for i := range 100 {
-		wg.Go(func() { fetchAll(ctx, cli, all[i*30:i*30+30]) })
+	return k
+}
+
+func (k *keeper) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.wants)
+}
+
+// TestWindow counts the wants a peer is left with when it does not answer, and gets a
+// block from it while a long list fills what is for long lists.
+func TestWindow(t *testing.T) {
+	list := ipfstest.Blocks(t, 3000, 500)
+	has, last := list[:300], list[299]
+	k := startKeeper(t, has)
+	cli := open(t, embedded.Config{Peers: []string{k.addr()}, Timeout: time.Minute}, ipfstest.NewMemory())
+	waitConnected(t, cli, k.host.ID().String())
+	// After some small blocks, the window is one of wants and not of bytes.
+	if n, err := fetchAll(t.Context(), cli, ipfstest.Cids(has[:299])); err != nil {
+		t.Fatal(n, err)
 	}
-	count := func() int { mu.Lock(); defer mu.Unlock(); return len(wants) }
-	eventually(t, "a full window", func() bool { return count() >= 100 })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { fetchAll(ctx, cli, ipfstest.Cids(list[300:1500])) })
+	eventually(t, "a full window of one list", func() bool { return k.count() == 464 })
+	if _, err := cli.Get(t.Context(), last.Cid); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		wg.Go(func() { fetchAll(ctx, cli, ipfstest.Cids(list[1500+i*15:1500+i*15+15])) })
+	}
+	eventually(t, "a full window", func() bool { return k.count() == 512 })
 	cancel()
 	wg.Wait()
-	eventually(t, "cancelling all", func() bool { return count() == 0 })
-	if most > 512 {
-		t.Errorf("%d wants at a peer at once, want at most 512", most)
+	eventually(t, "cancelling all", func() bool { return k.count() == 0 })
+	if k.most > 512 {
+		t.Errorf("%d wants at a peer at once, want at most 512", k.most)
 	}
 }

@@ -25,7 +25,7 @@ const (
 	maxOutstanding = 32 << 20
 	messageSize    = 256 << 10
 	// maxQueuedWants is generous, for clients that have no window.
-	maxQueuedWants = 1 << 16
+	maxQueuedWants = 8192
 	serverWorkers  = 8
 	storeWorkers   = 16
 )

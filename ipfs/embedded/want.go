@@ -40,12 +40,11 @@ type answer struct {
 
 // want is a block that somebody waits for. Guarded by exchange.mu.
 type want struct {
-	cid      cid.Cid
-	priority int32
-	patient  bool
-	created  time.Time
-	waiters  []chan<- result
-	answers  []answer
+	order
+	cid     cid.Cid
+	created time.Time
+	waiters []chan<- result
+	answers []answer
 
 	retryAt    time.Time
 	retryDelay time.Duration
