@@ -43,6 +43,7 @@ type lab struct {
 	t       *testing.T
 	ctx     context.Context
 	config  snapshotter.Config
+	lazy    snapshotter.MountLazy
 	node    *ipfstest.Memory
 	overlay snapshots.Snapshotter
 	keys    int
@@ -53,7 +54,7 @@ func newLab(t *testing.T) *lab { return newLabIn(t, t.TempDir()) }
 func newLabIn(t *testing.T, dir string) *lab {
 	t.Helper()
 	needRoot(t)
-	l := &lab{t: t, ctx: t.Context(), node: ipfstest.NewMemory()}
+	l := &lab{t: t, ctx: t.Context(), node: ipfstest.NewMemory(), lazy: noLazy}
 	l.config = snapshotter.Config{
 		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), ObjectsDir: filepath.Join(dir, "objects"),
 		IndexTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -80,7 +81,7 @@ func newLabIn(t *testing.T, dir string) *lab {
 // start opens the snapshotter, for the first time or again.
 func (l *lab) start() {
 	l.t.Helper()
-	s, err := snapshotter.New(l.ctx, l.config, l.node, noLazy)
+	s, err := snapshotter.New(l.ctx, l.config, l.node, l.lazy)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -310,6 +311,9 @@ func (l *lab) view(sn snapshots.Snapshotter, parent string) string {
 
 func (l *lab) mount(mounts []mount.Mount) string {
 	l.t.Helper()
+	if last := mounts[len(mounts)-1]; last.Type == "overlay" && strings.Contains(strings.Join(last.Options, " "), "::") {
+		l.t.Errorf("containerd would look into the directories of %v without mounting it", last)
+	}
 	path := l.t.TempDir()
 	if err := mount.All(mounts, path); err != nil {
 		l.t.Fatalf("mount %v: %v", mounts, err)

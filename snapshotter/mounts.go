@@ -126,7 +126,20 @@ func (s *Snapshotter) mounts(kind snapshots.Kind, id string, l *lower) []mount.M
 		return bind(l.dirs[0], "ro")
 	}
 	options = append(options, l.option())
-	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: append(options, l.options...)}}
+	overlay := mount.Mount{Type: "overlay", Source: "overlay", Options: append(options, l.options...)}
+	if len(l.data) == 0 {
+		return []mount.Mount{overlay}
+	}
+	return []mount.Mount{overlay, noMount()}
+}
+
+// noMount follows an overlay with data-only layers, so that containerd mounts that. Since
+// 2.4 its clients read /etc/passwd from the directories of an overlay without mounting it,
+// if that is the last of the mounts: they would fail on our two colons, and find the files
+// of an EROFS to be all zeros. A remount that changes nothing is of a type they do not look
+// into, and containerd's mount package, of any version, makes no system call for it.
+func noMount() mount.Mount {
+	return mount.Mount{Type: "none", Source: "none", Options: []string{"remount"}}
 }
 
 func bind(source, mode string) []mount.Mount {

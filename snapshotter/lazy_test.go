@@ -1,0 +1,102 @@
+//go:build linux
+
+package snapshotter_test
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hinshun/ipcs/internal/fetch"
+	"github.com/hinshun/ipcs/internal/lazyfs"
+	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/ipfs/ipfstest"
+	"github.com/hinshun/ipcs/snapshotter"
+)
+
+// closer is a function to close with.
+type closer func() error
+
+func (c closer) Close() error { return c() }
+
+// newLazyLab returns a lab with the real store, fetcher and FUSE, whose objects are all at
+// the node that it returns.
+func newLazyLab(t *testing.T) (*lab, *ipfstest.Memory, *objects.Store) {
+	t.Helper()
+	l := newLab(t)
+	store, err := objects.Open(t.TempDir(), objects.Options{Logger: l.config.Logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publisher := l.node
+	l.node = ipfstest.NewMemory()
+	l.node.Connect(publisher)
+	fetcher := fetch.New(store, l.node, fetch.Options{Timeout: time.Minute, Logger: l.config.Logger})
+	t.Cleanup(func() {
+		// The snapshotter goes first, as in the daemon; closing it again is no error.
+		for _, c := range []io.Closer{l, fetcher, store} {
+			if err := c.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		}
+	})
+	l.config.ObjectsDir = store.ObjectsDir()
+	l.lazy = func(dir string, files snapshotter.Files) (io.Closer, error) {
+		server, err := lazyfs.Mount(dir, files, fetcher, lazyfs.Options{Logger: l.config.Logger})
+		if err != nil {
+			return nil, err
+		}
+		return closer(server.Unmount), nil
+	}
+	l.restart()
+	return l, publisher, store
+}
+
+// TestLazy starts containers whose files are all at a peer.
+func TestLazy(t *testing.T) {
+	for _, kinds := range []string{"iii", "ioi", "oii"} {
+		t.Run(kinds, func(t *testing.T) {
+			l, publisher, store := newLazyLab(t)
+			ipcs, plain := l.buildAt(publisher, kinds, stack())
+			if n := store.Stats().Objects; n > 0 {
+				t.Errorf("%d objects are here before anything was read", n)
+			}
+			key, path := l.active(l.Snapshotter, ipcs.parent)
+			view := l.view(l.overlay, plain.parent)
+			compareTrees(t, path, view)
+			if n := store.Stats().Objects; n == 0 {
+				t.Error("no objects are here after all was read")
+			}
+			if err := unix.Unmount(path, 0); err != nil {
+				t.Fatal(err)
+			}
+			l.node.Disconnect(publisher)
+			l.restart()
+			mounts, err := l.Mounts(l.ctx, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			compareTrees(t, l.mount(mounts), view)
+			l.work(3, &ipcs, &plain)
+		})
+	}
+}
+
+// buildAt is build with the ipcs layers at another node, and no objects here.
+func (l *lab) buildAt(publisher *ipfstest.Memory, kinds string, layers [][]entry) (ipcs, plain chain) {
+	l.t.Helper()
+	elsewhere := *l
+	elsewhere.node, elsewhere.config.ObjectsDir = publisher, l.t.TempDir()
+	for i, entries := range layers {
+		b := tarOf(l.t, entries)
+		plain = l.extract(l.overlay, plain, b)
+		if kinds[i] == 'i' {
+			ipcs = l.pull(ipcs, elsewhere.convert(b))
+		} else {
+			ipcs = l.extract(l.Snapshotter, ipcs, b)
+		}
+	}
+	return ipcs, plain
+}
