@@ -10,8 +10,8 @@
 //
 // A read that cannot be served fails with EIO (ENOSPC when the disk is full), is logged
 // with the file's path and CID, and may be repeated with more luck. A signal alone does
-// not end a read: a page fault that failed for one would be a SIGBUS. A reader that is
-// being killed is let go at once; what is fetched for it goes on.
+// not end a read, as it ends none from a disk: few programs expect EINTR there. A reader
+// that is being killed is let go at once; what is fetched for it goes on.
 //
 // Concurrency: go-fuse calls each method of the file system from a goroutine per
 // request. Node numbers are given out by Lookup and taken back by Forget, so the table of
