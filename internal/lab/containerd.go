@@ -50,6 +50,7 @@ func (m *Machine) StartContainerd(ctx context.Context, opts ContainerdOptions) (
 		"Root":   filepath.Join(m.dir, opts.Root),
 		"State":  state,
 		"Socket": filepath.Join(state, "c.sock"),
+		"Shims":  filepath.Join(m.lab.run, "s"), // at most 42 bytes
 	}
 	if opts.Daemon != nil {
 		values["Snapshotter"] = opts.Daemon.Snapshotter

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"strings"
 
 	"github.com/hinshun/ipcs/internal/lab"
@@ -182,7 +183,7 @@ func shown(args []string) string {
 	if len(args) > 3 && args[0] == "nsenter" {
 		args = args[3:]
 	}
-	if len(args) == 3 && args[0] == "sh" {
+	if len(args) == 3 && path.Base(args[0]) == "sh" {
 		return args[2]
 	}
 	line := strings.Join(args, " ")

@@ -49,6 +49,10 @@ func (s *stage) run(ctx context.Context, snapshotter, round, ref string, peers [
 	}
 	r := &Run{}
 	if err := s.measure(ctx, c, r, snapshotter, ref); err != nil {
+		err = fmt.Errorf("%w\n%s", err, c.Tail())
+		if daemon != nil {
+			err = fmt.Errorf("%w\n%s", err, daemon.Tail())
+		}
 		return nil, err
 	}
 	return r, s.inspect(ctx, c, daemon, r, ref)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,7 +76,9 @@ func (w *world) logs() {
 // push puts a layout into the registry and returns its reference.
 func (w *world) push(layout string) string {
 	w.t.Helper()
-	ref := w.registry.Addr + "/" + filepath.Base(layout) + ":latest"
+	// With the folder's name: two folders may hold an image of one name.
+	name := filepath.Base(filepath.Dir(layout)) + "/" + filepath.Base(layout)
+	ref := w.registry.Addr + "/" + strings.ToLower(name) + ":latest"
 	_, err := images.Copy(w.t.Context(), "oci:"+layout, ref, w.store.HTTPClient())
 	w.must(err)
 	return ref
