@@ -71,12 +71,8 @@ func Open(ctx context.Context, opts Options) (*Lab, error) {
 	if os.Getuid() != 0 {
 		return nil, errors.New("the lab makes network namespaces and mounts: run it as root")
 	}
-	for _, dir := range []*string{&opts.Dir, &opts.Tools, &opts.Bin} {
-		abs, err := filepath.Abs(*dir)
-		if err != nil {
-			return nil, err
-		}
-		*dir = abs
+	if err := opts.resolve(); err != nil {
+		return nil, err
 	}
 	if opts.Log == nil {
 		opts.Log = func(string, ...any) {}
@@ -93,6 +89,24 @@ func Open(ctx context.Context, opts Options) (*Lab, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// resolve makes paths absolute, and that of the disks the one that the kernel lists
+// mounts by.
+func (o *Options) resolve() error {
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return err
+	}
+	for _, dir := range []*string{&o.Dir, &o.Tools, &o.Bin} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return err
+		}
+		*dir = abs
+	}
+	var err error
+	o.Dir, err = filepath.EvalSymlinks(o.Dir)
+	return err
 }
 
 // acquire takes the lock of the lab's name.

@@ -3,8 +3,10 @@ package e2e
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 
 	"github.com/hinshun/ipcs/internal/lab/labtest"
 )
@@ -39,10 +41,27 @@ func TestRestart(t *testing.T) {
 			w := w.with(t)
 			w.must(how.end())
 			w.must(w.daemon.Start(t.Context()))
+			w.reached()
 			if out := w.run("c", ref, "ipcs", "python3", "-c", "print(6*7)"); out != "42\n" {
 				t.Errorf("output %q", out)
 			}
 			w.same(want, w.tree(ref, "ipcs"), nil)
 		})
+	}
+}
+
+// reached waits until containerd has found the daemon again: it tries after pauses
+// that grow to some seconds, and fails what it is asked for meanwhile.
+func (w *world) reached() {
+	w.t.Helper()
+	ctx := w.containerd.Context(w.t.Context())
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := w.containerd.Client.SnapshotService("ipcs").Usage(ctx, "no such snapshot")
+		if !errdefs.IsUnavailable(err) {
+			return
+		}
+		<-tick.C
 	}
 }
