@@ -19,9 +19,10 @@ const (
 // A pipeline hashes leaves and puts blocks with one goroutine per core. What it holds is
 // bounded: a queue of a few blocks, and one batch a goroutine.
 type pipeline struct {
-	ctx   context.Context // of the group: done when a goroutine failed
 	group *errgroup.Group
 	jobs  chan job
+	done  <-chan struct{} // closed when a goroutine failed, or the caller gave up
+	cause func() error    // why, once done is closed
 }
 
 // A job is a leaf to hash, or a block that only has to be put.
@@ -33,22 +34,23 @@ type job struct {
 // newPipeline starts the goroutines; wait ends them and must be called.
 func newPipeline(ctx context.Context, dst ipfs.Putter) *pipeline {
 	workers := runtime.GOMAXPROCS(0)
-	p := &pipeline{jobs: make(chan job, 4*workers)}
-	p.group, p.ctx = errgroup.WithContext(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	p := &pipeline{group: group, jobs: make(chan job, 4*workers), done: ctx.Done()}
+	p.cause = func() error { return context.Cause(ctx) }
 	for range workers {
-		p.group.Go(func() error { return p.work(dst) })
+		group.Go(func() error { return p.work(ctx, dst) })
 	}
 	return p
 }
 
-func (p *pipeline) work(dst ipfs.Putter) error {
+func (p *pipeline) work(ctx context.Context, dst ipfs.Putter) error {
 	var batch []ipfs.Block
 	size := 0
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
-		if err := dst.Put(p.ctx, batch...); err != nil {
+		if err := dst.Put(ctx, batch...); err != nil {
 			return fmt.Errorf("put %d blocks: %w", len(batch), err)
 		}
 		batch, size = nil, 0
@@ -77,8 +79,18 @@ func (p *pipeline) send(j job) error {
 	select {
 	case p.jobs <- j:
 		return nil
-	case <-p.ctx.Done():
-		return context.Cause(p.ctx)
+	case <-p.done:
+		return p.cause()
+	}
+}
+
+// stopped returns why nothing more will be put, nil while all is well.
+func (p *pipeline) stopped() error {
+	select {
+	case <-p.done:
+		return p.cause()
+	default:
+		return nil
 	}
 }
 

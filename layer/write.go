@@ -116,7 +116,7 @@ func (w *writer) read() (*Index, []*inode, error) {
 
 // entry applies one entry and reads its content.
 func (w *writer) entry(tr *tar.Reader, hdr *tar.Header) error {
-	if err := w.pipe.ctx.Err(); err != nil {
+	if err := w.pipe.stopped(); err != nil {
 		return err
 	}
 	n, err := w.tree.apply(hdr)
