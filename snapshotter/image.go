@@ -73,9 +73,6 @@ func removeMount(dir string) error {
 	return nil
 }
 
-// isDeadMount says whether an error is that of a FUSE whose server is gone.
-func isDeadMount(err error) bool { return errors.Is(err, unix.ENOTCONN) }
-
 // writeFile writes a file that other processes see complete or not at all. It is not
 // durable: what it writes can be had again.
 func writeFile(path string, write func(f *os.File) error) (err error) {

@@ -58,6 +58,7 @@ func newLazyLab(t *testing.T) (*lab, *ipfstest.Memory, *objects.Store) {
 func TestLazy(t *testing.T) {
 	for _, kinds := range []string{"iii", "ioi", "oii"} {
 		t.Run(kinds, func(t *testing.T) {
+			t.Parallel()
 			l, publisher, store := newLazyLab(t)
 			ipcs, plain := l.buildAt(publisher, kinds, stack())
 			if n := store.Stats().Objects; n > 0 {

@@ -81,6 +81,7 @@ func TestMixed(t *testing.T) {
 	for n := 1; n <= 3; n++ {
 		for _, kinds := range mixes(n) {
 			t.Run(kinds, func(t *testing.T) {
+				t.Parallel() // most of the time goes into syncing metadata
 				l := newLab(t)
 				ipcs, plain := l.build(kinds, stack()[:n])
 				compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))

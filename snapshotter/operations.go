@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/continuity/fs"
-	"github.com/containerd/errdefs"
 )
 
 // Stat implements snapshots.Snapshotter.
@@ -218,5 +217,3 @@ func removeAll(dirs []string) error {
 	}
 	return errors.Join(errs...)
 }
-
-func isNotFound(err error) bool { return errdefs.IsNotFound(err) }

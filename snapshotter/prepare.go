@@ -201,7 +201,7 @@ func findLayer(ctx context.Context, req *request, parent string) (found bool, er
 			info.Labels[labelRoot] == req.root.String() && info.Labels[snapshots.LabelSnapshotRef] == req.target.String()
 		return nil
 	})
-	if isNotFound(err) { // the very first snapshot
+	if errdefs.IsNotFound(err) { // the very first snapshot
 		err = nil
 	}
 	return found, err

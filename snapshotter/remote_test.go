@@ -165,12 +165,10 @@ func TestIndexUnavailable(t *testing.T) {
 			t.Errorf("error is %v, want it to say %q", err, part)
 		}
 	}
-	hang := func(string, cid.Cid) error { <-l.ctx.Done(); return l.ctx.Err() }
 	l.node.SetLatency(time.Hour)
 	if _, err = l.Prepare(l.ctx, l.key("extract-1"), "", opt); !errors.Is(err, snapshotter.ErrIndexUnavailable) {
 		t.Errorf("a node that does not answer: %v", err)
 	}
-	_ = hang
 	if names := l.names(); len(names) > 0 {
 		t.Errorf("left behind: %v", names)
 	}

@@ -70,6 +70,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
@@ -144,10 +145,10 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		return nil, err
 	}
 	s := &Snapshotter{root: cfg.Root, log: cfg.Logger}
-	if err := s.makeDirs(cfg); err != nil {
+	if err := clearMounts(cfg.State, stateDirs()); err != nil {
 		return nil, err
 	}
-	if err := clearMounts(cfg.State, stateDirs()); err != nil {
+	if err := s.makeRoot(); err != nil {
 		return nil, err
 	}
 	s.support = probe(filepath.Join(cfg.State, probeDir))
@@ -202,23 +203,20 @@ func (cfg *Config) complete() error {
 	return nil
 }
 
-// makeDirs makes the folders and opens the metadata.
-func (s *Snapshotter) makeDirs(cfg Config) error {
-	dirs := []string{filepath.Join(cfg.Root, snapshotsDir), filepath.Join(cfg.Root, chainsDir)}
-	for _, dir := range stateDirs() {
-		dirs = append(dirs, filepath.Join(cfg.State, dir))
-	}
-	for _, dir := range dirs {
-		// A dead FUSE cannot be looked at, and is unmounted next.
-		if err := os.MkdirAll(dir, 0o700); err != nil && !isDeadMount(err) {
+// makeRoot makes the folders in Root and opens the metadata.
+func (s *Snapshotter) makeRoot() error {
+	for _, dir := range []string{snapshotsDir, chainsDir} {
+		if err := os.MkdirAll(filepath.Join(s.root, dir), 0o700); err != nil {
 			return fmt.Errorf("make the folders of the snapshotter: %w", err)
 		}
 	}
-	if ok, err := fs.SupportsDType(cfg.Root); err != nil || !ok {
-		return fmt.Errorf("%s cannot hold layers of an overlay: it does not tell the types of directory entries (%w)", cfg.Root, err)
+	if ok, err := fs.SupportsDType(s.root); err != nil {
+		return fmt.Errorf("look at the file system of %s: %w", s.root, err)
+	} else if !ok {
+		return fmt.Errorf("%s cannot hold layers of an overlay: its file system does not tell the types of directory entries (on XFS, format it with ftype=1)", s.root)
 	}
 	var err error
-	s.ms, err = storage.NewMetaStore(filepath.Join(cfg.Root, "metadata.db"))
+	s.ms, err = storage.NewMetaStore(filepath.Join(s.root, "metadata.db"))
 	return err
 }
 
@@ -250,7 +248,7 @@ func (s *Snapshotter) load(ctx context.Context) error {
 			}
 			return nil
 		})
-		if isNotFound(err) {
+		if errdefs.IsNotFound(err) {
 			return nil
 		}
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -14,9 +15,10 @@ import (
 	"github.com/hinshun/ipcs/internal/erofs"
 )
 
-// shapes are trees with one thing each that is easy to get wrong.
+func reg(size uint64) erofs.Inode { return erofs.Inode{Mode: unix.S_IFREG | 0o644, Size: size} }
+
+// shapes are trees with one thing each that is easy to get wrong in the layout.
 func shapes() map[string]func(b *builder) {
-	reg := func(size uint64) erofs.Inode { return erofs.Inode{Mode: unix.S_IFREG | 0o644, Size: size} }
 	return map[string]func(b *builder){
 		"empty": func(b *builder) {},
 		"sizes": func(b *builder) {
@@ -45,6 +47,12 @@ func shapes() map[string]func(b *builder) {
 					Xattrs: []erofs.Xattr{{Name: "trusted.a", Value: strings.Repeat("v", size*7%5000)}}})
 			}
 		},
+	}
+}
+
+// attributes are trees with inodes of every kind.
+func attributes() map[string]func(b *builder) {
+	return map[string]func(b *builder){
 		"xattrs": func(b *builder) {
 			for i, size := range []int{0, 1, 2, 3, 4, 255, 4000, 4096, 10000, 65534, 65535} {
 				value := strings.Repeat("\x00\xff", size/2+1)[:size]
@@ -92,7 +100,9 @@ func shapes() map[string]func(b *builder) {
 }
 
 func TestWrite(t *testing.T) {
-	for name, build := range shapes() {
+	trees := shapes()
+	maps.Copy(trees, attributes())
+	for name, build := range trees {
 		t.Run(name, func(t *testing.T) {
 			b := newBuilder()
 			build(b)

@@ -1,0 +1,175 @@
+//go:build linux
+
+package snapshotter_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/hinshun/ipcs/snapshotter"
+)
+
+// TestMetacopyAlways mounts as kernels before 6.16 want it.
+func TestMetacopyAlways(t *testing.T) {
+	for _, kinds := range []string{"i", "io", "iii"} {
+		t.Run(kinds, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.PretendMetacopy()
+			ipcs, plain := l.build(kinds, stack()[:len(kinds)])
+			compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
+			l.work(len(kinds), &ipcs, &plain)
+			compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
+		})
+	}
+}
+
+// TestUnsupported is on a host that cannot mount ipcs layers: they are refused when they
+// are pulled, and ordinary ones work.
+func TestUnsupported(t *testing.T) {
+	l := newLab(t)
+	root := l.convert(tarOf(t, stack()[0]))
+	l.PretendUnsupported()
+	labels, _ := layerLabels("", root)
+	_, err := l.Prepare(l.ctx, l.key("extract-1"), "", snapshots.WithLabels(labels))
+	if !errors.Is(err, snapshotter.ErrUnsupported) || !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Errorf("error is %v, want %v", err, snapshotter.ErrUnsupported)
+	}
+	if names := l.names(); len(names) > 0 {
+		t.Errorf("left behind: %v", names)
+	}
+	ordinary := l.extract(l.Snapshotter, chain{}, tarOf(t, stack()[0]))
+	l.active(l.Snapshotter, ordinary.parent)
+}
+
+// TestDeadFuse starts where a process before was killed: its FUSE is mounted and dead.
+func TestDeadFuse(t *testing.T) {
+	l := newLab(t)
+	ipcs, plain := l.build("i", stack()[:1])
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(l.config.State, "lazy")
+	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse.Fd())
+	if err := errors.Join(os.MkdirAll(dir, 0o700), unix.Mount("dead", dir, "fuse", 0, options), fuse.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, unix.ENOTCONN) {
+		t.Fatalf("the FUSE is not dead: %v", err)
+	}
+	l.start()
+	compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
+}
+
+// TestOwners checks who owns the root of a container: the user that the labels map root
+// to, or else the owner of the layers' root.
+func TestOwners(t *testing.T) {
+	l := newLab(t)
+	base := l.pull(chain{}, l.convert(tarOf(t, []entry{dir(".", 0o700), file("a", "a", 0o644)})))
+	above := l.pull(base, l.convert(tarOf(t, []entry{file("b", "b", 0o644)})))
+	for name, c := range map[string]struct {
+		labels   map[string]string
+		uid, gid uint32
+	}{
+		"of the layer": {nil, 1000, 50},
+		"mapped":       {map[string]string{snapshots.LabelSnapshotUIDMapping: "0:5000:65536", snapshots.LabelSnapshotGIDMapping: "0:6000:65536"}, 5000, 6000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mounts, err := l.Prepare(l.ctx, l.key("c"), above.parent, snapshots.WithLabels(c.labels))
+			if err != nil {
+				t.Fatal(err)
+			}
+			st, err := os.Stat(l.mount(mounts))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if owner := st.Sys().(*syscall.Stat_t); owner.Uid != c.uid || owner.Gid != c.gid {
+				t.Errorf("owner is %d:%d, want %d:%d", owner.Uid, owner.Gid, c.uid, c.gid)
+			}
+		})
+	}
+	_, err := l.Prepare(l.ctx, l.key("c"), above.parent, snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotUIDMapping: "x"}))
+	if !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("error is %v", err)
+	}
+	if usage, err := l.Usage(l.ctx, above.parent); err != nil || usage.Size != 0 {
+		t.Errorf("usage is %v (%v)", usage, err)
+	}
+}
+
+// TestDevices opens devices and runs setuid files of an ipcs layer as a container would.
+func TestDevices(t *testing.T) {
+	l := newLab(t)
+	script := file("bin/id", "#!/bin/sh\nexit 0\n", 0o4755)
+	c := l.pull(chain{}, l.convert(tarOf(t, []entry{special('3', "null", ""), dir("bin", 0o755), script})))
+	_, path := l.active(l.Snapshotter, c.parent)
+	null, err := os.OpenFile(filepath.Join(path, "null"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := null.WriteString("x"); err != nil {
+		t.Error(err)
+	}
+	if err := null.Close(); err != nil {
+		t.Error(err)
+	}
+	process, err := os.StartProcess(filepath.Join(path, "bin/id"), []string{"id"}, &os.ProcAttr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state, err := process.Wait(); err != nil || !state.Success() {
+		t.Errorf("%v, %v", state, err)
+	}
+}
+
+// TestPlainPaths checks that what containerd applies a layer to has no path it would
+// split, and that the merged parent goes when the last extraction is over.
+func TestPlainPaths(t *testing.T) {
+	l := newLab(t)
+	base := l.pull(chain{}, l.convert(tarOf(t, stack()[0])))
+	var keys []string
+	for range 2 {
+		key := l.key("extract-1 x")
+		mounts, err := l.Prepare(l.ctx, key, base.parent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if options := strings.Join(mounts[0].Options, ","); len(mounts) != 1 || strings.Contains(options, ":") {
+			t.Errorf("mounts are %v", mounts)
+		}
+		keys = append(keys, key)
+	}
+	merged := filepath.Join(l.config.State, "merged")
+	if err := l.Commit(l.ctx, "committed", keys[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(mountsBelow(t, merged)); n != 1 {
+		t.Errorf("%d merged parents, want 1", n)
+	}
+	l.restart()
+	if _, err := l.Mounts(l.ctx, keys[1]); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(mountsBelow(t, merged)); n != 1 {
+		t.Errorf("%d merged parents after a restart, want 1", n)
+	}
+	if err := l.Remove(l.ctx, keys[1]); err != nil {
+		t.Fatal(err)
+	}
+	if left := mountsBelow(t, merged); len(left) > 0 {
+		t.Errorf("merged parents are left: %v", left)
+	}
+}
