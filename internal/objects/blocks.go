@@ -112,10 +112,41 @@ func (s *Store) readLeaf(c, object cid.Cid, i int) ([]byte, error) {
 		return nil, err // the disk may recover: keep the object
 	}
 	if err := ipfs.Verify(c, data); err != nil {
+		if !isRaw(object) {
+			s.salvage(f, object, info.Size())
+		}
 		s.discard(object, info.Size(), err)
 		return nil, err
 	}
 	return data, nil
+}
+
+// salvage writes the leaves of a damaged object that are still good as loose ones: they
+// may be the only copies there are.
+func (s *Store) salvage(f *os.File, object cid.Cid, size int64) {
+	buf := make([]byte, ipfs.LeafSize)
+	for i := 0; ; i++ {
+		off, length := leafRange(object, size, i)
+		if length == 0 {
+			return
+		}
+		if _, err := f.ReadAt(buf[:length], off); err != nil {
+			continue // this one is lost
+		}
+		block, err := ipfs.NewBlock(cid.Raw, buf[:length])
+		if err != nil {
+			return
+		}
+		digest, _ := digestOf(block.Cid)
+		known, err := s.db.get(bucketRefs, digest+string(object.Hash()[2:]))
+		if err == nil && known != nil {
+			err = s.writeObject(block.Cid, block.Data)
+		}
+		if err != nil {
+			s.log.Warn("cannot save the good leaves of a damaged object", "cid", object.String(), "error", noSpace(s.dir, err))
+			return
+		}
+	}
 }
 
 // leafRange says where leaf i of an object of this size lies. A loose leaf is read

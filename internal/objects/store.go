@@ -216,25 +216,40 @@ func (s *Store) HasFile(f ipfs.File) bool {
 }
 
 // OpenFile opens the whole file for reading. The error is ipfs.ErrNotFound, wrapped,
-// if it is not here. An object of another size than f's is removed, so that it can be
-// fetched again.
+// if it is not here; ipfs.ErrFile if f is not of the size that its CID says. A damaged
+// object is removed, so that it can be fetched again.
 func (s *Store) OpenFile(f ipfs.File) (*os.File, error) {
-	file, err := os.Open(s.objectPath(f.Cid))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("open file %s: %w", f.Cid, ipfs.ErrNotFound)
-	}
+	file, err := s.openFile(f)
 	if err != nil {
 		return nil, fmt.Errorf("open file %s: %w", f.Cid, err)
 	}
+	return file, nil
+}
+
+func (s *Store) openFile(f ipfs.File) (*os.File, error) {
+	path := s.objectPath(f.Cid)
+	file, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, ipfs.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
 	info, err := file.Stat()
 	if err == nil && info.Size() != f.Size {
-		err = fmt.Errorf("%w: object has %d bytes, want %d", ipfs.ErrNotFound, info.Size(), f.Size)
-		if f.Check() == nil { // the claim is proven, so the object is wrong
+		// Who is wrong? Not whoever made the claim, as long as the object is damaged.
+		if err = verifyObject(path); isWrong(err) {
+			if !isRaw(f.Cid) {
+				s.salvage(file, f.Cid, info.Size())
+			}
 			s.discard(f.Cid, info.Size(), err)
+			err = ipfs.ErrNotFound
+		} else if err == nil {
+			err = fmt.Errorf("%w: it has %d bytes, %d are claimed", ipfs.ErrFile, info.Size(), f.Size)
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open file %s: %w", f.Cid, err), file.Close())
+		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
 }
