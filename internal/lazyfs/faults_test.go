@@ -100,7 +100,7 @@ func lost(ctx context.Context, _ cid.Cid) error {
 }
 
 func TestTimeoutThenSuccess(t *testing.T) {
-	fx := mount(t, t.TempDir(), 50*time.Millisecond)
+	fx := mount(t, t.TempDir(), 300*time.Millisecond)
 	for _, size := range []int{5000, 20 * ipfs.LeafSize} {
 		data := objectstest.Random(int64(size), size)
 		f, path := fx.add(t, data)

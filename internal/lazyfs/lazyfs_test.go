@@ -3,10 +3,8 @@ package lazyfs_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -204,31 +202,5 @@ func TestConcurrentReadersFetchOnce(t *testing.T) {
 	wg.Wait()
 	if blocks, times, _ := fx.source.Totals(); blocks != 40 || times != 40 {
 		t.Errorf("%d leaves were asked for %d times", blocks, times)
-	}
-}
-
-func TestForget(t *testing.T) {
-	fx := mount(t, t.TempDir(), time.Minute)
-	const n = 300
-	for i := range n {
-		_, path := fx.add(t, fmt.Appendf(nil, "file %d", i))
-		if _, err := os.ReadFile(path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if s := fx.server.Stats(); s.Nodes != n {
-		t.Fatalf("Stats() = %+v after %d files", s, n)
-	}
-	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
-		t.Fatal(err)
-	}
-	// Forgetting is told behind our back: look until it has come.
-	for deadline := time.Now().Add(time.Minute); fx.server.Stats().Nodes > n/2; {
-		if time.Now().After(deadline) {
-			t.Fatalf("Stats() = %+v, long after the kernel dropped its inodes", fx.server.Stats())
-		}
-		if err := exec.Command("true").Run(); err != nil { // let others run
-			t.Fatal(err)
-		}
 	}
 }
