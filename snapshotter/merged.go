@@ -20,8 +20,9 @@ type merged struct {
 	dir string
 	log *slog.Logger
 
-	mu  sync.Mutex
-	all map[string]map[string]struct{} // parent's id to the keys of the snapshots
+	mu     sync.Mutex
+	all    map[string]map[string]struct{} // parent's id to the keys of the snapshots
+	closed bool
 }
 
 func newMerged(dir string, log *slog.Logger) *merged {
@@ -33,6 +34,9 @@ func newMerged(dir string, log *slog.Logger) *merged {
 func (m *merged) ensure(parent, key string, lower *lower) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return "", errClosed
+	}
 	dir := filepath.Join(m.dir, parent)
 	if keys, ok := m.all[parent]; ok {
 		keys[key] = struct{}{}
@@ -71,6 +75,7 @@ func (m *merged) release(key string) {
 func (m *merged) close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.closed = true
 	var errs []error
 	for parent := range m.all {
 		errs = append(errs, removeMount(filepath.Join(m.dir, parent)))

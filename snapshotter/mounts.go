@@ -77,7 +77,12 @@ func (s *Snapshotter) lower(ctx context.Context, key string, links []link, plain
 	if err != nil {
 		return nil, err
 	}
-	return &lower{dirs: []string{dir}, options: s.overlayOptions}, nil
+	if plain {
+		return &lower{dirs: []string{dir}, options: s.overlayOptions}, nil
+	}
+	// The options stay: a container may have begun with shorter paths, and with
+	// metacopy=on in what it wrote.
+	return &lower{dirs: []string{dir}, options: l.options}, nil
 }
 
 // mountRun mounts the EROFS of a run, after its files are known to the lazy file system.

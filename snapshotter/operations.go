@@ -110,17 +110,21 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	if err != nil {
 		return err
 	}
+	var id string
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		id, _, _, err = storage.GetInfo(ctx, key)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	usage, err := fs.DiskUsage(ctx, s.upperPath(id))
+	if err != nil {
+		return fmt.Errorf("measure snapshot %s: %w", key, err)
+	}
 	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
-		id, _, _, err := storage.GetInfo(ctx, key)
-		if err != nil {
-			return err
-		}
-		usage, err := fs.DiskUsage(ctx, s.upperPath(id))
-		if err != nil {
-			return err
-		}
 		own := []snapshots.Opt{snapshots.WithLabels(info.Labels), snapshots.WithParent(info.Parent)}
-		if _, err = storage.CommitActive(ctx, key, name, snapshots.Usage(usage), own...); err != nil {
+		if _, err := storage.CommitActive(ctx, key, name, snapshots.Usage(usage), own...); err != nil {
 			return fmt.Errorf("commit snapshot %s: %w", key, err)
 		}
 		return nil
