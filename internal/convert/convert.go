@@ -134,7 +134,7 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("convert %s: %w", opts.Source, err)
 	}
-	p := &publisher{dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers}
+	p := &publisher{dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers, annotations: w.annotations}
 	report, err := p.publish(ctx, ims)
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", opts.Target, err)

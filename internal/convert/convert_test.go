@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"maps"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -298,6 +300,44 @@ func TestFailureTagsNothing(t *testing.T) {
 			t.Errorf("error %v, tagged %q", err, dst.tagged.Digest)
 		}
 	})
+}
+
+// A node that fails ends the conversion also while the source has nothing to say.
+func TestFailureWhileSourceStalls(t *testing.T) {
+	src, node := &stalled{newMemory()}, ipfstest.NewMemory()
+	random := make([]byte, 40<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(random) // never fails
+	newImage("amd64").files(src.memory, string(random)).store(src.memory)
+	fault := errors.New("disk full")
+	node.SetFault(func(op string, _ cid.Cid) error {
+		if op == "put" {
+			return fault
+		}
+		return nil
+	})
+	_, err := convert.Image(t.Context(), convert.Options{Source: src, Target: newMemory(), Node: node})
+	if !errors.Is(err, fault) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// stalled is a source of which the end of large blobs never comes.
+type stalled struct{ *memory }
+
+func (s *stalled) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	rc, err := s.memory.Fetch(ctx, desc)
+	if err != nil || desc.Size < 1<<20 {
+		return rc, err
+	}
+	most := io.LimitReader(rc, desc.Size-1<<10)
+	return io.NopCloser(io.MultiReader(most, never{ctx.Done()})), nil
+}
+
+type never struct{ done <-chan struct{} }
+
+func (n never) Read([]byte) (int, error) {
+	<-n.done
+	return 0, context.Canceled
 }
 
 // notes keeps what was noted, and checks that every layer ends once.

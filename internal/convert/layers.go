@@ -161,7 +161,9 @@ func (c *converter) convert(ctx context.Context, l sourceLayer, progress LayerPr
 
 // write streams a blob through decompression into layer.Write, and checks all of it.
 func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProgress) (*layer.Result, error) {
-	rc, err := c.src.Fetch(ctx, l.desc)
+	fetch, cancel := context.WithCancel(ctx)
+	defer cancel()
+	rc, err := c.src.Fetch(fetch, l.desc)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +177,9 @@ func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProg
 		return nil, err
 	}
 	result, err := layer.Write(ctx, c.node, tar, layer.WriteOptions{})
+	if err != nil {
+		cancel() // or closing would wait for a source that is slow
+	}
 	// Closing waits for the decompressor's goroutines: blob is ours after it.
 	if closeErr := tar.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("decompress: %w", closeErr)

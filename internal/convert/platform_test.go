@@ -15,7 +15,7 @@ import (
 // what registries hold beside them.
 func newIndex(t *testing.T, src *memory, mt string, names ...string) {
 	t.Helper()
-	index := ocispec.Index{MediaType: mt}
+	index := ocispec.Index{MediaType: mt, Annotations: map[string]string{"of the index": "kept"}}
 	index.SchemaVersion = 2
 	for _, name := range names {
 		p, err := convert.ParsePlatforms([]string{name})
@@ -27,7 +27,7 @@ func newIndex(t *testing.T, src *memory, mt string, names ...string) {
 			im.manifest.MediaType, im.manifest.Config.MediaType = dockerManifest, dockerConfig
 		}
 		desc := im.store(src)
-		desc.Platform = &p[0]
+		desc.Platform, desc.Annotations = &p[0], map[string]string{"of the entry": name}
 		index.Manifests = append(index.Manifests, desc)
 	}
 	attestation := newImage("unknown").files(src, "provenance").store(src)
@@ -86,18 +86,18 @@ func checkPlatforms(t *testing.T, dst *memory, report *convert.Report, want []st
 		t.Errorf("converted %q, want %q", got, want)
 	}
 	if len(want) == 1 {
-		if dst.tagged.MediaType != ocispec.MediaTypeImageManifest || dst.tagged.Platform != nil {
+		if dst.tagged.MediaType != ocispec.MediaTypeImageManifest || dst.tagged.Platform != nil || dst.tagged.Annotations != nil {
 			t.Errorf("tagged %+v", dst.tagged)
 		}
 		return
 	}
 	var index ocispec.Index
 	dst.read(t, dst.tagged.Digest, &index)
-	if index.MediaType != ocispec.MediaTypeImageIndex || len(index.Manifests) != len(want) {
+	if index.MediaType != ocispec.MediaTypeImageIndex || len(index.Manifests) != len(want) || index.Annotations["of the index"] != "kept" {
 		t.Fatalf("index %+v", index)
 	}
 	for i, m := range index.Manifests {
-		if m.Digest != report.Manifests[i].Digest || m.Platform == nil {
+		if m.Digest != report.Manifests[i].Digest || m.Platform == nil || m.Annotations["of the entry"] != want[i] {
 			t.Errorf("entry %d is %+v", i, m)
 		}
 	}

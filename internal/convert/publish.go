@@ -22,6 +22,8 @@ type publisher struct {
 	node   Node
 	peers  []string
 	layers map[layerKey]*converted
+
+	annotations map[string]string // of the source's index
 }
 
 // A document is a manifest or index with its descriptor.
@@ -50,12 +52,12 @@ func (p *publisher) publish(ctx context.Context, ims []*image) (*Report, error) 
 			}
 		}
 		var err error
-		if top, err = newIndex(manifests); err != nil {
+		if top, err = newIndex(manifests, p.annotations); err != nil {
 			return nil, err
 		}
 	}
-	// In an index the platform tells manifests apart; a tag's descriptor has none.
-	top.desc.Platform = nil
+	// These tell the manifests of an index apart; a tag points to a bare descriptor.
+	top.desc.Platform, top.desc.Annotations = nil, nil
 	if err := p.dst.Tag(ctx, top.desc, top.data); err != nil {
 		return nil, fmt.Errorf("tag %s: %w", top.desc.Digest, err)
 	}
@@ -91,7 +93,7 @@ func (p *publisher) manifest(ctx context.Context, im *image) (document, error) {
 	if err != nil {
 		return document{}, err
 	}
-	doc.desc.Platform = &im.platform
+	doc.desc.Platform, doc.desc.Annotations = &im.platform, im.desc.Annotations
 	// The layers have pins of their own, which stay for other images.
 	pin := ipfs.Pin{Root: record, Name: "ipcs:image:" + doc.desc.Digest.String()}
 	if err := p.node.Pin(ctx, pin); err != nil {
@@ -170,8 +172,12 @@ func describesBlob(key string) bool {
 	return false
 }
 
-func newIndex(manifests []document) (document, error) {
-	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+func newIndex(manifests []document, annotations map[string]string) (document, error) {
+	index := ocispec.Index{
+		Versioned:   specs.Versioned{SchemaVersion: 2},
+		MediaType:   ocispec.MediaTypeImageIndex,
+		Annotations: annotations,
+	}
 	for _, m := range manifests {
 		index.Manifests = append(index.Manifests, m.desc)
 	}

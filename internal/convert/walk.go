@@ -29,6 +29,8 @@ type walk struct {
 	all       bool
 	progress  Progress
 	manifests []ocispec.Descriptor // found in indexes so far, in their order
+
+	annotations map[string]string // of the outermost index
 }
 
 // load returns the wanted images, in the order of the index, or of --platform.
@@ -78,6 +80,9 @@ func (w *walk) index(ctx context.Context, desc ocispec.Descriptor, data []byte, 
 	var index ocispec.Index
 	if err := json.Unmarshal(data, &index); err != nil {
 		return fmt.Errorf("index %s: %w: %w", desc.Digest, ErrCorrupt, err)
+	}
+	if depth == 1 {
+		w.annotations = index.Annotations
 	}
 	for _, m := range index.Manifests {
 		switch {
