@@ -123,7 +123,8 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// fetchLeaves fetches n leaves of a file from leaf first on, in order.
+// fetchLeaves fetches n leaves of a file from leaf first on, in order. Like getVerified,
+// it hashes them once more: an index or a tar-split is made of them.
 func fetchLeaves(ctx context.Context, src ipfs.Fetcher, f ipfs.File, first, n int) ([][]byte, error) {
 	want := make(map[cid.Cid][]byte, n)
 	cids := make([]cid.Cid, 0, n)
@@ -139,7 +140,11 @@ func fetchLeaves(ctx context.Context, src ipfs.Fetcher, f ipfs.File, first, n in
 	}
 	out := make([][]byte, n)
 	for i := range out {
-		out[i] = want[f.Leaf(first+i)]
+		c := f.Leaf(first + i)
+		out[i] = want[c]
+		if err := ipfs.Verify(c, out[i]); err != nil {
+			return nil, fmt.Errorf("file %s: %w", f.Cid, err)
+		}
 		if len(out[i]) != f.LeafLen(first+i) {
 			return nil, fmt.Errorf("file %s: %w: leaf %d has %d bytes", f.Cid, ipfs.ErrFile, first+i, len(out[i]))
 		}
@@ -147,14 +152,12 @@ func fetchLeaves(ctx context.Context, src ipfs.Fetcher, f ipfs.File, first, n in
 	return out, nil
 }
 
-// fetchAll fetches blocks into a map that has their CIDs as keys.
+// fetchAll fetches blocks into a map that has their CIDs as keys. A Source has verified
+// them.
 func fetchAll(ctx context.Context, src ipfs.Fetcher, cids []cid.Cid, into map[cid.Cid][]byte) error {
 	return src.Fetch(ctx, cids, func(b ipfs.Block) error {
 		if _, ok := into[b.Cid]; !ok {
 			return nil
-		}
-		if err := ipfs.Verify(b.Cid, b.Data); err != nil {
-			return err
 		}
 		into[b.Cid] = b.Data
 		return nil

@@ -88,14 +88,16 @@ func TestIndexRoundTrip(t *testing.T) {
 	}
 }
 
-// TestIndexRefused names the error of each index that is neither written nor read.
-func TestIndexRefused(t *testing.T) {
+type refused struct {
+	want    error
+	entries []Entry
+}
+
+// refusedIndexes returns indexes that are neither written nor read, and the error of each.
+func refusedIndexes(t *testing.T) map[string]refused {
 	size, digest, leaves := largeFile(t)
 	file := regular("a", 0)
-	for name, tc := range map[string]struct {
-		want    error
-		entries []Entry
-	}{
+	return map[string]refused{
 		"no entries":          {ErrIndex, nil},
 		"root with a name":    {ErrIndex, []Entry{directory("a", -1)}},
 		"root is a file":      {ErrIndex, []Entry{regular("", -1)}},
@@ -145,7 +147,11 @@ func TestIndexRefused(t *testing.T) {
 		"socket":              {ErrIndex, []Entry{root(), {Name: "a", Link: -1, Mode: os.ModeSocket}}},
 		"other mode bits":     {ErrIndex, []Entry{root(), with(file, func(e *Entry) { e.Mode |= os.ModeAppend })}},
 		"nanoseconds":         {ErrIndex, []Entry{root(), with(file, func(e *Entry) { e.MtimeNsec = 1e9 })}},
-	} {
+	}
+}
+
+func TestIndexRefused(t *testing.T) {
+	for name, tc := range refusedIndexes(t) {
 		t.Run(name, func(t *testing.T) {
 			x := &Index{Entries: tc.entries}
 			if _, err := EncodeIndex(x); !errors.Is(err, tc.want) {

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ipfs/go-cid"
 )
 
 // TestShadowed gives back tars whose entries replaced each other.
@@ -180,64 +182,63 @@ func TestLarge(t *testing.T) {
 	}
 }
 
+// splitOf returns a tar-split of payloads of three bytes at these places.
+func splitOf(t *testing.T, places ...int32) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	s, err := newSplitWriter(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range places {
+		if err := s.payload(3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.close(places); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// putFile puts a file.
+func putFile(t *testing.T, m *memory, data []byte) cid.Cid {
+	t.Helper()
+	p := newPipeline(context.Background(), m)
+	w := &contentWriter{send: p.leaf}
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), p.wait()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := w.file(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.Cid
+}
+
 // TestWriteTarHostile refuses tar-splits and sources that do not fit.
 func TestWriteTarHostile(t *testing.T) {
 	ctx := context.Background()
-	split := func(write func(s *splitWriter)) []byte {
-		var b bytes.Buffer
-		s, err := newSplitWriter(&b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		write(s)
-		return b.Bytes()
-	}
-	end := func(places ...int32) func(s *splitWriter) {
-		return func(s *splitWriter) {
-			for range places {
-				if err := s.payload(3); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := s.close(places); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	l, m := convert(t, makeTar(t, dir("d"), text("a", "123"), text("b", "1234"), hard("c", "b")))
 	for name, tc := range map[string]struct {
 		split []byte
 		want  error
 	}{
 		"not zstd":      {[]byte("nonsense"), ErrTarSplit},
-		"other size":    {split(end(2)), ErrTarSplit},
-		"a link":        {split(end(3)), ErrTarSplit},
-		"a directory":   {split(end(4)), ErrTarSplit},
-		"past the end":  {split(end(5)), ErrTarSplit},
-		"shadowed":      {split(end(-1)), ErrTarSplit},
-		"short table":   {split(func(s *splitWriter) { end(1)(s) })[:20], ErrTarSplit},
-		"right, though": {split(end(1)), nil},
+		"other size":    {splitOf(t, 2), ErrTarSplit},
+		"a link":        {splitOf(t, 3), ErrTarSplit},
+		"a directory":   {splitOf(t, 4), ErrTarSplit},
+		"past the end":  {splitOf(t, 5), ErrTarSplit},
+		"shadowed":      {splitOf(t, -1), ErrTarSplit},
+		"short table":   {splitOf(t, 1)[:20], ErrTarSplit},
+		"right, though": {splitOf(t, 1), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &contentWriter{send: func(data []byte, sum *[sumSize]byte) error {
-				p := newPipeline(ctx, m)
-				if err := p.leafNow(data, sum); err != nil {
-					return err
-				}
-				return p.wait()
-			}}
-			if _, err := w.Write(tc.split); err != nil {
-				t.Fatal(err)
-			}
-			if err := w.Close(); err != nil {
-				t.Fatal(err)
-			}
-			f, err := w.file(nil)
-			if err != nil {
-				t.Fatal(err)
-			}
 			bad := *l
-			bad.TarSplit = f.Cid
+			bad.TarSplit = putFile(t, m, tc.split)
 			if err := bad.WriteTar(ctx, m, io.Discard); !errors.Is(err, tc.want) {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -192,6 +194,37 @@ func TestPutError(t *testing.T) {
 	_, err := Write(ctx, newMemory(), bytes.NewReader(makeTar(t, text("a", strings.Repeat("x", 40<<20)))), WriteOptions{})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// meter counts what Write reads and has not put yet.
+type meter struct{ read, put, most atomic.Int64 }
+
+func (m *meter) Put(_ context.Context, blocks ...ipfs.Block) error {
+	n := int64(0)
+	for _, b := range blocks {
+		n += int64(len(b.Data))
+	}
+	m.most.Store(max(m.most.Load(), m.read.Load()-m.put.Load()))
+	m.put.Add(n)
+	return nil
+}
+
+// TestWriteBounded wants Write to hold no more than a few leaves a core.
+func TestWriteBounded(t *testing.T) {
+	var m meter
+	const size = 200 << 20
+	var header bytes.Buffer
+	if err := tar.NewWriter(&header).WriteHeader(&tar.Header{Name: "a", Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	zeros := io.LimitReader(readerFunc(func(p []byte) (int, error) { return len(p), nil }), size)
+	_, err := Write(context.Background(), &m, io.MultiReader(&header, zeros), WriteOptions{Progress: func(n int64) { m.read.Add(n) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if limit := int64(runtime.GOMAXPROCS(0))*(16<<20) + 8<<20; m.most.Load() > limit {
+		t.Errorf("%d MiB were in flight", m.most.Load()>>20)
 	}
 }
 

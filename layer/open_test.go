@@ -1,0 +1,85 @@
+package layer
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand"
+	"testing"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/ipfs/go-cid"
+)
+
+// TestOpenLarge opens a layer whose index has several leaves.
+func TestOpenLarge(t *testing.T) {
+	ctx := context.Background()
+	l, m := convert(t, makeTar(t))
+	x := syntheticIndex(60_000)
+	r := rand.New(rand.NewSource(1))
+	for i := range x.Entries {
+		if e := &x.Entries[i]; e.Mode.IsRegular() {
+			digest := make([]byte, sumSize)
+			r.Read(digest)
+			e.Digest = string(digest)
+		}
+	}
+	raw, err := EncodeIndex(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var zip bytes.Buffer
+	w, err := newCompressor(&zip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := ipfs.NewBlock(cid.DagProtobuf, directoryNode([]link{
+		{linkIndex, putIndexed(t, m, zip.Bytes()), 0}, {linkRootfs, l.Rootfs, 0}, {linkTarSplit, l.TarSplit, 0}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := OpenBlock(ctx, m, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.IndexCid.Type() != cid.DagProtobuf || len(got.Index.Entries) != len(x.Entries) {
+		t.Errorf("index %s with %d entries", got.IndexCid, len(got.Index.Entries))
+	}
+}
+
+// putIndexed puts a file with the nodes above its leaves.
+func putIndexed(t *testing.T, m *memory, data []byte) cid.Cid {
+	t.Helper()
+	c := putFile(t, m, data)
+	var leaves []byte
+	for off := 0; off < len(data); off += ipfs.LeafSize {
+		b, err := ipfs.NewBlock(cid.Raw, data[off:min(off+ipfs.LeafSize, len(data))])
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaves = append(leaves, sumOf(b.Cid)...)
+	}
+	root, err := ipfs.BuildFile(int64(len(data)), string(leaves), func(b ipfs.Block) error { return m.Put(context.Background(), b) })
+	if err != nil || !root.Equals(c) {
+		t.Fatalf("%s, %s, %v", root, c, err)
+	}
+	return c
+}
+
+// TestManyInOneDirectory takes a directory of 30,000 entries, which rootfs shards.
+func TestManyInOneDirectory(t *testing.T) {
+	files := []file{dir("d")}
+	for i := range 30_000 {
+		files = append(files, text(fmt.Sprintf("d/file %d", i), fmt.Sprint(i%100)))
+	}
+	l, _ := convert(t, makeTar(t, files...))
+	if len(l.Index.Entries) != 30_002 {
+		t.Errorf("%d entries", len(l.Index.Entries))
+	}
+}
