@@ -64,8 +64,9 @@ func TestClientAgainstHandler(t *testing.T) {
 }
 
 // TestDaemon runs the suite against the daemon at IPCS_TEST_IPFS_API: a Kubo with an
-// empty repository and no peers. It does not run by default, since it changes the
-// daemon's pins, and since Kubo fails PinNames (see the package comment).
+// empty repository and no peers. It does not run by default, since it removes the
+// daemon's pins. With Kubo run it with -skip TestDaemon/PinNames (see the package
+// comment).
 func TestDaemon(t *testing.T) {
 	addr := os.Getenv("IPCS_TEST_IPFS_API")
 	if addr == "" {
