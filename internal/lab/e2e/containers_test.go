@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
-	"os/exec"
 	"strings"
 
 	"github.com/hinshun/ipcs/internal/lab"
@@ -39,16 +37,9 @@ func (w *world) start(id, ref string) *container {
 	return c
 }
 
-// exec runs another command in the container.
+// exec runs another command in the container and returns its output; the error holds
+// what it said of one.
 func (c *container) exec(ctx context.Context, name string, command ...string) (string, error) {
 	args := append([]string{"task", "exec", "--exec-id", name, c.id}, command...)
-	out, err := c.cmd(ctx, args...).CombinedOutput()
-	if err != nil {
-		return string(out), fmt.Errorf("%s: %w", strings.Join(command, " "), err)
-	}
-	return string(out), nil
-}
-
-func (c *container) cmd(ctx context.Context, args ...string) *exec.Cmd {
-	return c.w.containerd.Ctr(ctx, args...)
+	return lab.Output(c.w.containerd.Ctr(ctx, args...))
 }
