@@ -70,7 +70,7 @@ func newLabIn(t *testing.T, dir string) *lab {
 		if err := errors.Join(l.Close(), l.overlay.Close()); err != nil {
 			t.Errorf("close: %v", err)
 		}
-		if left := mountsBelow(t, dir); len(left) > 0 {
+		if left := mountsBelow(t, l.config.State); len(left) > 1 || len(left) == 1 && left[0] != l.config.State {
 			t.Errorf("left mounted: %v", left)
 		}
 	})

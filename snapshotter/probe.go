@@ -23,10 +23,13 @@ type support struct {
 	err      error  // why neither works: ErrUnsupported, wrapped
 }
 
-// probe tries in dir what mounts of containers need, the best way first.
-func probe(dir string) support {
-	s, err := tryMounts(dir)
-	if rerr := os.RemoveAll(dir); err == nil {
+// probe tries what mounts of containers need, the best way first. The image lies in the
+// folder images, where those of chains will, since it depends on the file system whether
+// the kernel mounts an EROFS from a file of it; mount points are in dir.
+func probe(images, dir string) support {
+	image := filepath.Join(images, tempPrefix+"probe")
+	s, err := tryMounts(image, dir)
+	if rerr := errors.Join(os.RemoveAll(image), os.RemoveAll(dir)); err == nil {
 		err = rerr
 	}
 	if err != nil {
@@ -45,10 +48,9 @@ func (s support) report(log *slog.Logger) {
 
 // tryMounts mounts one EROFS that has one file, whose data is elsewhere, and reads it
 // through an overlay.
-func tryMounts(dir string) (s support, err error) {
+func tryMounts(image, dir string) (s support, err error) {
 	data := []byte("data that a metadata layer redirects to\n")
 	var (
-		image  = filepath.Join(dir, "image")
 		meta   = filepath.Join(dir, "meta")
 		store  = filepath.Join(dir, "data")
 		merged = filepath.Join(dir, "merged")

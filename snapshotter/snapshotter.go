@@ -151,7 +151,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	if err := s.makeRoot(); err != nil {
 		return nil, err
 	}
-	s.support = probe(filepath.Join(cfg.State, probeDir))
+	s.support = probe(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, probeDir))
 	s.support.report(s.log)
 	warnNamespace(s.log, cfg.State)
 	s.overlayOptions = overlayOptions(cfg.Root, s.log)
@@ -240,15 +240,14 @@ func overlayOptions(root string, log *slog.Logger) []string {
 // indexes and mounts follow when they are asked for.
 func (s *Snapshotter) load(ctx context.Context) error {
 	var names []string
-	err := s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
-		// The bucket comes into being with the first snapshot; walking needs it.
+	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
 		err := storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
 			if info.Kind == snapshots.KindCommitted && info.Labels[labelRoot] != "" {
 				names = append(names, info.Name)
 			}
 			return nil
 		})
-		if errdefs.IsNotFound(err) {
+		if errdefs.IsNotFound(err) { // there was never a snapshot
 			return nil
 		}
 		if err != nil {
