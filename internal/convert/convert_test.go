@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -304,13 +305,14 @@ func TestFailureTagsNothing(t *testing.T) {
 
 // A node that fails ends the conversion also while the source has nothing to say.
 func TestFailureWhileSourceStalls(t *testing.T) {
-	src, node := &stalled{newMemory()}, ipfstest.NewMemory()
-	random := make([]byte, 40<<20)
+	src, node := &stalling{newMemory(), make(chan struct{})}, ipfstest.NewMemory()
+	random := make([]byte, 20<<20)                  // some batches
 	_, _ = rand.NewChaCha8([32]byte{}).Read(random) // never fails
 	newImage("amd64").files(src.memory, string(random)).store(src.memory)
 	fault := errors.New("disk full")
 	node.SetFault(func(op string, _ cid.Cid) error {
 		if op == "put" {
+			<-src.stalled
 			return fault
 		}
 		return nil
@@ -321,24 +323,29 @@ func TestFailureWhileSourceStalls(t *testing.T) {
 	}
 }
 
-// stalled is a source of which the end of large blobs never comes.
-type stalled struct{ *memory }
+// stalling is a source of which the end of large blobs never comes.
+type stalling struct {
+	*memory
+	stalled chan struct{} // closed when somebody waits for that end
+}
 
-func (s *stalled) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+func (s *stalling) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	rc, err := s.memory.Fetch(ctx, desc)
 	if err != nil || desc.Size < 1<<20 {
 		return rc, err
 	}
 	most := io.LimitReader(rc, desc.Size-1<<10)
-	return io.NopCloser(io.MultiReader(most, never{ctx.Done()})), nil
+	end := readerFunc(func([]byte) (int, error) {
+		close(s.stalled)
+		<-ctx.Done()
+		return 0, ctx.Err()
+	})
+	return io.NopCloser(io.MultiReader(most, end)), nil
 }
 
-type never struct{ done <-chan struct{} }
+type readerFunc func([]byte) (int, error)
 
-func (n never) Read([]byte) (int, error) {
-	<-n.done
-	return 0, context.Canceled
-}
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // notes keeps what was noted, and checks that every layer ends once.
 type notes struct {

@@ -161,8 +161,8 @@ func (c *converter) convert(ctx context.Context, l sourceLayer, progress LayerPr
 
 // write streams a blob through decompression into layer.Write, and checks all of it.
 func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProgress) (*layer.Result, error) {
-	fetch, cancel := context.WithCancel(ctx)
-	defer cancel()
+	fetch, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	rc, err := c.src.Fetch(fetch, l.desc)
 	if err != nil {
 		return nil, err
@@ -176,9 +176,10 @@ func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProg
 	if err != nil {
 		return nil, err
 	}
-	result, err := layer.Write(ctx, c.node, tar, layer.WriteOptions{})
+	result, err := layer.Write(ctx, putter{c.node, cancel}, tar, layer.WriteOptions{})
 	if err != nil {
-		cancel() // or closing would wait for a source that is slow
+		cancel(err)
+		err = context.Cause(fetch) // what failed first
 	}
 	// Closing waits for the decompressor's goroutines: blob is ours after it.
 	if closeErr := tar.Close(); err == nil && closeErr != nil {
@@ -192,6 +193,21 @@ func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProg
 		return nil, err
 	}
 	return result, nil
+}
+
+// A putter stops the reading of a layer when it cannot be stored: a source may be slow,
+// and nobody would notice before it sends more.
+type putter struct {
+	ipfs.Putter
+	cancel context.CancelCauseFunc
+}
+
+func (p putter) Put(ctx context.Context, blocks ...ipfs.Block) error {
+	err := p.Putter.Put(ctx, blocks...)
+	if err != nil {
+		p.cancel(err)
+	}
+	return err
 }
 
 func newConverted(l sourceLayer, root ipfs.Block, report LayerReport) (*converted, error) {
