@@ -19,7 +19,7 @@ const (
 	MaxXattrValue  = 64 << 10  // bytes of one extended attribute
 	MaxXattrs      = 128 << 10 // bytes of all extended attributes of one entry, names included
 	MaxPayloads    = 16 << 20  // payloads of a tar-split
-	MaxMerge       = 16 << 20  // entries of all layers of a merge
+	MaxMerge       = 8 << 20   // entries of all layers of a merge
 	MaxImageRecord = 1 << 20   // bytes of an image record
 	MaxImageLayers = 512       // layers of an image record
 	MaxImagePeers  = 64        // peers of an image record

@@ -44,7 +44,8 @@ type writer struct {
 
 // Write converts a tar, read to its end, and puts all blocks of the layer to dst, the root
 // last. Besides the names and attributes of the entries it holds a few leaves a core. It
-// pins nothing: the caller pins Result.Root.
+// pins nothing: the caller pins Result.Root. A Read of the tar that does not return is the
+// caller's to end.
 func Write(ctx context.Context, dst ipfs.Putter, tarball io.Reader, opts WriteOptions) (*Result, error) {
 	w := &writer{src: newSource(tarball, opts.Progress), tree: newTree(), pipe: newPipeline(ctx, dst)}
 	x, inodes, err := w.read()

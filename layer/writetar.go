@@ -22,7 +22,8 @@ const (
 
 // WriteTar writes the tar that the layer was made of, bit for bit. It reads the tar-split
 // twice, since the table is at its end: once for the table, then along with the contents.
-// Whoever needs certainty hashes what is written, and compares it with the diffID.
+// Whoever needs certainty hashes what is written, and compares it with the diffID. A hostile
+// tar-split can make a tar of any length: w may end it with an error.
 func (l *Layer) WriteTar(ctx context.Context, src Source, w io.Writer) error {
 	if err := l.writeTar(ctx, src, w); err != nil {
 		return fmt.Errorf("write tar of layer %s: %w", l.Root.Cid, err)
