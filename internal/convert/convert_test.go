@@ -306,6 +306,7 @@ func TestFailureTagsNothing(t *testing.T) {
 // A node that fails ends the conversion also while the source has nothing to say.
 func TestFailureWhileSourceStalls(t *testing.T) {
 	src, node := &stalling{newMemory(), make(chan struct{})}, ipfstest.NewMemory()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // layer.Write puts a batch a core
 	random := make([]byte, 20<<20)                  // some batches
 	_, _ = rand.NewChaCha8([32]byte{}).Read(random) // never fails
 	newImage("amd64").files(src.memory, string(random)).store(src.memory)
