@@ -72,15 +72,18 @@ func (s *Snapshotter) mountBelow(ctx context.Context, r run) (path string, relea
 // inheritInode takes over what the directory at path below has. Where there is none, the
 // directory stays as it is.
 func inheritInode(in *layer.Inode, below, path string) error {
-	real, err := fs.RootPath(below, path)
-	if err != nil {
-		return fmt.Errorf("directory %s below: %w", path, err)
-	}
 	var st unix.Stat_t
-	if err := unix.Lstat(real, &st); errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	real, err := fs.RootPath(below, path)
+	if err == nil {
+		err = unix.Lstat(real, &st)
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return nil
-	} else if err != nil {
+	case err != nil:
 		return fmt.Errorf("directory %s below: %w", path, err)
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return nil
 	}
 	in.UID, in.GID = st.Uid, st.Gid
 	if path == "" {
