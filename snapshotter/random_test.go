@@ -39,14 +39,7 @@ func randomLayer(rng *rand.Rand, implied bool) (entries []entry) {
 	}
 	var files []string
 	for i := range 25 {
-		parts := make([]string, 1+rng.IntN(4))
-		for j := range parts {
-			parts[j] = string(rune('a' + rng.IntN(4)))
-			if implied && j < len(parts)-1 {
-				parts[j] = strings.ToUpper(parts[j])
-			}
-		}
-		name := strings.Join(parts, "/")
+		name := randomPath(rng, implied)
 		if _, ok := kinds[name]; ok || !mkdir(path.Dir(name)) {
 			continue
 		}
@@ -76,6 +69,18 @@ func randomLayer(rng *rand.Rand, implied bool) (entries []entry) {
 		}
 	}
 	return entries
+}
+
+// randomPath returns a path of few names, with directories in capitals if implied.
+func randomPath(rng *rand.Rand, implied bool) string {
+	parts := make([]string, 1+rng.IntN(4))
+	for i := range parts {
+		parts[i] = string(rune('a' + rng.IntN(4)))
+		if implied && i < len(parts)-1 {
+			parts[i] = strings.ToUpper(parts[i])
+		}
+	}
+	return strings.Join(parts, "/")
 }
 
 // TestRandom compares random chains with the overlay snapshotter.
