@@ -8,8 +8,11 @@ TOOLS   := $(CACHE)/bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 PROGRAMS := convert ipcs-snapshotter
-GOBUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
-LAB       = PATH=$(CURDIR)/bin:$(CURDIR)/$(TOOLS):$$PATH $(TOOLS)/lab
+# One set of flags for all that is built, so that every package is compiled once.
+GOENV     = CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false'
+GOBUILD   = $(GOENV) $(GO) build -ldflags '-s -w -X main.version=$(VERSION)'
+GORUN     = $(GOENV) $(GO) run
+LAB       = $(TOOLS)/lab
 
 # What "make demo" runs on; any registry reference or oci:DIR:TAG does.
 IMAGE    ?=
@@ -28,11 +31,8 @@ help: ## list the targets
 
 BINARIES := $(addprefix bin/,$(PROGRAMS))
 
-build: $(BINARIES) ## static binaries in bin/
-
-.PHONY: $(BINARIES) # Go's own cache knows best what is up to date
-$(BINARIES): bin/%:
-	@$(GOBUILD) -o $@ ./cmd/$*
+build: ## static binaries in bin/
+	@$(GOBUILD) -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
 
 dist: ## static binaries for linux/amd64 and linux/arm64 in dist/
 	@for arch in amd64 arm64; do for p in $(PROGRAMS); do \
@@ -48,24 +48,32 @@ install: build ## binaries, configuration and systemd unit below DESTDIR and PRE
 	install -m 0644 packaging/containerd-config.toml $(DESTDIR)$(PREFIX)/share/ipcs/containerd-config.toml
 
 tools: ## stock containerd, runc and a registry, pinned, in .cache/bin
-	@$(GO) run ./internal/lab/cmd/tools -dir $(TOOLS)
+	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS)
 
 image: ## the demo's image: a real Debian with Python, in .cache/images
-	@$(GO) run ./internal/lab/cmd/image -dir $(CACHE)/images debian
+	@$(GORUN) ./internal/lab/cmd/image -dir $(CACHE)/images debian
 
 lab:
-	@$(GO) build -o $(TOOLS)/lab ./internal/lab/cmd/lab
+	@$(GOBUILD) -o $(TOOLS)/ ./internal/lab/cmd/lab
 
-demo: ## convert an image, run it lazily on another machine, and compare with overlayfs (IMAGE=, CMD=)
-	@$(MAKE) --no-print-directory -j4 build tools lab image
+# What the lab needs. Each build uses all cores, so they go one after the other and
+# compile nothing twice; the image is made beside them.
+.PHONY: ready programs
+ready:
+	@$(MAKE) --no-print-directory -j2 image programs
+
+programs:
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory lab
+	@$(MAKE) --no-print-directory tools
+
+demo: ready ## convert an image, run it lazily on another machine, and compare with overlayfs (IMAGE=, CMD=)
 	@$(LAB) demo -image '$(IMAGE)' -cmd '$(CMD)'
 
-bench: ## the first benchmark: ratios to overlayfs and tar, in one run
-	@$(MAKE) --no-print-directory -j4 build tools lab image
+bench: ready ## the first benchmark: ratios to overlayfs and tar, in one run
 	@$(LAB) bench
 
-containerd: ## a private containerd with ipcs, in the foreground ("make convert" beside it)
-	@$(MAKE) --no-print-directory -j4 build tools lab image
+containerd: ready ## a private containerd with ipcs, in the foreground ("make convert" beside it)
 	@$(LAB) containerd
 
 convert: ## convert the demo's image into the containerd of "make containerd"
@@ -78,23 +86,25 @@ UNIT = $(shell $(GO) list ./... | grep -v /internal/lab)
 
 .PHONY: packages
 packages:
-	@$(GO) run ./internal/lab/cmd/tools -get packages
+	@$(GORUN) ./internal/lab/cmd/tools -get packages
 
 unit: packages
-	$(GO) test $(UNIT)
+	CGO_ENABLED=0 $(GO) test $(UNIT)
 
 race: packages
 	CGO_ENABLED=1 $(GO) test -race $(UNIT) ./internal/lab/tree ./internal/lab/images
 
 root: tools
-	$(GO) test -count=1 -timeout 20m $(if $(RUN),-run '$(RUN)') ./internal/lab/...
+	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m $(if $(RUN),-run '$(RUN)') ./internal/lab/...
 
 lint: ## gofmt, go vet, staticcheck, and who may import what (.depguard.yml)
-	@$(GO) run ./internal/lab/cmd/tools -dir $(TOOLS) -get lint
+	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS) -get lint
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { gofmt -d $$unformatted; exit 1; }
 	$(GO) vet ./...
 	$(TOOLS)/staticcheck ./...
 	$(TOOLS)/depguard ./...
+	@long=$$(git ls-files '*.go' | xargs wc -l | awk '$$1 > 400 && $$2 != "total"'); \
+		test -z "$$long" || { echo "longer than 400 lines:"; echo "$$long"; exit 1; }
 
 fuzz: ## each fuzz target for FUZZTIME
 	@$(GO) list -f '{{.Dir}}' ./... | while read -r d; do \
