@@ -75,7 +75,7 @@ func TestDeadFuse(t *testing.T) {
 }
 
 // TestOwners checks who owns the root of a container: the user that the labels map root
-// to, or else the owner of the layers' root.
+// to, or else root, whatever a layer's tar says of its root: containerd ignores that too.
 func TestOwners(t *testing.T) {
 	l := newLab(t)
 	base := l.pull(chain{}, l.convert(tarOf(t, []entry{dir(".", 0o700), file("a", "a", 0o644)})))
@@ -84,8 +84,8 @@ func TestOwners(t *testing.T) {
 		labels   map[string]string
 		uid, gid uint32
 	}{
-		"of the layer": {nil, 1000, 50},
-		"mapped":       {map[string]string{snapshots.LabelSnapshotUIDMapping: "0:5000:65536", snapshots.LabelSnapshotGIDMapping: "0:6000:65536"}, 5000, 6000},
+		"root":   {nil, 0, 0},
+		"mapped": {map[string]string{snapshots.LabelSnapshotUIDMapping: "0:5000:65536", snapshots.LabelSnapshotGIDMapping: "0:6000:65536"}, 5000, 6000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			mounts, err := l.Prepare(l.ctx, l.key("c"), above.parent, snapshots.WithLabels(c.labels))
@@ -107,6 +107,30 @@ func TestOwners(t *testing.T) {
 	}
 	if usage, err := l.Usage(l.ctx, above.parent); err != nil || usage.Size != 0 {
 		t.Errorf("usage is %v (%v)", usage, err)
+	}
+}
+
+// TestOneDevice sees to it that what stays on one file system (tar --one-file-system,
+// du -x) sees all of an image: folders, files of the image and files written above it.
+func TestOneDevice(t *testing.T) {
+	l := newLab(t)
+	c := l.pull(chain{}, l.convert(tarOf(t, []entry{dir("d", 0o755), file("d/a", "a", 0o644)})))
+	_, path := l.active(l.Snapshotter, c.parent)
+	if err := os.WriteFile(filepath.Join(path, "d", "written"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var root unix.Stat_t
+	if err := unix.Stat(path, &root); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"d", "d/a", "d/written"} {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(path, name), &st); err != nil {
+			t.Fatal(err)
+		}
+		if st.Dev != root.Dev {
+			t.Errorf("%s has device %x, its root %x", name, st.Dev, root.Dev)
+		}
 	}
 }
 

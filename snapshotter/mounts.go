@@ -65,6 +65,9 @@ func (s *Snapshotter) lower(ctx context.Context, key string, links []link, plain
 		return l, nil
 	}
 	l.data = s.data
+	if s.support.xino {
+		l.options = append(l.options[:len(l.options):len(l.options)], xinoOption)
+	}
 	if ordinaryBelow || s.support.metacopy {
 		l.options = append(l.options[:len(l.options):len(l.options)], metacopyOptions()...)
 	}

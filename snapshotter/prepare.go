@@ -14,8 +14,6 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/errdefs"
-
-	"github.com/hinshun/ipcs/layer"
 )
 
 // Prepare implements snapshots.Snapshotter. For an ipcs layer it commits a snapshot at
@@ -178,7 +176,7 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
 	}
-	if err := s.commitLayer(ctx, req, parent, labels, links, &l.Index.Entries[0]); err != nil {
+	if err := s.commitLayer(ctx, req, parent, labels, links); err != nil {
 		return err
 	}
 	s.files.learn(req.root, l.Index)
@@ -208,7 +206,7 @@ func findLayer(ctx context.Context, req *request, parent string) (found bool, er
 }
 
 // commitLayer records the snapshot of an ipcs layer, unless another Prepare was quicker.
-func (s *Snapshotter) commitLayer(ctx context.Context, req *request, parent string, labels map[string]string, links []link, root *layer.Entry) error {
+func (s *Snapshotter) commitLayer(ctx context.Context, req *request, parent string, labels map[string]string, links []link) error {
 	own := map[string]string{labelRoot: req.root.String(), labelChain: req.target.String()}
 	for name, value := range labels {
 		own[name] = value
@@ -233,9 +231,7 @@ func (s *Snapshotter) commitLayer(ctx context.Context, req *request, parent stri
 		if _, err := storage.CommitActive(ctx, req.key, name, snapshots.Usage{}, snapshots.WithLabels(own)); err != nil {
 			return "", fmt.Errorf("commit snapshot: %w", err)
 		}
-		if !root.Implied {
-			return snapshot.ID, os.Lchown(filepath.Join(dir, "fs"), int(root.UID), int(root.GID))
-		}
+		// containerd ignores what a tar says of its root: the owner is that of the parent.
 		return snapshot.ID, s.chown(dir, nil, links[1:])
 	})
 	if err == nil {

@@ -20,6 +20,7 @@ import (
 type support struct {
 	image    string // modeFile or modeLoop
 	metacopy bool   // overlays need metacopy=on for any redirect (before Linux 6.16)
+	xino     bool   // xino=on gives all of an overlay one device number
 	err      error  // why neither works: ErrUnsupported, wrapped
 }
 
@@ -43,7 +44,7 @@ func (s support) report(log *slog.Logger) {
 		log.Error("ipcs layers cannot be mounted; ordinary ones can", "err", s.err)
 		return
 	}
-	log.Info("ipcs layers can be mounted", "erofs", s.image, "metacopy_always", s.metacopy)
+	log.Info("ipcs layers can be mounted", "erofs", s.image, "metacopy_always", s.metacopy, "xino", s.xino)
 }
 
 // tryMounts mounts one EROFS that has one file, whose data is elsewhere, and reads it
@@ -79,21 +80,37 @@ func tryMounts(image, dir string) (s support, err error) {
 	}
 	defer func() { err = errors.Join(err, unmount(meta)) }()
 	options := "lowerdir=" + meta + "::" + store
-	if err = tryOverlay(merged, options, data); err != nil {
+	if _, err = tryOverlay(merged, options, data); err != nil {
 		s.metacopy = true
-		if merr := tryOverlay(merged, options+","+strings.Join(metacopyOptions(), ","), data); merr != nil {
+		options += "," + strings.Join(metacopyOptions(), ",")
+		if _, merr := tryOverlay(merged, options, data); merr != nil {
 			return s, errors.Join(err, merr)
 		}
 	}
+	oneDevice, xerr := tryOverlay(merged, options+","+xinoOption, data)
+	s.xino = oneDevice && xerr == nil
 	return s, nil
 }
 
-func tryOverlay(dir, options string, want []byte) error {
+// tryOverlay reads a file through an overlay, and says whether it has the device number
+// of its folder.
+func tryOverlay(dir, options string, want []byte) (oneDevice bool, err error) {
 	if err := unix.Mount("overlay", dir, "overlay", unix.MS_RDONLY, options); err != nil {
-		return fmt.Errorf("mount an overlay with %s: %w", options, err)
+		return false, fmt.Errorf("mount an overlay with %s: %w", options, err)
 	}
-	return errors.Join(sameFile(filepath.Join(dir, "file"), want), unmount(dir))
+	defer func() { err = errors.Join(err, unmount(dir)) }()
+	file := filepath.Join(dir, "file")
+	var st, folder unix.Stat_t
+	if err := errors.Join(unix.Stat(file, &st), unix.Stat(dir, &folder)); err != nil {
+		return false, err
+	}
+	return st.Dev == folder.Dev, sameFile(file, want)
 }
+
+// xinoOption gives files and folders of an overlay on several file systems one device
+// number, as they have on overlays of ordinary layers. Without it, whatever stays on one
+// file system (tar --one-file-system, du -x, rsync -x) leaves out files of the image.
+const xinoOption = "xino=on"
 
 // metacopyOptions are for overlays with metadata that redirects across metadata layers.
 // With an upper directory, redirect_dir is on or metacopy is refused.
