@@ -17,6 +17,7 @@ LAB       = $(TOOLS)/lab
 # What "make demo" runs on; any registry reference or oci:DIR:TAG does.
 IMAGE    ?=
 CMD      ?=
+export IMAGE CMD
 FUZZTIME ?= 10s
 # make root RUN=Oracle runs some of the end-to-end tests.
 RUN      ?=
@@ -60,7 +61,7 @@ lab:
 # compile nothing twice; the image is made beside them.
 .PHONY: ready programs
 ready:
-	@$(MAKE) --no-print-directory -j2 image programs
+	@$(MAKE) --no-print-directory -j2 $(if $(IMAGE),,image) programs
 
 programs:
 	@$(MAKE) --no-print-directory build
@@ -68,7 +69,7 @@ programs:
 	@$(MAKE) --no-print-directory tools
 
 demo: ready ## convert an image, run it lazily on another machine, and compare with overlayfs (IMAGE=, CMD=)
-	@$(LAB) demo -image '$(IMAGE)' -cmd '$(CMD)'
+	@$(LAB) demo -image "$$IMAGE" -cmd "$$CMD"
 
 bench: ready ## the first benchmark: ratios to overlayfs and tar, in one run
 	@$(LAB) bench
@@ -77,7 +78,7 @@ containerd: ready ## a private containerd with ipcs, in the foreground ("make co
 	@$(LAB) containerd
 
 convert: ## convert the demo's image into the containerd of "make containerd"
-	@$(LAB) convert -image '$(IMAGE)'
+	@$(LAB) convert -image "$$IMAGE"
 
 test: unit race root ## every test: unit, race detector, and as root end to end
 
