@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A View is an image's root file system, mounted read-only.
+// A View is an image's root file system, mounted on the host as a container has it.
 type View struct {
 	Root string
 
@@ -22,8 +22,21 @@ type View struct {
 	key         string
 }
 
-// View mounts the root file system of an image that was pulled with the snapshotter.
+// View mounts the root file system of an image that was pulled with the snapshotter,
+// read-only.
 func (c *Containerd) View(ctx context.Context, ref, snapshotter string) (*View, error) {
+	return c.mount(ctx, ref, snapshotter, c.Client.SnapshotService(snapshotter).View)
+}
+
+// Writable mounts it with a directory for changes, as every container has.
+func (c *Containerd) Writable(ctx context.Context, ref, snapshotter string) (*View, error) {
+	return c.mount(ctx, ref, snapshotter, c.Client.SnapshotService(snapshotter).Prepare)
+}
+
+// snapshot is Prepare or View of a snapshotter.
+type snapshot func(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error)
+
+func (c *Containerd) mount(ctx context.Context, ref, snapshotter string, make snapshot) (*View, error) {
 	ctx = c.Context(ctx)
 	img, err := c.Client.GetImage(ctx, ref)
 	if err != nil {
@@ -38,7 +51,7 @@ func (c *Containerd) View(ctx context.Context, ref, snapshotter string) (*View, 
 		return nil, err
 	}
 	v := &View{Root: root, c: c, snapshotter: snapshotter, key: filepath.Base(root)}
-	mounts, err := c.Client.SnapshotService(snapshotter).View(ctx, v.key, identity.ChainID(diffIDs).String(),
+	mounts, err := make(ctx, v.key, identity.ChainID(diffIDs).String(),
 		// or the garbage collector takes it
 		snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "lab"}))
 	if err != nil {
@@ -50,11 +63,17 @@ func (c *Containerd) View(ctx context.Context, ref, snapshotter string) (*View, 
 	return v, nil
 }
 
+// Unmount ends the mount, and leaves the snapshot.
+func (v *View) Unmount() error { return mount.UnmountAll(v.Root, unix.UMOUNT_NOFOLLOW) }
+
+// Key names the snapshot.
+func (v *View) Key() string { return v.key }
+
 // Close unmounts and removes the view.
 func (v *View) Close(ctx context.Context) error {
 	ctx = v.c.Context(ctx)
 	return errors.Join(
-		mount.UnmountAll(v.Root, unix.UMOUNT_NOFOLLOW),
+		v.Unmount(),
 		v.c.Client.SnapshotService(v.snapshotter).Remove(ctx, v.key),
 		os.Remove(v.Root),
 	)

@@ -89,7 +89,7 @@ func pullBoth(ctx context.Context, m *lab.Machine, layout string) (*lab.Containe
 
 // measureRead times one read in a mount that nobody has read from.
 func measureRead(ctx context.Context, c *lab.Containerd, ref, snapshotter string, read func(string) error) (time.Duration, error) {
-	v, err := c.View(ctx, ref, snapshotter)
+	v, err := c.Writable(ctx, ref, snapshotter)
 	if err != nil {
 		return 0, err
 	}

@@ -12,12 +12,9 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/rootfs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/hinshun/ipcs/internal/lab/labtest"
@@ -37,21 +34,16 @@ func TestCommit(t *testing.T) {
 	img, err := w.containerd.Client.GetImage(ctx, ref)
 	w.must(err)
 
-	diffIDs, err := img.RootFS(ctx)
+	v, err := w.containerd.Writable(ctx, ref, "ipcs")
 	w.must(err)
+	w.edit(v.Root)
+	want, err := tree.Read(v.Root)
+	w.must(err)
+	w.must(v.Unmount())
 	sn := w.containerd.Client.SnapshotService("ipcs")
-	mounts, err := sn.Prepare(ctx, "commit", identity.ChainID(diffIDs).String(),
-		snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "e2e"}))
+	diff, err := rootfs.CreateDiff(ctx, v.Key(), sn, w.containerd.Client.DiffService())
 	w.must(err)
-	root := t.TempDir()
-	w.must(mount.All(mounts, root))
-	w.edit(root)
-	want, err := tree.Read(root)
-	w.must(err)
-	w.must(mount.UnmountAll(root, 0))
-	diff, err := rootfs.CreateDiff(ctx, "commit", sn, w.containerd.Client.DiffService())
-	w.must(err)
-	w.must(sn.Remove(ctx, "commit"))
+	w.must(v.Close(ctx))
 
 	committed, err := w.commit(ctx, img, diff)
 	w.must(err)

@@ -1,15 +1,11 @@
 package e2e
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/lab/images"
@@ -111,9 +107,10 @@ func (w *world) sameButTimes(want, got []tree.Entry) {
 // every way, and reads what is left.
 func (w *world) changed(ref, snapshotter string) []tree.Entry {
 	w.t.Helper()
-	root, remove := w.container(ref, snapshotter)
-	defer remove()
-	at := func(name string) string { return filepath.Join(root, name) }
+	v, err := w.containerd.Writable(w.t.Context(), ref, snapshotter)
+	w.must(err)
+	defer func() { w.must(v.Close(w.t.Context())) }()
+	at := func(name string) string { return filepath.Join(v.Root, name) }
 	for _, f := range []string{"one", "d/sub/two", "three"} {
 		w.must(os.Chmod(at(f), 0o4701))
 	}
@@ -133,27 +130,7 @@ func (w *world) changed(ref, snapshotter string) []tree.Entry {
 	w.must(os.Symlink("one", at("new-link")))
 	w.must(os.RemoveAll(at("hidden")))
 	w.must(os.Mkdir(at("hidden"), 0o755))
-	entries, err := tree.Read(root)
+	entries, err := tree.Read(v.Root)
 	w.must(err)
 	return entries
-}
-
-// container mounts a writable snapshot on an image.
-func (w *world) container(ref, snapshotter string) (root string, remove func()) {
-	w.t.Helper()
-	ctx := w.containerd.Context(context.WithoutCancel(w.t.Context()))
-	img, err := w.containerd.Client.GetImage(ctx, ref)
-	w.must(err)
-	diffIDs, err := img.RootFS(ctx)
-	w.must(err)
-	sn := w.containerd.Client.SnapshotService(snapshotter)
-	root = w.t.TempDir()
-	mounts, err := sn.Prepare(ctx, root, identity.ChainID(diffIDs).String(),
-		snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "e2e"}))
-	w.must(err)
-	w.must(mount.All(mounts, root))
-	return root, func() {
-		w.must(mount.UnmountAll(root, 0))
-		w.must(sn.Remove(ctx, root))
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -145,6 +146,9 @@ func mirror() (url, suite string, err error) {
 	return "", "", fmt.Errorf("no mirror for %s in /etc/apt/sources.list or /etc/apt/sources.list.d", suite)
 }
 
+// oneLine is a source in apt's older format: deb [options] URI SUITE COMPONENTS.
+var oneLine = regexp.MustCompile(`^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)\s`)
+
 // findMirror looks for the first source of the suite itself, in either of apt's two
 // formats.
 func findMirror(text []byte, suite string) string {
@@ -160,11 +164,9 @@ func findMirror(text []byte, suite string) string {
 			if slices.Contains(fields[1:], suite) {
 				return resolveMirror(uri)
 			}
-		case fields[0] == "deb" && slices.Contains(fields, suite):
-			for _, f := range fields[1:] {
-				if strings.Contains(f, ":/") && !strings.HasPrefix(f, "[") {
-					return resolveMirror(f)
-				}
+		default:
+			if m := oneLine.FindStringSubmatch(lines.Text()); m != nil && m[2] == suite {
+				return resolveMirror(m[1])
 			}
 		}
 	}
