@@ -33,6 +33,7 @@ require (
 	golang.org/x/term v0.46.0
 	google.golang.org/grpc v1.83.2
 	google.golang.org/protobuf v1.36.12
+	k8s.io/cri-api v0.37.0
 	oras.land/oras-go/v2 v2.6.4
 )
 
