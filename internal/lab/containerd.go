@@ -13,6 +13,8 @@ import (
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+
+	"github.com/hinshun/ipcs/packaging"
 )
 
 //go:embed containerd.toml
@@ -34,6 +36,13 @@ type Containerd struct {
 type ContainerdOptions struct {
 	Root   string  // names its folder on the machine's disk; default "containerd"
 	Daemon *Daemon // the snapshotter "ipcs"; nil for none
+	CRI    *CRI    // what Kubernetes speaks to; nil for none
+}
+
+// CRI says what containerd's CRI plugin is given.
+type CRI struct {
+	Registry string // host:port of a registry that is spoken to in plain HTTP
+	Sandbox  string // reference of the image that holds a pod together
 }
 
 // StartContainerd starts containerd on the machine.
@@ -52,9 +61,8 @@ func (m *Machine) StartContainerd(ctx context.Context, opts ContainerdOptions) (
 		"Socket": filepath.Join(state, "c.sock"),
 		"Shims":  filepath.Join(m.lab.run, "s"), // at most 42 bytes
 	}
-	if opts.Daemon != nil {
-		values["Snapshotter"] = opts.Daemon.Snapshotter
-		values["Exports"] = opts.Daemon.root
+	if err := opts.files(state, values); err != nil {
+		return nil, err
 	}
 	if err := writeTemplate(config, containerdConfig, values); err != nil {
 		return nil, err
@@ -66,6 +74,29 @@ func (m *Machine) StartContainerd(ctx context.Context, opts ContainerdOptions) (
 	}
 	c := &Containerd{Process: p, Address: values["Socket"], machine: m}
 	return c, p.ready(ctx, c.connect)
+}
+
+// files writes what the configuration refers to, and adds the names to values.
+func (o ContainerdOptions) files(state string, values map[string]string) error {
+	if o.Daemon != nil {
+		values["Import"] = filepath.Join(state, "ipcs.toml")
+		text := packaging.Containerd(o.Daemon.Snapshotter, o.Daemon.root)
+		if err := os.WriteFile(values["Import"], []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	if o.CRI == nil {
+		return nil
+	}
+	values["Sandbox"] = o.CRI.Sandbox
+	values["CNI"] = filepath.Join(state, "cni")
+	values["Certs"] = filepath.Join(state, "certs.d")
+	host := filepath.Join(values["Certs"], o.CRI.Registry)
+	if err := os.MkdirAll(host, 0o700); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("server = 'http://%[1]s'\n[host.'http://%[1]s']\n", o.CRI.Registry)
+	return os.WriteFile(filepath.Join(host, "hosts.toml"), []byte(text), 0o600)
 }
 
 // connect makes the client, once containerd answers.
@@ -110,8 +141,13 @@ func (c *Containerd) Stop(ctx context.Context) error {
 	if !c.running() {
 		return nil
 	}
-	err := c.stopContainers(c.Context(ctx))
-	return errors.Join(err, c.Client.Close(), c.Process.Stop())
+	var errs []error
+	all, err := c.Client.NamespaceService().List(ctx)
+	errs = append(errs, err)
+	for _, namespace := range all {
+		errs = append(errs, c.stopContainers(namespaces.WithNamespace(ctx, namespace)))
+	}
+	return errors.Join(append(errs, c.Client.Close(), c.Process.Stop())...)
 }
 
 func (c *Containerd) stopContainers(ctx context.Context) error {

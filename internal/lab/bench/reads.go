@@ -15,7 +15,7 @@ import (
 )
 
 // warmRounds are more than the slow measurements have: each takes part of a second.
-const warmRounds = 5
+const warmRounds = 21
 
 // reads are the ways to read a tree that are measured.
 var reads = []struct {

@@ -68,7 +68,8 @@ func TestDaemonRefusesToStart(t *testing.T) {
 }
 
 // TestContradictions pulls images whose annotations contradict their diffIDs: each
-// pull fails and leaves nothing.
+// pull fails and leaves no image. It is the last layer that lies: containerd asks nobody
+// about a chain that it has.
 func TestContradictions(t *testing.T) {
 	layout := layered(t)
 	w := newWorld(t, "contra", 2*time.Second)
@@ -76,9 +77,9 @@ func TestContradictions(t *testing.T) {
 	client := w.store.HTTPClient()
 	for name, forge := range map[string]func(r *images.Remote){
 		"another layer's root": func(r *images.Remote) {
-			annotate(r, 1, mediatype.AnnotationRoot, r.Manifest.Layers[0].Annotations[mediatype.AnnotationRoot])
+			annotate(r, 2, mediatype.AnnotationRoot, r.Manifest.Layers[0].Annotations[mediatype.AnnotationRoot])
 		},
-		"no CID": func(r *images.Remote) { annotate(r, 1, mediatype.AnnotationRoot, "not a CID") },
+		"no CID": func(r *images.Remote) { annotate(r, 2, mediatype.AnnotationRoot, "not a CID") },
 		"another diffID": func(r *images.Remote) {
 			r.Config.RootFS.DiffIDs[2] = "sha256:" + "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 		},

@@ -28,12 +28,28 @@ type world struct {
 	containerd                *lab.Containerd
 }
 
+// options of a world; zero ones do for most.
+type options struct {
+	timeout  time.Duration // of the consumer's reads; default 30 s
+	loopback bool          // no network of its own: this process reaches the registry, too
+	cri      bool          // the consumer's containerd has its CRI plugin
+}
+
 // newWorld starts it. The name tells it apart from those of tests that run beside it.
 func newWorld(t testing.TB, name string, timeout time.Duration) *world {
 	t.Helper()
+	return newWorldWith(t, name, options{timeout: timeout})
+}
+
+func newWorldWith(t testing.TB, name string, opts options) *world {
+	t.Helper()
 	labtest.Build(t)
 	ctx := t.Context()
-	w := &world{t: t, lab: labtest.Open(t, name, 1000)}
+	rate := 1000
+	if opts.loopback {
+		rate = 0
+	}
+	w := &world{t: t, lab: labtest.Open(t, name, rate)}
 	w.store = labtest.Machine(t, w.lab, "registry")
 	w.publisher = labtest.Machine(t, w.lab, "publisher")
 	w.consume = labtest.Machine(t, w.lab, "consumer")
@@ -44,9 +60,13 @@ func newWorld(t testing.TB, name string, timeout time.Duration) *world {
 	w.must(err)
 	status, err := w.source.Status(ctx)
 	w.must(err)
-	w.daemon, err = w.consume.StartDaemon(ctx, lab.DaemonOptions{Peers: status.Addrs, Timeout: timeout})
+	w.daemon, err = w.consume.StartDaemon(ctx, lab.DaemonOptions{Peers: status.Addrs, Timeout: opts.timeout})
 	w.must(err)
-	w.containerd, err = w.consume.StartContainerd(ctx, lab.ContainerdOptions{Daemon: w.daemon})
+	run := lab.ContainerdOptions{Daemon: w.daemon}
+	if opts.cri {
+		run.CRI = &lab.CRI{Registry: w.registry.Addr, Sandbox: w.sandbox()}
+	}
+	w.containerd, err = w.consume.StartContainerd(ctx, run)
 	w.must(err)
 	t.Cleanup(func() {
 		if err := w.containerd.Stop(context.Background()); err != nil {

@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/hinshun/ipcs/internal/lab/images"
+	"github.com/hinshun/ipcs/internal/lab/labtest"
+)
+
+// kubernetes is the namespace that containerd's CRI plugin works in.
+const kubernetes = "k8s.io"
+
+// execSeconds is far more than a small file needs to be read.
+const execSeconds = 30
+
+// TestCRI does to an ipcs image, and to an ordinary one for the sandbox, what a kubelet
+// does, with ipcs as the snapshotter of containerd's CRI plugin.
+func TestCRI(t *testing.T) {
+	w := newWorldWith(t, "cri", options{cri: true})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	w.pushSandbox()
+	k := w.kubelet()
+
+	pulled, err := k.image.PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}})
+	w.must(err)
+	w.in(kubernetes, ref).lazy()
+	pod := k.runPod(ctx)
+	w.in(kubernetes, w.sandbox()).on("ipcs")
+	id := pod.create(ctx, pulled.ImageRef, "sleep", "infinity")
+	_, err = k.runtime.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: id})
+	w.must(err)
+
+	before, err := w.daemon.Status(ctx)
+	w.must(err)
+	result, err := k.runtime.ExecSync(ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"cat", unfetched}, Timeout: execSeconds})
+	w.must(err)
+	if result.ExitCode != 0 || !strings.Contains(string(result.Stdout), "GNU GENERAL PUBLIC LICENSE") {
+		t.Errorf("exit code %d, %.80q, %q", result.ExitCode, result.Stdout, result.Stderr)
+	}
+	after, err := w.daemon.Status(ctx)
+	w.must(err)
+	if after.Fetch.Files <= before.Fetch.Files {
+		t.Errorf("files fetched before and after: %d, %d; the file was not cold", before.Fetch.Files, after.Fetch.Files)
+	}
+
+	_, err = k.runtime.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: id})
+	w.must(err)
+	_, err = k.runtime.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: id})
+	w.must(err)
+	pod.remove(ctx)
+	for _, name := range []string{ref, w.sandbox()} {
+		_, err = k.image.RemoveImage(ctx, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: name}})
+		w.must(err)
+	}
+	w.in(kubernetes, ref).gone()
+}
+
+// sandbox is the reference of the image that holds a pod together.
+func (w *world) sandbox() string { return w.registry.Addr + "/pause:latest" }
+
+// pushSandbox makes that image, an ordinary one, and puts it into the registry.
+func (w *world) pushSandbox() {
+	w.t.Helper()
+	dir := w.t.TempDir()
+	program := filepath.Join(dir, "pause")
+	build := exec.CommandContext(w.t.Context(), "go", "build", "-o", program, "github.com/hinshun/ipcs/internal/lab/cmd/pause")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		w.t.Fatalf("build pause: %v\n%s", err, out)
+	}
+	text, err := os.ReadFile(program)
+	w.must(err)
+	layout := filepath.Join(dir, "image")
+	_, err = images.Write(w.t.Context(), layout, images.Image{
+		Layers: []images.Layer{{Tar: images.Tar(func(t *images.Tarball) { t.File("pause", 0o755, string(text)) })}},
+		Config: ocispec.ImageConfig{Entrypoint: []string{"/pause"}},
+	})
+	w.must(err)
+	_, err = images.Copy(w.t.Context(), "oci:"+layout, w.sandbox(), w.store.HTTPClient())
+	w.must(err)
+}
+
+// kubelet speaks CRI to the consumer's containerd.
+type kubelet struct {
+	w       *world
+	image   cri.ImageServiceClient
+	runtime cri.RuntimeServiceClient
+}
+
+func (w *world) kubelet() *kubelet {
+	w.t.Helper()
+	conn, err := grpc.NewClient("unix://"+w.containerd.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	w.must(err)
+	w.t.Cleanup(func() { _ = conn.Close() }) // nothing is lost with it
+	return &kubelet{w, cri.NewImageServiceClient(conn), cri.NewRuntimeServiceClient(conn)}
+}
+
+// pod is a sandbox on the machine's own network.
+type pod struct {
+	k      *kubelet
+	id     string
+	config *cri.PodSandboxConfig
+}
+
+// unconfined: the lab's runc is built without seccomp.
+func unconfined() *cri.SecurityProfile {
+	return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}
+}
+
+func (k *kubelet) runPod(ctx context.Context) *pod {
+	k.w.t.Helper()
+	config := &cri.PodSandboxConfig{
+		Metadata:     &cri.PodSandboxMetadata{Name: "pod", Namespace: "default", Uid: k.w.id("pod")},
+		LogDirectory: k.w.t.TempDir(),
+		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{
+			NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE},
+			Seccomp:          unconfined(),
+		}},
+	}
+	made, err := k.runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: config})
+	k.w.must(err)
+	return &pod{k, made.PodSandboxId, config}
+}
+
+// create makes a container in the pod and returns its ID.
+func (p *pod) create(ctx context.Context, image string, command ...string) string {
+	p.k.w.t.Helper()
+	made, err := p.k.runtime.CreateContainer(ctx, &cri.CreateContainerRequest{
+		PodSandboxId: p.id, SandboxConfig: p.config,
+		Config: &cri.ContainerConfig{
+			Metadata: &cri.ContainerMetadata{Name: "c"},
+			Image:    &cri.ImageSpec{Image: image},
+			Command:  command,
+			LogPath:  "c.log",
+			Linux:    &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{Seccomp: unconfined()}},
+		},
+	})
+	p.k.w.must(err)
+	return made.ContainerId
+}
+
+func (p *pod) remove(ctx context.Context) {
+	p.k.w.t.Helper()
+	_, err := p.k.runtime.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: p.id})
+	p.k.w.must(err)
+	_, err = p.k.runtime.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: p.id})
+	p.k.w.must(err)
+}
