@@ -71,13 +71,13 @@ if anything fails it stays what it was.`,
 
   # two platforms; the result is an index
   convert --mediatype unixfs --platform linux/amd64 --platform linux/arm64 \
-      docker.io/library/debian:13 registry.example.com/debian:13
+      registry.example.com/debian:13 registry.example.com/debian:13-ipcs
 
   # without a daemon or a registry
   convert --mediatype unixfs --repo ./repo oci:./debian:latest oci:./debian:ipcs
 
   # what containerd has already
-  convert --mediatype unixfs containerd:docker.io/library/debian:13 containerd:example.com/debian:ipcs`,
+  convert --mediatype unixfs containerd:registry.example.com/debian:13 containerd:registry.example.com/debian:ipcs`,
 		Version:       buildVersion(),
 		Args:          usageArgs(cobra.ExactArgs(2)),
 		SilenceUsage:  true,
