@@ -5,6 +5,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CACHE   := .cache
 TOOLS   := $(CACHE)/bin
+GOARCH  ?= $(shell $(GO) env GOARCH)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 PROGRAMS := convert ipcs-snapshotter
@@ -41,12 +42,13 @@ dist: ## static binaries for linux/amd64 and linux/arm64 in dist/
 		GOOS=linux GOARCH=$$arch $(GOBUILD) -o dist/linux-$$arch/$$p ./cmd/$$p || exit 1; \
 	done; done
 
-install: build ## binaries, configuration and systemd unit below DESTDIR and PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/ipcs $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/ipcs
+install: build ## binaries, systemd unit and configuration (also containerd's) below DESTDIR and PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/ipcs $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/containerd/conf.d
 	install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
 	test -e $(DESTDIR)/etc/ipcs/config.toml || install -m 0644 packaging/config.toml $(DESTDIR)/etc/ipcs/config.toml
 	sed 's|@bindir@|$(PREFIX)/bin|' packaging/ipcs-snapshotter.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ipcs-snapshotter.service
-	install -m 0644 packaging/containerd-config.toml $(DESTDIR)$(PREFIX)/share/ipcs/containerd-config.toml
+	test -e $(DESTDIR)/etc/containerd/conf.d/ipcs.toml || \
+		sed 's|linux/amd64|linux/$(GOARCH)|' packaging/containerd-config.toml >$(DESTDIR)/etc/containerd/conf.d/ipcs.toml
 
 tools: ## stock containerd, runc and a registry, pinned, in .cache/bin
 	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS)

@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/hinshun/ipcs/internal/lab"
+	"github.com/hinshun/ipcs/internal/lab/labtest"
+	"github.com/hinshun/ipcs/internal/lab/tools"
+)
+
+// TestInstall installs below a folder, and finds that the configuration is taken: that
+// of the daemon by the daemon, the unit by systemd, and that of containerd by
+// containerd, where it is imported and merged.
+func TestInstall(t *testing.T) {
+	labtest.Build(t)
+	opts := labtest.Options(t, "install", 0)
+	dest := t.TempDir()
+	// The programs are built; other tests run them.
+	install := exec.CommandContext(t.Context(), "make", "-o", "build", "install", "DESTDIR="+dest)
+	install.Dir = labtest.Project(t)
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("make install: %v\n%s", err, out)
+	}
+	bin := filepath.Join(dest, "usr/local/bin")
+	t.Run("programs", func(t *testing.T) {
+		for _, program := range []string{"convert", "ipcs-snapshotter"} {
+			if out, err := exec.CommandContext(t.Context(), filepath.Join(bin, program), "--help").CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s", program, err, out)
+			}
+		}
+	})
+	t.Run("again", func(t *testing.T) { installAgain(t, dest) })
+	t.Run("unit", func(t *testing.T) { verifyUnit(t, dest) })
+	t.Run("containerd", func(t *testing.T) { imported(t, filepath.Join(opts.Tools, "containerd"), dest) })
+}
+
+// installAgain finds that configuration which somebody changed is kept.
+func installAgain(t *testing.T, dest string) {
+	for _, file := range []string{"etc/ipcs/config.toml", "etc/containerd/conf.d/ipcs.toml"} {
+		path := filepath.Join(dest, file)
+		before, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := string(before) + "# changed\n"
+		if err := os.WriteFile(path, []byte(changed), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		again := exec.CommandContext(t.Context(), "make", "-o", "build", "install", "DESTDIR="+dest)
+		again.Dir = labtest.Project(t)
+		if out, err := again.CombinedOutput(); err != nil {
+			t.Fatalf("make install: %v\n%s", err, out)
+		}
+		if after, err := os.ReadFile(path); err != nil || string(after) != changed {
+			t.Errorf("%s was overwritten: %v", file, err)
+		}
+	}
+}
+
+// verifyUnit has systemd read the unit.
+func verifyUnit(t *testing.T, dest string) {
+	if err := tools.Packages(t.Context(), map[string]string{"systemd-analyze": "systemd"}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dest, "usr/local/lib/systemd/system/ipcs-snapshotter.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// systemd looks whether the program is there.
+	here := strings.ReplaceAll(string(text), "ExecStart=", "ExecStart="+dest)
+	unit := filepath.Join(t.TempDir(), "ipcs-snapshotter.service")
+	if err := os.WriteFile(unit, []byte(here), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", unit).CombinedOutput()
+	if err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s\n%s", err, out, here)
+	}
+}
+
+// merged is what of containerd's configuration ours touches.
+type merged struct {
+	ProxyPlugins map[string]struct{ Type, Address string } `toml:"proxy_plugins"`
+	Plugins      struct {
+		Transfer struct {
+			UnpackConfig []struct{ Platform, Snapshotter string } `toml:"unpack_config"`
+		} `toml:"io.containerd.transfer.v1.local"`
+		Images struct {
+			Snapshotter            string
+			MaxConcurrentDownloads int `toml:"max_concurrent_downloads"`
+			Registry               struct {
+				ConfigPath string `toml:"config_path"`
+			}
+		} `toml:"io.containerd.cri.v1.images"`
+	}
+}
+
+// imported has containerd merge the installed file into configurations that import its
+// folder: one that says nothing else, and those of somebody who had another
+// snapshotter before, in each version of the file that containerd 2 knows.
+func imported(t *testing.T, containerd, dest string) {
+	const others = `
+[proxy_plugins.other]
+  type = "snapshot"
+  address = "/run/other.sock"
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "other"
+  max_concurrent_downloads = 7
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = "/etc/containerd/certs.d"
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux/amd64"
+  snapshotter = "other"
+`
+	for name, c := range map[string]struct {
+		version int
+		text    string
+	}{"nothing else": {4, ""}, "others": {4, others}, "others, version 3": {3, others}} {
+		t.Run(name, func(t *testing.T) {
+			config := filepath.Join(t.TempDir(), "config.toml")
+			text := fmt.Sprintf("version = %d\nimports = ['%s/etc/containerd/conf.d/*.toml']\n%s", c.version, dest, c.text)
+			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, err := lab.Output(exec.CommandContext(t.Context(), containerd, "--config", config, "config", "dump"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var m merged
+			if err := toml.Unmarshal([]byte(out), &m); err != nil {
+				t.Fatal(err)
+			}
+			m.check(t, c.text != "")
+		})
+	}
+}
+
+func (m merged) check(t *testing.T, others bool) {
+	t.Helper()
+	if p := m.ProxyPlugins["ipcs"]; p.Type != "snapshot" || p.Address != "/run/ipcs/snapshotter.sock" {
+		t.Errorf("proxy plugin: %+v", p)
+	}
+	// containerd does not merge lists: whoever had one of their own adds it to ours.
+	var unpack []string
+	for _, u := range m.Plugins.Transfer.UnpackConfig {
+		unpack = append(unpack, u.Snapshotter)
+	}
+	if got := strings.Join(unpack, " "); got != "overlayfs ipcs" {
+		t.Errorf("unpacks for %s", got)
+	}
+	images := m.Plugins.Images
+	if images.Snapshotter != "ipcs" {
+		t.Errorf("CRI's snapshotter is %s", images.Snapshotter)
+	}
+	if others && (m.ProxyPlugins["other"].Address == "" || images.Registry.ConfigPath == "" || images.MaxConcurrentDownloads != 7) {
+		t.Errorf("something else was lost: %+v", m)
+	}
+}
