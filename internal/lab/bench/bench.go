@@ -8,7 +8,7 @@
 //     with a limited link and no page cache, against overlayfs;
 //   - warm reads: listing a tree, reading 12,000 small files and one large one, each in
 //     a fresh mount as a new container has it, with everything on the disk and in the
-//     page cache, against overlayfs;
+//     page cache, the first time and again, against overlayfs;
 //   - convert, from an OCI layout to a daemon's store on the same disk, against tar;
 //   - the daemon's resident memory while the image is mounted.
 package bench

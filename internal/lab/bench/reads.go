@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -22,9 +23,9 @@ var reads = []struct {
 	name string
 	do   func(root string) error
 }{
-	{"find -ls, warm, against overlayfs", list},
-	{"12,000 small files, warm, against overlayfs", func(root string) error { return readAll(filepath.Join(root, "small")) }},
-	{"one large file, warm, against overlayfs", func(root string) error { return readAll(filepath.Join(root, "large")) }},
+	{"find -ls", list},
+	{"12,000 small files", func(root string) error { return readAll(filepath.Join(root, "small")) }},
+	{"one large file", func(root string) error { return readAll(filepath.Join(root, "large")) }},
 }
 
 // measureReads reads an image in fresh mounts, in turns with overlayfs.
@@ -36,23 +37,36 @@ func measureReads(ctx context.Context, m *lab.Machine, layout string, rounds int
 	defer func() { err = errors.Join(err, c.Stop(context.WithoutCancel(ctx))) }()
 	var results []Result
 	for _, read := range reads {
-		took := map[string][]time.Duration{}
-		for i := range max(rounds, warmRounds) + 1 {
-			for snapshotter, ref := range refs {
-				d, err := measureRead(ctx, c, ref, snapshotter, read.do)
-				if err != nil {
-					return nil, err
-				}
-				if i > 0 { // the first round warms the caches
-					took[snapshotter] = append(took[snapshotter], d)
-				}
-			}
+		first, again, err := measureRead(ctx, c, refs, max(rounds, warmRounds), read.do)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", read.name, err)
 		}
-		results = append(results, Result{
-			Name: read.name, Base: median(took["overlayfs"]), New: median(took["ipcs"]), Limit: 1.05,
-		})
+		first.Name, again.Name = read.name+", a container's first", read.name+", again"
+		results = append(results, first, again)
 	}
 	return results, nil
+}
+
+// measureRead reads twice in each of many new mounts. The first time, the kernel finds
+// for each file where its data is; the page cache is warm both times.
+func measureRead(ctx context.Context, c *lab.Containerd, refs map[string]string, rounds int, read func(string) error) (first, again Result, err error) {
+	took := map[string]*[2][]time.Duration{"overlayfs": {}, "ipcs": {}}
+	for i := range rounds + 1 {
+		for snapshotter, ref := range refs {
+			d, err := readTwice(ctx, c, ref, snapshotter, read)
+			if err != nil {
+				return first, again, err
+			}
+			if i > 0 { // the first round warms the page cache
+				took[snapshotter][0] = append(took[snapshotter][0], d[0])
+				took[snapshotter][1] = append(took[snapshotter][1], d[1])
+			}
+		}
+	}
+	overlayfs, ipcs := took["overlayfs"], took["ipcs"]
+	first = Result{Base: median(overlayfs[0]), New: median(ipcs[0]), Limit: 1.05}
+	again = Result{Base: median(overlayfs[1]), New: median(ipcs[1]), Limit: 1.05}
+	return first, again, nil
 }
 
 // pullBoth converts the image on the machine's own daemon, so that every file is there,
@@ -87,16 +101,20 @@ func pullBoth(ctx context.Context, m *lab.Machine, layout string) (*lab.Containe
 	return c, refs, nil
 }
 
-// measureRead times one read in a mount that nobody has read from.
-func measureRead(ctx context.Context, c *lab.Containerd, ref, snapshotter string, read func(string) error) (time.Duration, error) {
+// readTwice times two reads in a mount that nobody has read from.
+func readTwice(ctx context.Context, c *lab.Containerd, ref, snapshotter string, read func(string) error) (took [2]time.Duration, err error) {
 	v, err := c.Writable(ctx, ref, snapshotter)
 	if err != nil {
-		return 0, err
+		return took, err
 	}
-	start := time.Now()
-	err = read(v.Root)
-	d := time.Since(start)
-	return d, errors.Join(err, v.Close(ctx))
+	for i := range took {
+		start := time.Now()
+		if err := read(v.Root); err != nil {
+			return took, errors.Join(err, v.Close(ctx))
+		}
+		took[i] = time.Since(start)
+	}
+	return took, v.Close(ctx)
 }
 
 // list does what find -ls does, and is that.
