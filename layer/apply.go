@@ -22,6 +22,9 @@ const (
 // this header. It returns the inode of a new regular file, whose content follows in the
 // tar, else nil.
 func (t *tree) apply(hdr *tar.Header) (*inode, error) {
+	if err := t.hold(hdr); err != nil {
+		return nil, err
+	}
 	name, err := cleanName(hdr.Name)
 	if err != nil {
 		return nil, err
@@ -58,7 +61,7 @@ func (t *tree) apply(hdr *tar.Header) (*inode, error) {
 	}
 	switch hdr.Typeflag {
 	case tar.TypeDir:
-		t.dirs = append(t.dirs, dirHdr{name, d.Mtime, d.MtimeNsec})
+		t.dirs = append(t.dirs, dirHdr{strings.Clone(name), d.Mtime, d.MtimeNsec})
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return d.inode, nil
 	}
@@ -132,7 +135,7 @@ func (t *tree) create(parent *dirent, base string, old *dirent, hdr *tar.Header)
 		if err := checkTarget(hdr.Linkname); err != nil {
 			return nil, tarError(err)
 		}
-		n.Mode, n.Target = os.ModeSymlink, hdr.Linkname
+		n.Mode, n.Target = os.ModeSymlink, strings.Clone(hdr.Linkname)
 	case tar.TypeFifo:
 		n.Mode = os.ModeNamedPipe
 	case tar.TypeBlock, tar.TypeChar:
@@ -204,21 +207,26 @@ func (n *inode) setXattrs(records map[string]string) error {
 	if i := findXattr(xattrs, "security.capability"); i >= 0 && !n.Mode.IsDir() {
 		xattrs = append(xattrs[:i:i], xattrs[i+1:]...)
 	}
+	var set []Xattr
 	for key, value := range records {
 		name, ok := strings.CutPrefix(key, xattrPrefix)
 		if !ok || strings.HasPrefix(name, "trusted.") {
 			continue // containerd takes none of trusted.*
 		}
-		a := Xattr{name, value}
+		a := Xattr{strings.Clone(name), strings.Clone(value)}
 		if err := checkXattr(a); err != nil {
 			return tarError(err)
 		}
-		if i := findXattr(xattrs, name); i >= 0 {
-			xattrs = append([]Xattr(nil), xattrs...)
-			xattrs[i] = a
-		} else {
-			xattrs = append(xattrs, a)
+		set = append(set, a)
+	}
+	if len(set) > 0 {
+		// A header can have 50,000: no list is searched for each.
+		for _, a := range xattrs {
+			if _, again := records[xattrPrefix+a.Name]; !again {
+				set = append(set, a)
+			}
 		}
+		xattrs = set
 	}
 	sort.Slice(xattrs, func(i, j int) bool { return xattrs[i].Name < xattrs[j].Name })
 	if len(xattrs) > 0 {

@@ -16,6 +16,7 @@ import (
 const (
 	unixfsDirectory = 1
 	unixfsSymlink   = 4
+	unixfsShard     = 5
 )
 
 // Tags of dag-pb (PBNode, PBLink) and of UnixFS's Data.

@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"github.com/hinshun/ipcs/ipfs"
-	"github.com/ipfs/boxo/ipld/merkledag"
 	"github.com/ipfs/boxo/ipld/unixfs/hamt"
 	"github.com/ipfs/go-cid"
 	ipld "github.com/ipfs/go-ipld-format"
@@ -158,12 +157,10 @@ func buildShards(ctx context.Context, links []link, out emit) (link, error) {
 }
 
 // nodes is as much of an ipld.DAGService as boxo's HAMT calls: it hands on the nodes
-// that are added, once each, and gets nodes from a source.
+// that are added, once each.
 type nodes struct {
 	out  emit
 	last cid.Cid // boxo adds every shard twice in a row
-	src  ipfs.Getter
-	left int // how many nodes may be got
 }
 
 var _ ipld.DAGService = (*nodes)(nil)
@@ -187,25 +184,7 @@ func (n *nodes) AddMany(ctx context.Context, nds []ipld.Node) error {
 	return nil
 }
 
-func (n *nodes) Get(ctx context.Context, c cid.Cid) (ipld.Node, error) {
-	if n.src == nil {
-		return nil, errReadOnly
-	}
-	if n.left--; n.left < 0 {
-		return nil, fmt.Errorf("sharded directory: %w", ErrTooLarge)
-	}
-	if c.Type() != cid.DagProtobuf {
-		return nil, fmt.Errorf("%s: %w: not a directory", c, errDagPB)
-	}
-	data, err := n.src.Get(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	if err := ipfs.Verify(c, data); err != nil {
-		return nil, err
-	}
-	return merkledag.DecodeProtobuf(data)
-}
+func (n *nodes) Get(context.Context, cid.Cid) (ipld.Node, error) { return nil, errReadOnly }
 
 func (n *nodes) GetMany(ctx context.Context, cids []cid.Cid) <-chan *ipld.NodeOption {
 	out := make(chan *ipld.NodeOption, len(cids))

@@ -29,7 +29,9 @@ func (m *merger) dirInode(top part, below bool) Inode {
 		case !found:
 			n, found = makeInode(e), true
 		default:
-			n.addXattrs(shownXattrs(e))
+			more := shownXattrs(e)
+			m.work += len(more) * len(n.Xattrs())
+			n.addXattrs(more)
 		}
 		if !e.Implied && !e.KeepXattrs {
 			break
@@ -72,8 +74,12 @@ func (m *merger) impliedGroup(p part) uint32 {
 // base returns the directory that an implied one was made after: what the first layer
 // below has at its path. ended says that this is no directory.
 func (m *merger) base(p part) (from part, ok, ended bool) {
+	if m.work > MaxWork {
+		return part{}, false, true // Merge ends when this directory does
+	}
 	names := m.names(p)
 	for k := p.layer - 1; k >= 0; k-- {
+		m.work += 1 + len(names)
 		at, exists, err := m.layers[k].find(names)
 		if err != nil {
 			return part{}, false, true
@@ -156,6 +162,11 @@ func (l *mergeLayer) sortChildren() {
 }
 
 func (l *mergeLayer) top() int32 { return 0 }
+
+func (l *mergeLayer) spend(n int) bool {
+	*l.work += n
+	return *l.work <= MaxWork
+}
 
 func (l *mergeLayer) lookup(dir int32, name string) (int32, bool) {
 	list := l.children[l.start[dir]:l.start[dir+1]]

@@ -20,6 +20,8 @@ const (
 	MaxXattrs      = 128 << 10 // bytes of all extended attributes of one entry, names included
 	MaxPayloads    = 16 << 20  // payloads of a tar-split
 	MaxMerge       = 8 << 20   // entries of all layers of a merge
+	MaxMetadata    = 1 << 30   // bytes of the names, targets and extended attributes that one tar has
+	MaxWork        = 1 << 28   // steps along paths that one tar, or one merge, may cause
 	MaxImageRecord = 1 << 20   // bytes of an image record
 	MaxImageLayers = 512       // layers of an image record
 	MaxImagePeers  = 64        // peers of an image record

@@ -74,14 +74,19 @@ const rootMode = os.ModeDir | 0o755
 //
 // Directories are merged breadth first: the children of one in all layers are sorted, so
 // that one pass finds for each name the layers that have it, topmost first. Nothing is
-// recursive, and the work is that of the entries of all layers.
+// recursive, and the work is that of the entries of all layers. Implied directories have
+// their paths looked up below, which MaxWork bounds.
 func Merge(layers []*Index, bottom bool) (*Tree, error) {
 	m, err := newMerger(layers)
 	if err != nil {
 		return nil, err
 	}
+	return m.merge(bottom)
+}
+
+func (m *merger) merge(bottom bool) (*Tree, error) {
 	root := frame{node: 0, below: !bottom}
-	for k := len(layers) - 1; k >= 0; k-- {
+	for k := len(m.layers) - 1; k >= 0; k-- {
 		m.parts = append(m.parts, part{int32(k), 0})
 	}
 	root.hi = int32(len(m.parts))
@@ -90,6 +95,9 @@ func Merge(layers []*Index, bottom bool) (*Tree, error) {
 	m.frames = append(m.frames, root)
 	for i := 0; i < len(m.frames); i++ {
 		m.directory(m.frames[i])
+		if m.work > MaxWork {
+			return nil, fmt.Errorf("merge %d layers: %w (%d steps along implied directories)", len(m.layers), ErrTooLarge, MaxWork)
+		}
 	}
 	m.link()
 	return &m.tree, nil
@@ -103,6 +111,7 @@ type merger struct {
 	parts  []part
 	first  []int32 // by node: its first child
 	count  []int32 // by node: number of children
+	work   int     // steps along paths so far
 }
 
 // A part is one layer's entry for a path.
@@ -122,6 +131,7 @@ type mergeLayer struct {
 	names   map[int32]uint32 // by first entry of hard links: how many names there are
 	inodes  map[int32]int32  // by first entry of hard links: the inode, once one is shown
 
+	work            *int    // the merger's
 	start, children []int32 // by entry: children[start[i]:start[i+1]]; see sortChildren
 }
 
@@ -137,6 +147,7 @@ func newMerger(layers []*Index) (*merger, error) {
 		}
 		most = max(most, len(x.Entries))
 		m.layers[k] = newMergeLayer(x)
+		m.layers[k].work = &m.work
 	}
 	m.tree.Nodes = make([]Node, 0, most)
 	m.tree.Inodes = make([]Inode, 0, most)

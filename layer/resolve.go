@@ -13,6 +13,7 @@ type namespace[N any] interface {
 	up(n N) (N, bool) // the parent; false for the root
 	isDir(n N) bool
 	symlink(n N) (target string, ok bool)
+	spend(steps int) bool // counts the work of all paths together; false when it is too much
 }
 
 // maxLinksWalked is after how many symlinks containerd gives up on a path, maxFollows
@@ -83,7 +84,11 @@ func (w *walk[N]) pass(p string) (raw string, err error) {
 			if w.known = false; first || strings.HasPrefix(target, "/") {
 				w.cur, raw = nil, target
 			}
-			for _, c := range strings.Split(target, "/") {
+			parts := strings.Split(target, "/")
+			if err := count(w.fs, &w.steps, len(parts)); err != nil {
+				return "", err
+			}
+			for _, c := range parts {
 				w.cur = push(w.cur, c)
 			}
 		}
@@ -106,7 +111,7 @@ func (w *walk[N]) step(name string) (target string, err error) {
 	}
 	ok := false
 	if w.known && down {
-		if err := count(&w.steps); err != nil {
+		if err := count(w.fs, &w.steps, 1); err != nil {
 			return "", err
 		}
 		if !w.fs.isDir(w.at) {
@@ -143,7 +148,7 @@ func lstat[N any](fs namespace[N], names []string, steps *int) (n N, ok bool, er
 	todo := names
 	n = fs.top()
 	for follows := 0; len(todo) > 0; {
-		if err := count(steps); err != nil {
+		if err := count(fs, steps, 1); err != nil {
 			return n, false, err
 		}
 		if !fs.isDir(n) {
@@ -177,12 +182,15 @@ func lstat[N any](fs namespace[N], names []string, steps *int) (n N, ok bool, er
 		}
 		n, _ = fs.up(n)
 		todo = append(strings.Split(target, "/"), todo...)
+		if err := count(fs, steps, len(todo)); err != nil {
+			return n, false, err
+		}
 	}
 	return n, true, nil
 }
 
-func count(steps *int) error {
-	if *steps++; *steps > maxSteps {
+func count[N any](fs namespace[N], steps *int, n int) error {
+	if *steps += n; *steps > maxSteps || !fs.spend(n) {
 		return fmt.Errorf("%w (path of too many steps)", ErrTooLarge)
 	}
 	return nil

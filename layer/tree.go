@@ -1,10 +1,12 @@
 package layer
 
 import (
+	"archive/tar"
 	"fmt"
 	"os"
 	"path"
 	"sort"
+	"strings"
 )
 
 // A tree is the directory that a tar is being applied to: what containerd has on disk,
@@ -13,6 +15,8 @@ type tree struct {
 	root    *dirent
 	entries int      // names in the tree
 	dirs    []dirHdr // directory headers, in the order of the tar
+	held    int      // bytes of the headers so far, also of what was replaced
+	work    int      // steps along paths so far
 }
 
 // A dirent is one name in the tree.
@@ -44,6 +48,27 @@ func newTree() *tree {
 
 func (t *tree) top() *dirent { return t.root }
 
+func (t *tree) spend(n int) bool {
+	t.work += n
+	return t.work <= MaxWork
+}
+
+// hold counts what a header makes the tree hold. A tar compresses a thousandfold, and its
+// index, which has a limit too, is not made before all of it was read.
+func (t *tree) hold(hdr *tar.Header) error {
+	const perEntry = 64
+	t.held += perEntry + len(hdr.Name) + len(hdr.Linkname)
+	for key, value := range hdr.PAXRecords {
+		if strings.HasPrefix(key, xattrPrefix) {
+			t.held += len(key) + len(value)
+		}
+	}
+	if t.held > MaxMetadata {
+		return fmt.Errorf("%w (%d bytes of names and attributes)", ErrTooLarge, MaxMetadata)
+	}
+	return nil
+}
+
 func (t *tree) lookup(dir *dirent, name string) (*dirent, bool) {
 	d, ok := dir.children[name]
 	return d, ok
@@ -65,6 +90,8 @@ func (t *tree) add(dir *dirent, name string, n *inode) (*dirent, error) {
 	if t.entries++; t.entries > MaxEntries {
 		return nil, fmt.Errorf("%w (%d entries)", ErrTooLarge, MaxEntries)
 	}
+	// archive/tar cuts names out of the whole PAX header, which a copy lets go.
+	name = strings.Clone(name)
 	d := &dirent{name: name, parent: dir, inode: n}
 	if dir.children == nil {
 		dir.children = make(map[string]*dirent)

@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/hinshun/ipcs/ipfs"
-	"github.com/ipfs/boxo/ipld/merkledag"
-	"github.com/ipfs/boxo/ipld/unixfs/hamt"
 	"github.com/ipfs/go-cid"
-	ipld "github.com/ipfs/go-ipld-format"
 )
 
 // What WriteTar gathers before it fetches: never more blocks than a node should want from
@@ -18,6 +16,7 @@ import (
 const (
 	windowBlocks = 256
 	windowBytes  = 16 << 20
+	windowOps    = 4096 // raw segments and leaves: a byte each is a fair tar-split
 )
 
 // WriteTar writes the tar that the layer was made of, bit for bit. It reads the tar-split
@@ -36,7 +35,7 @@ func (l *Layer) writeTar(ctx context.Context, src Source, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	places, err := l.readTable(openFile(ctx, src, split))
+	places, err := l.readTable(ctx, openFile(ctx, src, split))
 	if err != nil {
 		return err
 	}
@@ -73,7 +72,7 @@ func (l *Layer) writeTar(ctx context.Context, src Source, w io.Writer) error {
 }
 
 // readTable reads a tar-split for its table, and checks it on the way.
-func (l *Layer) readTable(r io.Reader) ([]int32, error) {
+func (l *Layer) readTable(ctx context.Context, r io.Reader) ([]int32, error) {
 	s, err := newSplitReader(r)
 	if err != nil {
 		return nil, err
@@ -81,6 +80,10 @@ func (l *Layer) readTable(r io.Reader) ([]int32, error) {
 	defer s.close()
 	n := 0
 	for {
+		// A few bytes can decompress to terabytes.
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		rec, err := s.next()
 		if err == io.EOF {
 			return s.table(n, len(l.Index.Entries))
@@ -143,6 +146,9 @@ func (l *Layer) loadShadowed(ctx context.Context, src Source, places []int32) ([
 	if err != nil {
 		return nil, fmt.Errorf("directory of shadowed files: %w", err)
 	}
+	if len(links) != n {
+		return nil, fmt.Errorf("%w: %d shadowed files, the table names %d", ErrTarSplit, len(links), n)
+	}
 	files := make([]cid.Cid, n)
 	for _, k := range links {
 		i, err := strconv.Atoi(k.name)
@@ -150,9 +156,6 @@ func (l *Layer) loadShadowed(ctx context.Context, src Source, places []int32) ([
 			return nil, fmt.Errorf("%w: shadowed file %.40q of %d", ErrTarSplit, k.name, n)
 		}
 		files[i] = k.cid
-	}
-	if len(links) != n {
-		return nil, fmt.Errorf("%w: %d shadowed files, the table names %d", ErrTarSplit, len(links), n)
 	}
 	return files, nil
 }
@@ -170,23 +173,63 @@ func listDirectory(ctx context.Context, src Source, c cid.Cid, n int) ([]link, e
 	if unixfs == string([]byte{tagDataType, unixfsDirectory}) {
 		return links, nil
 	}
-	nd, err := merkledag.DecodeProtobuf(data)
-	if err != nil {
-		return nil, err
-	}
-	// A shard that is not the root holds two links at least, or leads to one that does.
-	shard, err := hamt.NewHamtFromDag(&nodes{src: src, left: 8 * n}, nd)
-	if err != nil {
-		return nil, err
-	}
-	links = links[:0]
-	err = shard.ForEachLink(ctx, func(l *ipld.Link) error {
-		if links = append(links, link{name: l.Name, cid: l.Cid}); len(links) > n {
-			return fmt.Errorf("directory: %w (%d links)", ErrTooLarge, n)
+	return listShards(ctx, src, link{cid: c}, n)
+}
+
+// maxShardDepth is how many levels a sharded directory has: a byte of a 64-bit hash each.
+const maxShardDepth = 8
+
+// listShards lists a sharded directory: the names of its links have two hex digits in
+// front, and those of shards nothing else.
+func listShards(ctx context.Context, src Source, root link, n int) ([]link, error) {
+	var out []link
+	level := []link{root}
+	for depth := 0; len(level) > 0; depth++ {
+		if depth == maxShardDepth {
+			return nil, fmt.Errorf("sharded directory: %w (%d levels)", ErrTooLarge, maxShardDepth)
 		}
-		return nil
-	})
-	return links, err
+		var next []link
+		for _, shard := range level {
+			links, err := loadShard(ctx, src, shard.cid)
+			if err != nil {
+				return nil, fmt.Errorf("sharded directory: %w", err)
+			}
+			for _, k := range links {
+				if len(k.name) == 2 {
+					next = append(next, k)
+					continue
+				}
+				k.name = k.name[2:]
+				out = append(out, k)
+			}
+			// A shard that is not the root leads to two links at least.
+			if len(out) > n || len(next) > n {
+				return nil, fmt.Errorf("sharded directory: %w (%d links)", ErrTooLarge, n)
+			}
+		}
+		level = next
+	}
+	return out, nil
+}
+
+func loadShard(ctx context.Context, src Source, c cid.Cid) ([]link, error) {
+	data, err := getVerified(ctx, src, c)
+	if err != nil {
+		return nil, err
+	}
+	links, unixfs, err := parseNode(string(data))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c, err)
+	}
+	if !strings.HasPrefix(unixfs, string([]byte{tagDataType, unixfsShard})) {
+		return nil, fmt.Errorf("%s: %w: not a directory", c, errDagPB)
+	}
+	for _, k := range links {
+		if len(k.name) < 2 {
+			return nil, fmt.Errorf("%s: %w: link %q", c, errDagPB, k.name)
+		}
+	}
+	return links, nil
 }
 
 // A window is a stretch of the tar: raw bytes, and leaves that flush fetches at once.
@@ -222,7 +265,7 @@ func (w *window) leaf(ctx context.Context, c cid.Cid, size int) error {
 
 func (w *window) add(ctx context.Context, o op) error {
 	w.ops = append(w.ops, o)
-	if w.size += o.size; w.size >= windowBytes || len(w.cids) >= windowBlocks {
+	if w.size += o.size; w.size >= windowBytes || len(w.cids) >= windowBlocks || len(w.ops) >= windowOps {
 		return w.flush(ctx)
 	}
 	return nil
