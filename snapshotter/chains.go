@@ -78,16 +78,36 @@ func (cs *chains) release(r run) error {
 		cs.mu.Unlock()
 		return nil
 	}
-	delete(cs.all, r.id)
 	cs.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.dropped = true
+	if c.dropped || cs.used(c) {
+		return nil // another cleared it away, or it has come to life again
+	}
+	// It is in chains.all until it is cleared away, so that nobody begins another one that
+	// would find its mount.
 	err := removeMount(cs.mountPoint(r.id))
 	if rerr := os.Remove(cs.image(r.id)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
 		err = errors.Join(err, rerr)
 	}
+	cs.forget(c)
 	return err
+}
+
+func (cs *chains) used(c *chain) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return c.uses > 0
+}
+
+// forget drops a chain, unless it has come to life again. It is called with c.mu.
+func (cs *chains) forget(c *chain) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if c.uses <= 0 && cs.all[c.run.id] == c {
+		delete(cs.all, c.run.id)
+		c.dropped = true
+	}
 }
 
 // ensure mounts a run and returns where. If there is no image of it yet, it writes what
