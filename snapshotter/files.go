@@ -3,6 +3,9 @@
 package snapshotter
 
 import (
+	"iter"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -59,39 +62,49 @@ func (s *fileSet) known(root cid.Cid) bool {
 	return l != nil && l.table != nil
 }
 
-// learn takes up the files of a layer, if any snapshot uses it.
-func (s *fileSet) learn(root cid.Cid, x *layer.Index) {
+// learn takes up the files of a layer, if any snapshot uses it. It returns them if they
+// were not known before.
+func (s *fileSet) learn(root cid.Cid, x *layer.Index) (table *fileTable, added bool) {
 	if s.known(root) {
-		return
+		return nil, false
 	}
-	table := newFileTable(x)
+	table = newFileTable(x)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l := s.layers[root]; l != nil && l.table == nil {
-		l.table = table
+	l := s.layers[root]
+	if l == nil || l.table != nil {
+		return nil, false
+	}
+	l.table = table
+	return table, true
+}
+
+// claims yields what layers say of the file with this CID, and its path in one of them:
+// once for each size. The CID of a file of several leaves proves its size.
+func (s *fileSet) claims(c cid.Cid) iter.Seq2[ipfs.File, string] {
+	return func(yield func(ipfs.File, string) bool) {
+		var seen []int64
+		for _, t := range s.tables(nil) {
+			i, ok := t.find(c)
+			if !ok || slices.Contains(seen, t.files[i].size) {
+				continue
+			}
+			if !yield(t.file(i), t.path(i)) || t.files[i].leaves >= 0 {
+				return
+			}
+			seen = append(seen, t.files[i].size)
+		}
 	}
 }
 
-// find returns the file with this CID, and its path in one of the layers that have it.
-func (s *fileSet) find(c cid.Cid) (f ipfs.File, path string, ok bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, l := range s.layers {
-		if l.table == nil {
-			continue
-		}
-		if i, ok := l.table.find(c); ok {
-			return l.table.file(i), l.table.path(i), true
-		}
-	}
-	return ipfs.File{}, "", false
-}
-
-// tables returns those of the given layers that are there.
+// tables returns those of the given layers that are there, or of all layers for nil.
 func (s *fileSet) tables(roots []cid.Cid) []*fileTable {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var tables []*fileTable
+	if roots == nil {
+		roots = slices.Collect(maps.Keys(s.layers))
+	}
 	for _, root := range roots {
 		if l := s.layers[root]; l != nil && l.table != nil {
 			tables = append(tables, l.table)

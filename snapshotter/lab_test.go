@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/errdefs"
+	"github.com/ipfs/go-cid"
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -35,7 +36,12 @@ import (
 )
 
 // noLazy stands for the lazy file system where all objects are local.
-func noLazy(string, snapshotter.Files) (io.Closer, error) { return io.NopCloser(nil), nil }
+func noLazy(string, snapshotter.Files) (snapshotter.Lazy, error) { return allLocal{}, nil }
+
+type allLocal struct{}
+
+func (allLocal) Close() error                            { return nil }
+func (allLocal) Recheck(func(cid.Cid) (ipfs.File, bool)) {}
 
 // lab is a snapshotter with a node in memory, next to containerd's overlay snapshotter.
 type lab struct {

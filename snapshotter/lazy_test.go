@@ -16,10 +16,10 @@ import (
 	"github.com/hinshun/ipcs/snapshotter"
 )
 
-// closer is a function to close with.
-type closer func() error
+// lazyServer is a snapshotter.Lazy.
+type lazyServer struct{ *lazyfs.Server }
 
-func (c closer) Close() error { return c() }
+func (s lazyServer) Close() error { return s.Unmount() }
 
 // newLazyLab returns a lab with the real store, fetcher and FUSE, whose objects are all at
 // the node that it returns.
@@ -43,12 +43,12 @@ func newLazyLab(t *testing.T) (*lab, *ipfstest.Memory, *objects.Store) {
 		}
 	})
 	l.config.ObjectsDir = store.ObjectsDir()
-	l.lazy = func(dir string, files snapshotter.Files) (io.Closer, error) {
+	l.lazy = func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		server, err := lazyfs.Mount(dir, files, fetcher, lazyfs.Options{Logger: l.config.Logger})
 		if err != nil {
 			return nil, err
 		}
-		return closer(server.Unmount), nil
+		return lazyServer{server}, nil
 	}
 	l.restart()
 	return l, publisher, store

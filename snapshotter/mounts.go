@@ -10,7 +10,11 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer"
 )
 
 // optionSlack is what mount options of an overlay may lack to a page: containerd changes
@@ -110,12 +114,28 @@ func (s *Snapshotter) learn(ctx context.Context, r run) error {
 		group.Go(func() error {
 			l, err := s.opener.open(ctx, root)
 			if err == nil {
-				s.files.learn(root, l.Index)
+				s.learnFiles(root, l.Index)
 			}
 			return err
 		})
 	}
 	return group.Wait()
+}
+
+// learnFiles makes the files of a layer known, and lets the lazy file system find out
+// where another layer has claimed something else.
+func (s *Snapshotter) learnFiles(root cid.Cid, x *layer.Index) {
+	table, added := s.files.learn(root, x)
+	if !added {
+		return
+	}
+	s.lazy.Recheck(func(c cid.Cid) (f ipfs.File, ok bool) {
+		i, ok := table.find(c)
+		if ok {
+			f = table.file(i)
+		}
+		return f, ok
+	})
 }
 
 // mounts returns the mounts of an active snapshot or a view.

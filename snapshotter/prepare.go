@@ -179,7 +179,7 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 	if err := s.commitLayer(ctx, req, parent, labels, links); err != nil {
 		return err
 	}
-	s.files.learn(req.root, l.Index)
+	s.learnFiles(req.root, l.Index)
 	return done
 }
 

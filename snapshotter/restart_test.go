@@ -5,7 +5,6 @@ package snapshotter_test
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,8 +90,10 @@ func TestRemove(t *testing.T) {
 	for _, c := range l.Status() {
 		for f := range l.ChainFiles(c.ID) {
 			files++
-			if got, path, ok := l.File(f.Cid); !ok || got != f || !strings.HasPrefix(path, "/") {
-				t.Errorf("File(%s) is %v, %q, %v", f.Cid, got, path, ok)
+			for got, path := range l.Claims(f.Cid) {
+				if got != f || !strings.HasPrefix(path, "/") {
+					t.Errorf("%s is %v with path %q", f.Cid, got, path)
+				}
 			}
 		}
 	}
@@ -228,7 +229,7 @@ func TestNewRefuses(t *testing.T) {
 	dir := t.TempDir()
 	c := snapshotter.Config{Root: dir + "/root", State: dir + "/state", ObjectsDir: dir}
 	want := errors.New("no fuse here")
-	_, err := snapshotter.New(t.Context(), c, ipfstest.NewMemory(), func(string, snapshotter.Files) (io.Closer, error) { return nil, want })
+	_, err := snapshotter.New(t.Context(), c, ipfstest.NewMemory(), func(string, snapshotter.Files) (snapshotter.Lazy, error) { return nil, want })
 	if !errors.Is(err, want) {
 		t.Errorf("error is %v, want %v", err, want)
 	}

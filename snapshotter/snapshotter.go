@@ -26,7 +26,8 @@
 // complete objects on disk and then in the lazy FUSE. The size that an index claims cannot
 // make an object show anything but its verified bytes: the CID of a file of several leaves
 // binds its size, a single leaf is only complete when its length is the one claimed
-// (package objects), and what an index says too much of another's object reads as the end
+// (package objects), and a false claim of another image never gets in the way of a true one
+// (package lazyfs). What an index says too much of an object that is here reads as the end
 // of the file.
 //
 // With an ordinary layer below an ipcs one, overlayfs wants metacopy=on, and with it
@@ -59,6 +60,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -106,12 +108,20 @@ type Config struct {
 
 // Files is what a lazy mount asks which file a CID is. *Snapshotter implements it.
 type Files interface {
-	File(c cid.Cid) (f ipfs.File, path string, ok bool)
+	// Claims yields what layers say of a file, and its path in one of them: once for each
+	// size, since the CID of a file of one leaf does not prove its size.
+	Claims(c cid.Cid) iter.Seq2[ipfs.File, string]
 }
 
-// MountLazy mounts the file system of objects that are not here yet at dir. Close of
-// what it returns unmounts it.
-type MountLazy func(dir string, files Files) (io.Closer, error)
+// A Lazy is the mounted file system of objects that are not here yet. Close unmounts it.
+type Lazy interface {
+	io.Closer
+	// Recheck is called for each layer that Files comes to know, with its files by CID.
+	Recheck(find func(c cid.Cid) (ipfs.File, bool))
+}
+
+// MountLazy mounts a Lazy at dir.
+type MountLazy func(dir string, files Files) (Lazy, error)
 
 // A Snapshotter is containerd's snapshotter "ipcs".
 type Snapshotter struct {
@@ -126,7 +136,7 @@ type Snapshotter struct {
 	files  *fileSet
 	chains *chains
 	merged *merged
-	lazy   io.Closer
+	lazy   Lazy
 
 	closing sync.Once
 	closed  error

@@ -49,5 +49,5 @@ func (s *Snapshotter) ChainFiles(id string) iter.Seq[ipfs.File] {
 // Supported says whether this host can mount ipcs layers; the error is ErrUnsupported.
 func (s *Snapshotter) Supported() error { return s.support.err }
 
-// File implements Files: the file with this CID, and its path in a layer that has it.
-func (s *Snapshotter) File(c cid.Cid) (f ipfs.File, path string, ok bool) { return s.files.find(c) }
+// Claims implements Files.
+func (s *Snapshotter) Claims(c cid.Cid) iter.Seq2[ipfs.File, string] { return s.files.claims(c) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -118,12 +117,12 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		ObjectsDir:   p.store.ObjectsDir(),
 		IndexTimeout: timeout,
 		Logger:       log,
-	}, p.node, func(dir string, files snapshotter.Files) (io.Closer, error) {
+	}, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		server, err := lazyfs.Mount(dir, files, p.fetcher, lazyfs.Options{Logger: log})
 		if err != nil {
 			return nil, err
 		}
-		return closerFunc(server.Unmount), nil
+		return lazyServer{server}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -190,9 +189,10 @@ func notify(log *slog.Logger, state string) {
 	}
 }
 
-type closerFunc func() error
+// lazyServer is a snapshotter.Lazy.
+type lazyServer struct{ *lazyfs.Server }
 
-func (f closerFunc) Close() error { return f() }
+func (s lazyServer) Close() error { return s.Unmount() }
 
 // ignoreClosed closes a listener that its server may have closed before.
 func ignoreClosed(l net.Listener) func() error {

@@ -224,7 +224,8 @@ func TestNothingIsFetchedThatIsHere(t *testing.T) {
 func TestHostileClaims(t *testing.T) {
 	data := objectstest.Random(1, 5000)
 	file, leaves := objectstest.NewFile(t, data)
-	f, s := newFetcher(t, fetchtest.New(leaves...), time.Minute)
+	source := fetchtest.New(leaves...)
+	f, s := newFetcher(t, source, time.Minute)
 	for _, size := range []int64{1, 4999, 5001, ipfs.LeafSize} {
 		lie := ipfs.File{Cid: file.Cid, Size: size}
 		if _, err := f.ReadAt(t.Context(), lie, make([]byte, 1), 0); !errors.Is(err, ipfs.ErrFile) {
@@ -233,6 +234,9 @@ func TestHostileClaims(t *testing.T) {
 	}
 	if !bytes.Equal(readAll(t, f, file, 1000), data) {
 		t.Fatal("a false claim spoiled the file")
+	}
+	if n := source.Asked(file.Cid); n != 1 {
+		t.Errorf("the content was fetched %d times, for false claims of its size", n)
 	}
 	lie := ipfs.File{Cid: file.Cid, Size: 1}
 	if _, err := f.ReadAt(t.Context(), lie, make([]byte, 1), 0); !errors.Is(err, ipfs.ErrFile) || !s.HasFile(file) {

@@ -157,7 +157,7 @@ func (f *Fetcher) run(ctx *idleContext, b *batch) {
 	cids := make([]cid.Cid, 0, len(b.wants))
 	for _, w := range b.wants {
 		if data := f.local(ctx, w); data != nil {
-			f.deliver(w, data)
+			f.deliver(ctx, w, data)
 			f.count(func(s *Stats) { s.LocalBytes += int64(len(data)) })
 			continue
 		}
@@ -174,7 +174,7 @@ func (f *Fetcher) run(ctx *idleContext, b *batch) {
 			}
 			delete(missing, key)
 			ctx.extend()
-			f.deliver(w, block.Data)
+			f.deliver(ctx, w, block.Data)
 			f.count(func(s *Stats) { s.Bytes += int64(len(block.Data)) })
 			return nil
 		})
@@ -221,7 +221,7 @@ func (f *Fetcher) local(ctx context.Context, w *want) []byte {
 
 // deliver writes a leaf into every file that wants it, also those that come to want it
 // meanwhile, and then wakes whoever waits.
-func (f *Fetcher) deliver(w *want, data []byte) {
+func (f *Fetcher) deliver(ctx context.Context, w *want, data []byte) {
 	var failed error
 	for {
 		f.mu.Lock()
@@ -234,15 +234,18 @@ func (f *Fetcher) deliver(w *want, data []byte) {
 		}
 		f.mu.Unlock()
 		for _, at := range places {
-			if err := f.write(at, data); err != nil {
+			if err := f.write(ctx, at, data); err != nil {
 				failed = err
 			}
 		}
 	}
 }
 
-func (f *Fetcher) write(at place, data []byte) error {
+func (f *Fetcher) write(ctx context.Context, at place, data []byte) error {
 	if err := at.file.partial.WriteLeaf(at.leaf, data); err != nil {
+		if errors.Is(err, ipfs.ErrFile) && at.file.NumLeaves() == 1 {
+			err = errors.Join(err, f.refute(ctx, at.file, data))
+		}
 		f.log.Warn("cannot store a leaf", "cid", at.file.Cid.String(), "leaf", at.leaf, "error", err)
 		return err
 	}
@@ -255,6 +258,15 @@ func (f *Fetcher) write(at place, data []byte) error {
 	at.file.failing = false
 	f.finishLocked(at.file)
 	return nil
+}
+
+// refute keeps the content of a file that is of another size than was claimed. So it is
+// fetched once, and the store knows from now on which claim is true.
+func (f *Fetcher) refute(ctx context.Context, st *file, data []byte) error {
+	f.mu.Lock()
+	delete(f.files, st.key())
+	f.mu.Unlock()
+	return f.store.Put(ctx, ipfs.Block{Cid: st.Cid, Data: data})
 }
 
 // endLocked ends a want: nil says that its leaf was written.

@@ -34,6 +34,8 @@ type fileSystem struct {
 	nodes *nodes
 	fds   *fdcache.Cache[uint64] // by node
 	stop  chan struct{}          // closed by Unmount
+	// invalidate makes the kernel look a file up again when it is opened next.
+	invalidate func(c cid.Cid)
 
 	lookups, reads, errors atomic.Int64
 }
@@ -42,7 +44,7 @@ func newFileSystem(files Files, rd Reader, logger *slog.Logger) *fileSystem {
 	return &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		files:         files, rd: rd, log: logger,
-		nodes: newNodes(), fds: fdcache.New[uint64](maxFDs), stop: make(chan struct{}),
+		nodes: newNodes(), fds: fdcache.New[uint64](maxFDs), stop: make(chan struct{}), invalidate: func(cid.Cid) {},
 	}
 }
 
@@ -51,7 +53,7 @@ func (*fileSystem) String() string { return "ipcs" }
 
 // Lookup finds shards by their names, and in them the files that are known. What is not
 // known now may be known soon, so its absence is not remembered.
-func (fs *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (fs *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	fs.lookups.Add(1)
 	out.SetEntryTimeout(ttl)
 	out.SetAttrTimeout(ttl)
@@ -71,15 +73,15 @@ func (fs *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, o
 	if err != nil || c.String() != name {
 		return fuse.ENOENT
 	}
-	f, path, ok := fs.files.File(c)
-	if !ok {
-		return fuse.ENOENT
+	// The node is there before the claims are looked at, so that Recheck sees it if a claim
+	// comes later.
+	n := fs.nodes.lookup(c)
+	f, err := fs.settle(cancel, h.Caller, c)
+	if err != nil {
+		fs.Forget(n.id, 1)
+		return status(err)
 	}
-	if !plausible(f, c) {
-		fs.log.Error("refused a file whose size cannot be that of its CID", "path", path, "cid", name, "size", f.Size)
-		return fuse.EIO
-	}
-	n := fs.nodes.lookup(f)
+	n.setFile(f)
 	out.NodeId = n.id
 	fileAttr(n, &out.Attr)
 	return fuse.OK
@@ -119,7 +121,7 @@ func dirAttr(id uint64, a *fuse.Attr) {
 }
 
 func fileAttr(n *node, a *fuse.Attr) {
-	size := uint64(n.file.Size)
+	size := uint64(n.file().Size)
 	*a = fuse.Attr{Ino: n.id, Mode: syscall.S_IFREG | 0o444, Nlink: 1, Size: size, Blocks: (size + 511) / 512, Blksize: 4096}
 }
 

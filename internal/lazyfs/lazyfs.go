@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"os"
 	"sync"
@@ -31,13 +32,15 @@ import (
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/ipfs"
 )
 
 // Files knows the files that mounted chains need.
 type Files interface {
-	// File returns the file with this CID, and for logs a path at which it is mounted.
-	File(c cid.Cid) (f ipfs.File, path string, ok bool)
+	// Claims yields what is said of the file with this CID, and for logs a path at which
+	// it is mounted: once for each size that is claimed.
+	Claims(c cid.Cid) iter.Seq2[ipfs.File, string]
 }
 
 // A Reader reads files that may still be elsewhere.
@@ -82,6 +85,11 @@ func Mount(dir string, files Files, rd Reader, opts Options) (*Server, error) {
 		return nil, fmt.Errorf("mount lazy files at %s: %w", dir, explain(err))
 	}
 	s := &Server{dir: dir, fs: fs, served: make(chan struct{})}
+	fs.invalidate = func(c cid.Cid) {
+		name := c.String()
+		shard, _ := shardNode(objects.Shard(name))
+		server.EntryNotify(shard, name) // what the kernel has forgotten is an error that does not matter
+	}
 	go func() {
 		defer close(s.served)
 		server.Serve()

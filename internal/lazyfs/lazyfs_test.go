@@ -3,6 +3,7 @@ package lazyfs_test
 import (
 	"bytes"
 	"errors"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -28,11 +29,15 @@ type known struct {
 	files map[cid.Cid]ipfs.File
 }
 
-func (k *known) File(c cid.Cid) (ipfs.File, string, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	f, ok := k.files[c]
-	return f, "/path/of/" + c.String()[50:], ok
+func (k *known) Claims(c cid.Cid) iter.Seq2[ipfs.File, string] {
+	return func(yield func(ipfs.File, string) bool) {
+		k.mu.Lock()
+		f, ok := k.files[c]
+		k.mu.Unlock()
+		if ok {
+			yield(f, "/path/of/"+c.String()[50:])
+		}
+	}
 }
 
 func (k *known) add(name cid.Cid, f ipfs.File) {

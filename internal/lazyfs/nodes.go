@@ -1,6 +1,8 @@
 package lazyfs
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,11 +47,24 @@ func isDir(id uint64) bool { return id >= rootNode && id < uint64(objectNodes) }
 // node is an object that the kernel remembers.
 type node struct {
 	id      uint64
-	file    ipfs.File
+	cid     cid.Cid
 	lookups uint64 // that were not forgotten; guarded by nodes.mu
 
 	mu     sync.Mutex
+	claim  ipfs.File // what the kernel was told of it
 	failed failure
+}
+
+func (n *node) file() ipfs.File {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.claim
+}
+
+func (n *node) setFile(f ipfs.File) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.claim = f
 }
 
 // failure is the last read that failed after a long wait.
@@ -72,14 +87,14 @@ func newNodes() *nodes {
 }
 
 // lookup returns the node of a file, and counts that the kernel knows it once more.
-func (t *nodes) lookup(f ipfs.File) *node {
+func (t *nodes) lookup(c cid.Cid) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n, ok := t.byCid[f.Cid]
+	n, ok := t.byCid[c]
 	if !ok {
-		n = &node{id: t.next, file: f}
+		n = &node{id: t.next, cid: c}
 		t.next++
-		t.byCid[f.Cid] = n
+		t.byCid[c] = n
 		t.byID[n.id] = n
 	}
 	n.lookups++
@@ -104,8 +119,15 @@ func (t *nodes) forget(id, lookups uint64) bool {
 		return false
 	}
 	delete(t.byID, id)
-	delete(t.byCid, n.file.Cid)
+	delete(t.byCid, n.cid)
 	return true
+}
+
+// all returns the nodes of now.
+func (t *nodes) all() []*node {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.Collect(maps.Values(t.byID))
 }
 
 func (t *nodes) len() int {

@@ -3,6 +3,7 @@ package lazyfs
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,9 +23,12 @@ type onDisk struct {
 	files map[cid.Cid]ipfs.File
 }
 
-func (d onDisk) File(c cid.Cid) (ipfs.File, string, bool) {
-	f, ok := d.files[c]
-	return f, "/", ok
+func (d onDisk) Claims(c cid.Cid) iter.Seq2[ipfs.File, string] {
+	return func(yield func(ipfs.File, string) bool) {
+		if f, ok := d.files[c]; ok {
+			yield(f, "/")
+		}
+	}
 }
 
 func (d onDisk) Local(f ipfs.File) (*os.File, bool) {

@@ -36,12 +36,12 @@ func (fs *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 	if n == nil {
 		return nil, fuse.Status(syscall.ESTALE)
 	}
-	off, size := int64(in.Offset), int64(len(buf))
-	if size = min(size, n.file.Size-off); size <= 0 {
+	file, off, size := n.file(), int64(in.Offset), int64(len(buf))
+	if size = min(size, file.Size-off); size <= 0 {
 		return fuse.ReadResultData(nil), fuse.OK
 	}
 	h, err := fs.fds.Acquire(n.id, func() (*os.File, error) {
-		if f, ok := fs.rd.Local(n.file); ok {
+		if f, ok := fs.rd.Local(file); ok {
 			return f, nil
 		}
 		return nil, errNotHere
@@ -55,7 +55,10 @@ func (fs *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 	start := time.Now()
 	ctx, stop := fs.waitContext(cancel, in.Caller)
 	defer stop()
-	got, err := fs.rd.ReadAt(ctx, n.file, buf[:size], off)
+	got, err := fs.rd.ReadAt(ctx, file, buf[:size], off)
+	if errors.Is(err, ipfs.ErrFile) {
+		fs.invalidate(n.cid) // by now somebody else may claim what is true
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = fs.fail(ctx, n, off, start, err)
 		return nil, status(err)
@@ -129,12 +132,14 @@ func (fs *fileSystem) fail(ctx context.Context, n *node, off int64, start time.T
 		return cause
 	}
 	fs.errors.Add(1)
-	_, path, ok := fs.files.File(n.file.Cid)
-	if !ok {
-		path = "(no longer mounted)"
+	path := "(no longer mounted)"
+	for f, at := range fs.files.Claims(n.cid) {
+		if f.Size == n.file().Size {
+			path = at
+		}
 	}
 	waited := time.Since(start)
-	fs.log.Error("cannot read a file", "path", path, "cid", n.file.Cid.String(), "offset", off, "waited", waited.Round(time.Millisecond), "error", err)
+	fs.log.Error("cannot read a file", "path", path, "cid", n.cid.String(), "offset", off, "waited", waited.Round(time.Millisecond), "error", err)
 	if waited > failureHold {
 		n.mu.Lock()
 		n.failed = failure{leaf: off / ipfs.LeafSize, at: time.Now(), err: err}
@@ -153,9 +158,9 @@ func (n *node) held(off int64) error {
 	return nil
 }
 
-// status is the errno for a failed read. Most reasons are EIO to a reader.
+// status is the errno for a failed request. Most reasons are EIO to a reader.
 func status(err error) fuse.Status {
-	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EINTR} {
+	for _, errno := range []syscall.Errno{syscall.ENOENT, syscall.ENOSPC, syscall.EDQUOT, syscall.EINTR} {
 		if errors.Is(err, errno) {
 			return fuse.Status(errno)
 		}
