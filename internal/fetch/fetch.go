@@ -16,9 +16,10 @@
 // A leaf that arrives is verified as it is written into the partial file, and reads are
 // served from there until the last leaf is in; then the file becomes an object.
 //
-// A read waits for Timeout at most, and an attempt as long as anything comes. A read fails with what the source said when an attempt
-// that began no earlier than the read has failed, so a reader that joins a doomed
-// attempt at its end gets one of its own; the next read tries afresh.
+// A read waits for Timeout at most, and an attempt as long as anything comes. A read fails
+// with what the source said when an attempt that began no earlier than the read has
+// failed, so a reader that joins a doomed attempt at its end gets one of its own; the next
+// read tries afresh.
 package fetch
 
 import (
