@@ -78,27 +78,40 @@ func (d *dialler) demand() {
 // keep dials p whenever it is not connected.
 func (d *dialler) keep(ctx context.Context, p peer.AddrInfo) {
 	delay := minRedial
+	var dialled time.Time // when it last was a success
 	for ctx.Err() == nil {
 		if d.host.Network().Connectedness(p.ID) == network.Connected {
-			delay = minRedial
 			d.wait(ctx, p.ID, 0)
+			if time.Since(dialled) >= maxRedial {
+				delay = minRedial
+			}
 			continue
 		}
 		if ban := d.book.bannedFor(p.ID); ban > 0 {
 			d.pause(ctx, ban)
 			continue
 		}
+		if time.Since(dialled) < maxRedial { // it may take connections and drop them: not in a loop
+			d.pause(ctx, delay)
+			delay = d.next(delay)
+		}
 		if d.dial(ctx, p) {
+			dialled = time.Now()
 			continue
 		}
 		// A kick does not shorten the pause below minRedial: demand comes in bursts.
 		d.pause(ctx, minRedial)
 		d.wait(ctx, p.ID, delay/2+rand.N(delay/2))
-		delay = min(2*delay, maxRedial)
-		if d.busy() {
-			delay = min(delay, busyRedial)
-		}
+		delay = d.next(delay)
 	}
+}
+
+// next returns the delay after this one.
+func (d *dialler) next(delay time.Duration) time.Duration {
+	if d.busy() {
+		return min(2*delay, busyRedial)
+	}
+	return min(2*delay, maxRedial)
 }
 
 func (d *dialler) dial(ctx context.Context, p peer.AddrInfo) bool {

@@ -30,7 +30,8 @@
 // while anybody waits for a block. bitswap carries the bytes of a block and not its
 // CID, so that wrong bytes arrive as a block that nobody wanted. A peer that sends
 // maxBad messages with such blocks is disconnected and neither dialled nor accepted
-// for Config.BanTime.
+// for Config.BanTime. In the first seconds after a restart under the same identity they
+// are not counted, since they may be answers to what an earlier life of the node wanted.
 //
 // # Concurrency
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,10 +26,14 @@ import (
 type rogue struct {
 	host   host.Host
 	answer func(wants []message.Entry) message.BitSwapMessage // nil: no answer
+	fulls  atomic.Int32                                       // whole wantlists received
 	send   func(context.Context, peer.ID, message.BitSwapMessage) error
 }
 
 func (r *rogue) ReceiveMessage(ctx context.Context, p peer.ID, msg message.BitSwapMessage) {
+	if msg.Full() {
+		r.fulls.Add(1)
+	}
 	if out := r.answer(msg.Wantlist()); out != nil && !out.Empty() {
 		r.send(ctx, p, out)
 	}

@@ -45,6 +45,15 @@ func loadIdentity(path string) (crypto.PrivKey, error) {
 	return key, nil
 }
 
+// hasIdentity says whether peers can know this node from an earlier life.
+func hasIdentity(path string) bool {
+	if path == "" {
+		return false
+	}
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 func newIdentity() (crypto.PrivKey, error) {
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	bsnetwork "github.com/ipfs/boxo/bitswap/network"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
@@ -67,6 +68,9 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 		return nil, err
 	}
 	book := newPeerBook(cfg.BanTime, peers)
+	if hasIdentity(cfg.KeyFile) {
+		book.lenientUntil = time.Now().Add(restartGrace)
+	}
 	h, err := newHost(cfg, book)
 	if err != nil {
 		return nil, err

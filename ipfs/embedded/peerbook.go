@@ -13,16 +13,20 @@ import (
 
 const (
 	// maxBad is the number of messages with blocks nobody wanted after which a peer
-	// is banned. It is not one: a block can cross with our restart.
+	// is banned.
 	maxBad = 3
 	// maxStrangers bounds what is remembered of peers that are not configured.
 	maxStrangers = 1024
+	// restartGrace is for how long after a restart such blocks are not counted: what was
+	// on its way to this node's last life, which nobody here remembers asking for.
+	restartGrace = sendTimeout
 )
 
 // peerBook remembers of each peer what outlives its connections, and as libp2p's
 // connection gater keeps banned peers out.
 type peerBook struct {
-	banTime time.Duration
+	banTime      time.Duration
+	lenientUntil time.Time // see restartGrace
 
 	mu    sync.Mutex
 	peers map[peer.ID]*peerRecord
@@ -81,6 +85,9 @@ func (b *peerBook) misbehaved(p peer.ID) bool {
 	defer b.mu.Unlock()
 	r := b.record(p)
 	now := time.Now()
+	if now.Before(b.lenientUntil) {
+		return false
+	}
 	if !r.bannedUntil.IsZero() && now.After(r.bannedUntil) {
 		r.bad, r.bannedUntil = 0, time.Time{} // the ban is over: start again
 	}

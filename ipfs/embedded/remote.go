@@ -25,6 +25,7 @@ type remote struct {
 	wake chan struct{}
 
 	gone    bool
+	greeted bool                  // it was sent a message
 	cancel  context.CancelFunc    // stops the writer, nil before it started
 	queue   map[cid.Cid]wantEntry // to be sent; of two for a CID the later counts
 	pending int                   // wants it was asked for and has not answered
@@ -167,7 +168,10 @@ func (x *exchange) write(ctx context.Context, r *remote) {
 func (x *exchange) take(r *remote) message.BitSwapMessage {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	msg := message.New(false)
+	// The first wantlist is whole: the peer forgets wants of a connection, or of a life
+	// of this node, that ended without its noticing.
+	msg := message.New(!r.greeted)
+	r.greeted = r.greeted || len(r.queue) > 0
 	for c, e := range r.queue {
 		if e.cancel {
 			msg.Cancel(c)
