@@ -52,7 +52,10 @@ func dialAddr(addr string) (string, *http.Client, error) {
 // parseAddr returns "unix" and a path, or "url" and a URL.
 func parseAddr(addr string) (network, target string, err error) {
 	bad := func(why any) error {
-		return fmt.Errorf("IPFS API address %q: %v; use the path of a socket, /ip4/127.0.0.1/tcp/5001 or a URL", addr, why)
+		if e := new(url.Error); asURLError(why, &e) {
+			why = e.Err // the whole has the address, and with it a password
+		}
+		return fmt.Errorf("IPFS API address %q: %v; use the path of a socket, /ip4/127.0.0.1/tcp/5001 or a URL", redact(addr), why)
 	}
 	switch {
 	case addr == "":
@@ -81,6 +84,21 @@ func parseAddr(addr string) (network, target string, err error) {
 		return "", "", bad(err)
 	}
 	return "url", "http://" + addr, nil
+}
+
+func asURLError(why any, target **url.Error) bool {
+	err, ok := why.(error)
+	return ok && errors.As(err, target)
+}
+
+// redact hides the credentials that a URL may have, for messages.
+func redact(addr string) string {
+	start := strings.Index(addr, "://")
+	end := strings.LastIndex(addr, "@")
+	if start < 0 || end < start {
+		return addr
+	}
+	return addr[:start+3] + "…" + addr[end:]
 }
 
 func parseMultiaddr(addr string, bad func(any) error) (network, target string, err error) {

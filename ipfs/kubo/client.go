@@ -49,9 +49,9 @@ func New(addr string) (*Client, error) {
 	}
 	api, err := rpc.NewURLApiWithClient(url, client)
 	if err != nil {
-		return nil, fmt.Errorf("IPFS API at %s: %w", addr, err)
+		return nil, fmt.Errorf("IPFS API at %s: %w", redact(addr), err)
 	}
-	return &Client{api: api, http: client, addr: addr}, nil
+	return &Client{api: api, http: client, addr: redact(addr)}, nil
 }
 
 // Close implements io.Closer. It ends idle connections; the daemon goes on.
