@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -159,8 +160,8 @@ func (r *registryImage) uploadURL() string {
 	return fmt.Sprintf("%s://%s/v2/%s/blobs/uploads/", scheme, r.repo.Reference.Host(), r.repo.Reference.Repository)
 }
 
-func (r *registryImage) do(ctx context.Context, method, url string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(r.scope(ctx, auth.ActionPull, auth.ActionPush), method, url, nil)
+func (r *registryImage) do(ctx context.Context, method, target string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(r.scope(ctx, auth.ActionPull, auth.ActionPush), method, target, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +204,7 @@ func (r *registryImage) scope(ctx context.Context, actions ...string) context.Co
 // explain says what is wrong in the user's words, and what to do.
 func (r *registryImage) explain(err error) error {
 	host := r.repo.Reference.Registry
+	hideQuery(err)
 	var resp *errcode.ErrorResponse
 	var netErr *net.OpError
 	switch {
@@ -220,6 +222,20 @@ func (r *registryImage) explain(err error) error {
 		return fmt.Errorf("registry %s cannot be reached: %w", host, err)
 	}
 	return err
+}
+
+// hideQuery takes the query out of the URL in an error: registries send clients to URLs
+// that whoever sees them may use, and tokens stand in those of uploads.
+func hideQuery(err error) {
+	var resp *errcode.ErrorResponse
+	if errors.As(err, &resp) && resp.URL != nil && resp.URL.RawQuery != "" {
+		u := *resp.URL
+		u.RawQuery, resp.URL = "", &u
+	}
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		failed.URL, _, _ = strings.Cut(failed.URL, "?")
+	}
 }
 
 func (r *registryImage) explainStatus(resp *errcode.ErrorResponse, err error) error {
