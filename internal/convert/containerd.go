@@ -41,6 +41,7 @@ type containerdImage struct {
 	images    images.Store
 	content   content.Store
 	leases    leases.Manager
+	snapshots func(context.Context, ocispec.Descriptor) error // after the image is there
 	close     func() error
 	lease     string // id; empty before Prepare
 }
@@ -61,6 +62,7 @@ func (a Access) openContainerd(ref string) (*containerdImage, error) {
 	return &containerdImage{
 		ref: name, address: a.ContainerdAddress, namespace: a.Namespace,
 		images: cl.ImageService(), content: cl.ContentStore(), leases: cl.LeasesService(), close: cl.Close,
+		snapshots: func(ctx context.Context, desc ocispec.Descriptor) error { return makeSnapshots(ctx, cl, desc) },
 	}, nil
 }
 
@@ -129,6 +131,9 @@ func (c *containerdImage) Tag(ctx context.Context, desc ocispec.Descriptor, data
 	_, err := c.images.Create(ctx, img)
 	if errdefs.IsAlreadyExists(err) {
 		_, err = c.images.Update(ctx, img, "target")
+	}
+	if err == nil {
+		err = c.snapshots(ctx, desc)
 	}
 	return c.explain(err)
 }
