@@ -6,9 +6,24 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 )
+
+// lockDir takes the folder for this process. The kernel gives it back when the process
+// ends, however it ends.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w; another ipcs-snapshotter uses it: stop that, or choose another folder with --state", dir, err)
+	}
+	return f, nil
+}
 
 // listenUnix listens on a unix socket that only its owner may use. A socket left over
 // from a process that is gone is replaced; one that still answers is an error.

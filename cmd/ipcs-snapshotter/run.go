@@ -69,8 +69,13 @@ func run(ctx context.Context, cfg config) (err error) {
 			return fmt.Errorf("make folder: %w", err)
 		}
 	}
-	// The sockets first: a daemon that runs already is then found before anything of
-	// its is touched.
+	// The lock and the sockets first: a daemon that runs already is then found before
+	// anything of its is touched.
+	lock, err := lockDir(cfg.State)
+	if err != nil {
+		return err
+	}
+	started.add("lock", lock.Close)
 	snapsListener, err := listenUnix(cfg.snapshotterSocket())
 	if err != nil {
 		return err

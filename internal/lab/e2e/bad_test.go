@@ -35,9 +35,9 @@ func TestDaemonRefusesToStart(t *testing.T) {
 			[]string{program, "--root", w.daemon.Root(), "--state", filepath.Join(dir, "state")},
 			[]string{w.daemon.Root()},
 		},
-		"socket taken": {
+		"state in use": {
 			[]string{program, "--root", filepath.Join(dir, "root"), "--state", filepath.Dir(w.daemon.API)},
-			[]string{".sock", "--state"},
+			[]string{"another ipcs-snapshotter", "--state"},
 		},
 		"not root": {
 			append([]string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program}, own...),
