@@ -5,6 +5,7 @@ package snapshotter_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,6 +108,36 @@ func TestOwners(t *testing.T) {
 	}
 	if usage, err := l.Usage(l.ctx, above.parent); err != nil || usage.Size != 0 {
 		t.Errorf("usage is %v (%v)", usage, err)
+	}
+}
+
+// TestLongPath reads a file whose path is longer than the kernel takes in one piece. No
+// oracle: stock containerd cannot unpack it.
+func TestLongPath(t *testing.T) {
+	const depth, body = 60, "at the bottom"
+	l := newLab(t)
+	name := strings.Repeat("d", 100)
+	c := l.pull(chain{}, l.convert(tarOf(t, []entry{file(strings.Repeat(name+"/", depth)+"f", body, 0o644)})))
+	_, path := l.active(l.Snapshotter, c.parent)
+	at, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range depth {
+		next, err := unix.Openat(at, name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err := errors.Join(err, unix.Close(at)); err != nil {
+			t.Fatal(err)
+		}
+		at = next
+	}
+	fd, err := unix.Openat(at, "f", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err := errors.Join(err, unix.Close(at)); err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "f")
+	defer f.Close()
+	if got, err := io.ReadAll(f); err != nil || string(got) != body {
+		t.Errorf("read %q, %v", got, err)
 	}
 }
 
