@@ -13,6 +13,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/ipfs"
 )
@@ -98,9 +99,10 @@ func (s *Store) markClean() error {
 		entry{bucketState, []byte(stateBytes), bytes})
 }
 
-// count adds up what was there when the store was opened.
-func (s *Store) count() {
-	opened := time.Now()
+// count adds up what was there when the store was opened, by the clock that the kernel
+// stamps files with: time.Now is ahead of it, and what came right after would be counted
+// twice.
+func (s *Store) count(opened time.Time) {
 	done := errors.New("closing")
 	var objects, bytes int64
 	err := s.walk(time.Time{}, func(_ string, info os.FileInfo) error {
@@ -124,6 +126,15 @@ func (s *Store) count() {
 	s.objects.Add(objects)
 	s.bytes.Add(bytes)
 	close(s.counted)
+}
+
+// fileClock is the time that the kernel stamps changes of files with.
+func fileClock() (time.Time, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+		return time.Time{}, fmt.Errorf("read the clock: %w", err)
+	}
+	return time.Unix(now.Unix()), nil
 }
 
 // walk calls fn for each object in a directory that has changed since.

@@ -113,11 +113,16 @@ func openBoot(dir string, opts Options, bootID string) (*Store, error) {
 		s.release()
 		return nil, fmt.Errorf("open store %s: %w", dir, noSpace(dir, err))
 	}
+	opened, err := fileClock()
+	if err != nil {
+		s.release()
+		return nil, err
+	}
 	s.wg.Go(s.maintain)
 	select {
 	case <-s.counted:
 	default:
-		s.wg.Go(s.count)
+		s.wg.Go(func() { s.count(opened) })
 	}
 	return s, nil
 }
