@@ -29,7 +29,7 @@ const DefaultCommand = `python3 -c 'import json, ssl, sqlite3'`
 type Options struct {
 	Lab     lab.Options
 	Image   string // "oci:DIR:TAG" or a registry reference; "" for the demo's own
-	Command string // as typed to a shell; "" for the image's own
+	Command string // as typed to a shell; "" for that of the demo's own image
 	Images  string // folder that the demo's own image is kept in
 	Rounds  int    // how often both runs are made; the medians are shown
 	Out     io.Writer
@@ -57,6 +57,10 @@ type stage struct {
 
 // Play runs the demo and prints its table.
 func Play(ctx context.Context, opts Options) (*Result, error) {
+	if opts.Image != "" && opts.Command == "" {
+		// The image's own command may be a shell, which waits for input.
+		return nil, errors.New("say what to run in the image: make demo IMAGE=… CMD='…' (something that ends)")
+	}
 	s := &stage{opts: opts}
 	if err := s.source(ctx); err != nil {
 		return nil, err

@@ -17,6 +17,11 @@ import (
 	"github.com/hinshun/ipcs/internal/lab"
 )
 
+// longestRun is when a command is ended: one that waits for input would never be.
+const longestRun = 5 * time.Minute
+
+var errTooLong = fmt.Errorf("it did not end within %v", longestRun)
+
 // A Run is one pull and one command on a fresh consumer.
 type Run struct {
 	Pull, Total time.Duration // from the start of the pull
@@ -64,6 +69,8 @@ func (s *stage) measure(ctx context.Context, c *lab.Containerd, r *Run, snapshot
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, longestRun, errTooLong)
+	defer cancel()
 	pull := c.Ctr(ctx, "image", "pull", "--plain-http", "--snapshotter", snapshotter, ref)
 	run := c.Shell(ctx, fmt.Sprintf("ctr run --rm --snapshotter %s %s demo-%s %s", snapshotter, ref, snapshotter, s.opts.Command))
 	s.print("    # %s\n    # %s\n", shown(pull.Args), shown(run.Args))
@@ -74,7 +81,7 @@ func (s *stage) measure(ctx context.Context, c *lab.Containerd, r *Run, snapshot
 	r.Pull = time.Since(start)
 	out, err := lab.Output(run)
 	if err != nil {
-		return err
+		return errors.Join(err, context.Cause(ctx))
 	}
 	r.Total = time.Since(start)
 	after, err := s.consumer.Received()
