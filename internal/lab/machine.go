@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // A Machine is a network namespace with a disk of its own: a folder.
@@ -48,6 +49,7 @@ func (m *Machine) Command(ctx context.Context, name string, args ...string) *exe
 		name = "nsenter"
 	}
 	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.WaitDelay = 5 * time.Second // for what it started and did not end
 	cmd.Env = append(os.Environ(), "PATH="+path)
 	return cmd
 }
