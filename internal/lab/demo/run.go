@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"syscall"
 	"text/tabwriter"
@@ -72,7 +73,7 @@ func (s *stage) measure(ctx context.Context, c *lab.Containerd, r *Run, snapshot
 	ctx, cancel := context.WithTimeoutCause(ctx, longestRun, errTooLong)
 	defer cancel()
 	pull := c.Ctr(ctx, "image", "pull", "--plain-http", "--snapshotter", snapshotter, ref)
-	run := c.Shell(ctx, fmt.Sprintf("ctr run --rm --snapshotter %s %s demo-%s %s", snapshotter, ref, snapshotter, s.opts.Command))
+	run := c.Shell(ctx, fmt.Sprintf("ctr run --rm --snapshotter %s %s demo-%d %s", snapshotter, ref, os.Getpid(), s.opts.Command))
 	s.print("    # %s\n    # %s\n", shown(pull.Args), shown(run.Args))
 	start := time.Now()
 	if _, err := lab.Output(pull); err != nil {
