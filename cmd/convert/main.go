@@ -98,7 +98,7 @@ if anything fails it stays what it was.`,
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return fmt.Errorf("%w: %w: want SOURCE and TARGET; see --help", errUsage, err)
+			return fmt.Errorf("%w: want SOURCE and TARGET, not %d arguments; see --help", errUsage, len(args))
 		}
 		return nil
 	}

@@ -105,7 +105,7 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		}
 	})
 	if err != nil {
-		return config{}, fmt.Errorf("%w: --log-level: %w", errUsage, err)
+		return config{}, fmt.Errorf("%w: --log-level %q: one of debug, info, warn, error", errUsage, f.logLevel)
 	}
 	return cfg, cfg.validate()
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 // statusPath is where the daemon answers with its status, beside Kubo's RPC.
@@ -178,15 +180,29 @@ func humanBytes(n int64) string {
 
 // statusHandler answers with the status of p.
 func statusHandler(p *parts, log *slog.Logger) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(p.status()); err != nil {
+		if err := json.NewEncoder(w).Encode(p.status(r.Context())); err != nil {
 			log.Debug("status was not delivered", "error", err)
 		}
 	})
 }
 
-func (p *parts) status() status {
+// here says whether all of a file is on this disk: as an object, or in leaves, as where it
+// was converted.
+func (p *parts) here(ctx context.Context, f ipfs.File) bool {
+	if p.store.HasFile(f) {
+		return true
+	}
+	for i := range f.NumLeaves() {
+		if ok, err := p.store.Has(ctx, f.Leaf(i)); !ok || err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *parts) status(ctx context.Context) status {
 	stored, fetched := p.store.Stats(), p.fetcher.Stats()
 	s := status{
 		Version: buildVersion(),
@@ -204,7 +220,7 @@ func (p *parts) status() status {
 	for _, c := range p.snaps.Status() {
 		chain := chainStatus{Layers: c.Layers, Files: c.Files, Bytes: c.Bytes, Mounted: c.Mounted, Mode: c.Mode}
 		for f := range p.snaps.ChainFiles(c.ID) {
-			if p.store.HasFile(f) {
+			if p.here(ctx, f) {
 				chain.LocalFiles++
 				chain.LocalBytes += f.Size
 			}

@@ -138,7 +138,7 @@ func (s *stage) publish(ctx context.Context) error {
 	if s.registry, err = s.store.StartRegistry(ctx); err != nil {
 		return err
 	}
-	name := s.registry.Addr + "/" + repository(s.opts.Image)
+	name := s.registry.Addr + "/" + Repository(s.opts.Image)
 	s.original, s.converted = name+":latest", name+":ipcs"
 	s.say("the original image, in the registry as %s", s.original)
 	if _, err := images.Copy(ctx, s.opts.Image, s.original, s.store.HTTPClient()); err != nil {
@@ -152,8 +152,8 @@ func (s *stage) publish(ctx context.Context) error {
 		"--ipfs-api", s.daemon.API, s.original, s.converted))
 }
 
-// repository makes a repository's name of an image's.
-func repository(image string) string {
+// Repository makes a name of a repository from that of an image.
+func Repository(image string) string {
 	image = strings.TrimPrefix(image, "oci:")
 	if i := strings.LastIndexByte(image, '/'); i >= 0 {
 		image = image[i+1:]

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/hinshun/ipcs/internal/lab"
+	"github.com/hinshun/ipcs/internal/lab/demo"
 	"github.com/hinshun/ipcs/internal/lab/images"
 )
 
@@ -49,8 +50,12 @@ func runContainerd(ctx context.Context, opts lab.Options, cache string) (err err
 	if err != nil {
 		return err
 	}
-	env := fmt.Sprintf("export CONTAINERD_ADDRESS=%s IPCS_API=%s REGISTRY=%s PATH=%s:$PATH\n",
-		c.Address, daemon.API, registry.Addr, tools)
+	bin, err := filepath.Abs(opts.Bin)
+	if err != nil {
+		return err
+	}
+	env := fmt.Sprintf("export CONTAINERD_ADDRESS=%s IPCS_API=%s REGISTRY=%s PATH=%s:%s:$PATH\n",
+		c.Address, daemon.API, registry.Addr, bin, tools)
 	if err := os.WriteFile(environment(cache), []byte(env), 0o600); err != nil {
 		return err
 	}
@@ -62,7 +67,7 @@ In another terminal, "make convert" converts an image for it. Ctrl-C stops all.
 `, c.Address, daemon.API, registry.Addr)
 	select {
 	case <-ctx.Done():
-		fmt.Println("\nstopping")
+		fmt.Println("\nstopping; the images in this registry go with it")
 		return c.Stop(context.WithoutCancel(ctx))
 	case <-c.Done():
 		return fmt.Errorf("containerd ended:%s", c.Tail())
@@ -73,7 +78,7 @@ In another terminal, "make convert" converts an image for it. Ctrl-C stops all.
 
 // runConvert converts an image into the registry of runContainerd, and says how to
 // run it.
-func runConvert(ctx context.Context, bin, cache, image string) error {
+func runConvert(ctx context.Context, cache, image string) error {
 	env := environment(cache)
 	if _, err := os.Stat(env); err != nil {
 		return fmt.Errorf("%w: start \"make containerd\" in another terminal first", err)
@@ -87,18 +92,19 @@ func runConvert(ctx context.Context, bin, cache, image string) error {
 		}
 		image = "oci:" + dir + ":" + images.Tag
 	}
-	script := `. "$1" && PATH="$2:$PATH" && set -x &&
-convert --mediatype unixfs --plain-http --ipfs-api "$IPCS_API" "$3" "$REGISTRY/debian:ipcs"`
-	cmd := exec.CommandContext(ctx, "sh", "-c", script, "convert", env, bin, image)
+	name := demo.Repository(image)
+	script := `. "$1" && set -x &&
+convert --mediatype unixfs --plain-http --ipfs-api "$IPCS_API" "$2" "$REGISTRY/$3:ipcs"`
+	cmd := exec.CommandContext(ctx, "sh", "-c", script, "convert", env, image, name)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("convert: %w", err)
 	}
 	fmt.Printf(strings.TrimLeft(`
 Now run it:
-    . %s
-    ctr image pull --plain-http --snapshotter ipcs $REGISTRY/debian:ipcs
-    ctr run --rm -t --snapshotter ipcs $REGISTRY/debian:ipcs hello bash
-`, "\n"), env)
+    . %[1]s
+    ctr image pull --plain-http --snapshotter ipcs $REGISTRY/%[2]s:ipcs
+    ctr run --rm -t --snapshotter ipcs $REGISTRY/%[2]s:ipcs hello bash
+`, "\n"), env, name)
 	return nil
 }

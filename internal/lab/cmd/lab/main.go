@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string) error {
 	case "containerd":
 		return runContainerd(ctx, opts, *cache)
 	case "convert":
-		return runConvert(ctx, *bin, *cache, *image)
+		return runConvert(ctx, *cache, *image)
 	}
 	return fmt.Errorf("no subcommand %q", args[0])
 }
