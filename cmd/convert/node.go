@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,17 +22,30 @@ type nodeOptions struct {
 }
 
 // openNode opens the node that was asked for, or that of the daemon.
-func openNode(o nodeOptions) (ipfs.Node, error) {
+func openNode(ctx context.Context, o nodeOptions) (ipfs.Node, error) {
 	switch {
 	case o.repo != "":
 		return openRepo(o.repo)
 	case o.api != "":
-		return kubo.New(o.api)
+		return openAPI(ctx, o.api)
 	}
 	if _, err := os.Stat(daemonSocket); err != nil {
 		return nil, fmt.Errorf("no IPFS node to put the files on: start ipcs-snapshotter, or pass --ipfs-api ADDRESS, or --repo DIR to do without a daemon: %w", err)
 	}
-	return kubo.New("/unix" + daemonSocket)
+	return openAPI(ctx, "/unix"+daemonSocket)
+}
+
+// openAPI asks the daemon something, so that one which is not there is found out before
+// any layer is begun.
+func openAPI(ctx context.Context, addr string) (ipfs.Node, error) {
+	c, err := kubo.New(addr)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Pins(ctx, "ipcs:none"); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 // A repo is a node over a repository folder of which it is the only user.

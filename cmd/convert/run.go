@@ -61,7 +61,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return usageError(err)
 	}
 	defer func() { err = errors.Join(err, target.Close(last)) }()
-	node, err := openNode(o.node)
+	node, err := openNode(ctx, o.node)
 	if err != nil {
 		return err
 	}
