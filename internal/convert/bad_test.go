@@ -67,6 +67,11 @@ func badContent() map[string]badImage {
 			text := []byte(strings.Repeat("this is no tar. ", 100))
 			im.layer(src, ocispec.MediaTypeImageLayerGzip, gzipped(text), text)
 		}},
+		"damaged, and so no tar": {is: convert.ErrCorrupt, says: "its digest is", make: func(src *memory, im *testImage) {
+			text := []byte(strings.Repeat("this was a tar. ", 100))
+			im.layer(src, ocispec.MediaTypeImageLayer, text, text)
+			src.blobs[im.layers[0].Digest] = []byte(strings.Repeat("x", len(text)))
+		}},
 		"too few diffIDs": {is: convert.ErrCorrupt, says: "0 diffIDs for the 1 layers", make: func(src *memory, im *testImage) {
 			im.files(src, "hello")
 			im.diffIDs = nil

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -177,7 +178,7 @@ func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProg
 		return nil, err
 	}
 	result, err := layer.Write(ctx, putter{c.node, cancel}, tar, layer.WriteOptions{})
-	if err != nil {
+	if err != nil && !errors.Is(err, layer.ErrTar) {
 		cancel(err)
 		err = context.Cause(fetch) // what failed first
 	}
@@ -185,14 +186,15 @@ func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProg
 	if closeErr := tar.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("decompress: %w", closeErr)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, layer.ErrTar) {
 		return nil, err
 	}
-	// What follows the compressed stream belongs to the blob's digest as well.
-	if _, err := io.Copy(io.Discard, blob); err != nil {
-		return nil, err
+	// What follows the compressed stream belongs to the blob's digest as well. And a damaged
+	// blob often decompresses to what is no tar: that it is damaged is then what to say.
+	if _, rerr := io.Copy(io.Discard, blob); rerr != nil {
+		return nil, rerr
 	}
-	return result, nil
+	return result, err
 }
 
 // A putter stops the reading of a layer when it cannot be stored: a source may be slow,
