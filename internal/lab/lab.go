@@ -14,8 +14,12 @@
 // in reverse order, and unmounts and removes what they left; Open does the same first
 // for a run that was killed. A lock keeps two labs of one name apart.
 //
-// The methods of Lab and Machine are for one goroutine at a time. Every Process has a
-// goroutine that waits for it; Close waits for those.
+// The kernel's own delay (netem) is not on every host: a Delay is a TCP proxy on a
+// machine that adds a round-trip time to what goes through it.
+//
+// The methods of Lab and Machine are for one goroutine at a time, but for Dial and
+// Listen. Every Process has a goroutine that waits for it, and every Delay those of its
+// connections; Close waits for all.
 package lab
 
 import (
@@ -27,6 +31,8 @@ import (
 	"regexp"
 	"slices"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/lab/tools"
 )
@@ -53,6 +59,7 @@ type Lab struct {
 	network   *network // nil without a rate
 	machines  []*Machine
 	processes []*Process // in order of start
+	delays    []*Delay
 }
 
 // runDir is short: the path of a socket has at most 107 bytes.
@@ -152,8 +159,23 @@ func (l *Lab) prepare(ctx context.Context) error {
 	return nil
 }
 
+// MachineOptions say what a machine is like.
+type MachineOptions struct {
+	Rate int // what its link carries in each direction, in Mbit/s; 0: that of the lab
+	// Memory makes its disk a tmpfs, for a server whose disk shall not be what is measured.
+	Memory bool
+}
+
 // Machine adds a machine to the lab.
 func (l *Lab) Machine(ctx context.Context, name string) (*Machine, error) {
+	return l.Add(ctx, name, MachineOptions{})
+}
+
+// Add adds a machine to the lab that differs from the others.
+func (l *Lab) Add(ctx context.Context, name string, opts MachineOptions) (*Machine, error) {
+	if l.network == nil && opts.Rate != 0 {
+		return nil, fmt.Errorf("machine %s: a link of %d Mbit/s: %w", name, opts.Rate, errNoLink)
+	}
 	m := &Machine{
 		lab: l, Name: name,
 		dir: filepath.Join(l.disks, name),
@@ -164,8 +186,13 @@ func (l *Lab) Machine(ctx context.Context, name string) (*Machine, error) {
 			return nil, err
 		}
 	}
+	if opts.Memory {
+		if err := mountMemory(m.dir); err != nil {
+			return nil, fmt.Errorf("machine %s: %w", name, err)
+		}
+	}
 	if l.network != nil {
-		if err := l.network.attach(ctx, m, len(l.machines)+1); err != nil {
+		if err := l.network.attach(ctx, m, len(l.machines)+1, opts.Rate); err != nil {
 			return nil, fmt.Errorf("machine %s: %w", name, err)
 		}
 	}
@@ -173,10 +200,23 @@ func (l *Lab) Machine(ctx context.Context, name string) (*Machine, error) {
 	return m, nil
 }
 
+// mountMemory makes dir a tmpfs. It may grow to most of the memory: a disk that is
+// full is an error that a program reports, and no memory at all ends programs. What
+// is mounted below the lab's folders goes away with the lab.
+func mountMemory(dir string) error {
+	if err := unix.Mount("ipcs-lab", dir, "tmpfs", unix.MS_NODEV, "mode=0700,size=80%,nr_inodes=0"); err != nil {
+		return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
+	}
+	return nil
+}
+
 // Close stops every process, unmounts and removes everything the lab made, and
 // returns what was left in spite of that.
 func (l *Lab) Close() error {
 	var errs []error
+	for _, d := range l.delays {
+		errs = append(errs, d.Close())
+	}
 	for _, p := range slices.Backward(l.processes) {
 		if p.running() {
 			errs = append(errs, p.Stop())

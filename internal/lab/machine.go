@@ -21,6 +21,7 @@ type Machine struct {
 	run    string   // its sockets and mounts
 	addr   string   // IP address; "" on loopback
 	holder *Process // sleeps in the namespace; nil on loopback
+	plug   string   // the switch's end of its link
 }
 
 // Dir returns the machine's disk.
@@ -59,6 +60,18 @@ func executable(file string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
+// SetRate changes what the machine's link carries in each direction, in Mbit/s. It
+// counts for packets that are sent afterwards.
+func (m *Machine) SetRate(ctx context.Context, mbit int) error {
+	if m.holder == nil {
+		return fmt.Errorf("machine %s: a link of %d Mbit/s: %w", m.Name, mbit, errNoLink)
+	}
+	if err := m.lab.network.limit(ctx, m, mbit); err != nil {
+		return fmt.Errorf("machine %s: %w", m.Name, err)
+	}
+	return nil
+}
+
 // Received and Sent return the bytes that went over the machine's link.
 func (m *Machine) Received() (int64, error) { return m.counter(0) }
 
@@ -69,7 +82,7 @@ func (m *Machine) Sent() (int64, error) { return m.counter(8) }
 // process.
 func (m *Machine) counter(column int) (int64, error) {
 	if m.holder == nil {
-		return 0, fmt.Errorf("machine %s: no link of its own to count on: the lab has no rate", m.Name)
+		return 0, fmt.Errorf("machine %s: count bytes on its link: %w", m.Name, errNoLink)
 	}
 	file := fmt.Sprintf("/proc/%d/net/dev", m.holder.pid())
 	f, err := os.Open(file)

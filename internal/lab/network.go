@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -10,6 +11,12 @@ import (
 
 // link is the name of a machine's network device.
 const link = "eth0"
+
+// maxMachines is how many have an address: 10.77.0.1 to 10.77.0.250.
+const maxMachines = 250
+
+// errNoLink is what comes of everything about links in a lab without a rate.
+var errNoLink = errors.New("machines have no links of their own in a lab without a rate")
 
 // network is the switch: a namespace with a bridge that machines are attached to. It
 // has no way to the host, so its addresses cannot clash with anything.
@@ -28,17 +35,24 @@ func newNetwork(ctx context.Context, l *Lab) (*network, error) {
 	return n, n.ip(ctx, hub, "link add br0 type bridge", "link set br0 up")
 }
 
-// attach gives m a namespace with a link to the switch and an address.
-func (n *network) attach(ctx context.Context, m *Machine, number int) error {
+// attach gives m a namespace with a link to the switch and an address. The rate of
+// the link is that of the network if it is 0.
+func (n *network) attach(ctx context.Context, m *Machine, number, rate int) error {
+	if number > maxMachines {
+		return fmt.Errorf("the lab has addresses for %d machines", maxMachines)
+	}
+	if rate == 0 {
+		rate = n.rate
+	}
 	holder, err := n.lab.holder(m.Name)
 	if err != nil {
 		return err
 	}
 	m.holder, m.addr = holder, fmt.Sprintf("10.77.0.%d", number)
-	port := fmt.Sprintf("port%d", number)
+	m.plug = fmt.Sprintf("port%d", number)
 	if err := n.ip(ctx, n.hub,
-		fmt.Sprintf("link add %s type veth peer name %s netns %d", port, link, holder.pid()),
-		"link set "+port+" master br0 up",
+		fmt.Sprintf("link add %s type veth peer name %s netns %d", m.plug, link, holder.pid()),
+		"link set "+m.plug+" master br0 up",
 	); err != nil {
 		return err
 	}
@@ -47,23 +61,47 @@ func (n *network) attach(ctx context.Context, m *Machine, number int) error {
 	); err != nil {
 		return err
 	}
-	// The limit is on egress: on both ends of the link, for both directions.
-	if err := n.limit(ctx, n.hub, port); err != nil {
-		return err
+	for where, dev := range m.ends(n.hub) {
+		if err := n.tc(ctx, where, "qdisc add dev "+dev+" root handle 1: htb default 1"); err != nil {
+			return err
+		}
 	}
-	return n.limit(ctx, holder, link)
+	return n.limit(ctx, m, rate)
 }
 
-func (n *network) limit(ctx context.Context, where *Process, dev string) error {
-	for _, args := range []string{
-		"qdisc add dev " + dev + " root handle 1: htb default 1",
-		fmt.Sprintf("class add dev %s parent 1: classid 1:1 htb rate %dmbit quantum 60000", dev, n.rate),
-	} {
-		if err := n.in(ctx, where, "tc", strings.Fields(args)...); err != nil {
+// ends are the devices that send into the link of m, each in the namespace of a
+// process. HTB limits what a device sends, so that both are needed to limit both
+// directions.
+func (m *Machine) ends(hub *Process) map[*Process]string {
+	return map[*Process]string{hub: m.plug, m.holder: link}
+}
+
+// limit sets what the link of m carries in each direction, in Mbit/s.
+//
+// HTB wakes up by a timer and then sends what has become due; what is due for longer
+// than the burst is forgotten. The default burst, about one packet, loses a good part
+// of 1 Gbit/s to timers that are late by some tens of microseconds. A burst of two
+// milliseconds loses nothing, and is still short against anything that is measured.
+// The quantum matters between classes, of which there is one; HTB warns without it.
+func (n *network) limit(ctx context.Context, m *Machine, mbit int) error {
+	if mbit < 1 {
+		return fmt.Errorf("a link of %d Mbit/s: want 1 or more", mbit)
+	}
+	const mtu = 1514
+	burst := max(mbit*1_000_000/8*2/1000, 2*mtu)
+	for where, dev := range m.ends(n.hub) {
+		if err := n.tc(ctx, where, fmt.Sprintf(
+			"class replace dev %s parent 1: classid 1:1 htb rate %dmbit burst %d cburst %d quantum 60000", dev, mbit, burst, burst,
+		)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// tc runs a command of tc(8) in the namespace of a process.
+func (n *network) tc(ctx context.Context, where *Process, command string) error {
+	return n.in(ctx, where, "tc", strings.Fields(command)...)
 }
 
 // ip runs commands of ip(8) in the namespace of a process.

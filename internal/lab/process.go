@@ -71,20 +71,6 @@ func (p *Process) running() bool {
 	}
 }
 
-// Resident returns the memory that the process holds, in bytes.
-func (p *Process) Resident() (int64, error) {
-	file := fmt.Sprintf("/proc/%d/statm", p.pid())
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return 0, err
-	}
-	var size, resident int64
-	if _, err := fmt.Sscan(string(text), &size, &resident); err != nil {
-		return 0, fmt.Errorf("%s: %w", file, err)
-	}
-	return resident * int64(os.Getpagesize()), nil
-}
-
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 

@@ -3,13 +3,9 @@ package lab
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
-
-	"golang.org/x/sys/unix"
 )
 
 // A Registry is a stock registry, over plain HTTP.
@@ -65,38 +61,4 @@ func (m *Machine) StartRegistry(ctx context.Context) (*Registry, error) {
 		return resp.Body.Close()
 	})
 	return &Registry{Process: p, Addr: addr}, err
-}
-
-// HTTPClient returns a client whose connections start on the machine.
-func (m *Machine) HTTPClient() *http.Client {
-	return &http.Client{Transport: &http.Transport{DialContext: m.Dial}}
-}
-
-// Dial connects from the machine. The address must be an IP address and port.
-func (m *Machine) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	if m.holder == nil {
-		return (&net.Dialer{}).DialContext(ctx, network, addr)
-	}
-	target, err := os.Open(m.holder.netns())
-	if err != nil {
-		return nil, err
-	}
-	defer target.Close()
-	// A socket belongs to the namespace of the thread that makes it. If the thread
-	// cannot go back it stays locked, and ends with this goroutine.
-	runtime.LockOSThread()
-	home, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
-	if err != nil {
-		return nil, err
-	}
-	defer home.Close()
-	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("enter the namespace of %s: %w", m.Name, err)
-	}
-	conn, dialErr := (&net.Dialer{}).DialContext(ctx, network, addr)
-	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("leave the namespace of %s: %w", m.Name, err)
-	}
-	runtime.UnlockOSThread()
-	return conn, dialErr
 }
