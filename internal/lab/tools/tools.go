@@ -1,18 +1,21 @@
 // Package tools gets the programs of others that the lab needs: stock containerd,
-// runc and a registry, built from the Go module proxy at pinned versions, and
+// runc, a registry and Kubo, built from the Go module proxy at pinned versions, and
 // Debian packages from the apt that the machine has.
 //
 // A built program stands in DIR/NAME, and DIR/NAME.version says what was built, so
-// that a program is built again only when its pin changes. `go install` writes to a
-// folder of its own and the result is renamed into place: a run that is killed
-// leaves nothing half done, and two runs at once only waste time.
+// that a program is built again only when its pin changes. `go install` (`go build` for
+// a module that cannot be installed) writes to a folder of its own and the result is
+// renamed into place: a run that is killed leaves nothing half done, and two runs at
+// once only waste time.
 //
 // The package has no state and imports nothing but the standard library, so that
 // it compiles in a second on a bare machine, before anything else does.
 package tools
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,11 +24,15 @@ import (
 	"strings"
 )
 
-// A build is one `go install`: the packages of one module at one version.
+// A build is one run of the go command: the packages of one module at one version.
 type build struct {
 	module, version string
 	packages        []string // below module; "" is the module itself
 	cgo             bool
+	// inside builds in the module's own folder. `go install` asks the proxy for the list
+	// of a module's versions, to see whether this one was withdrawn, and proxies do not
+	// give the list of every module; nor does it take a go.mod that replaces modules.
+	inside bool
 }
 
 // builds are the pins. What is built without cgo is static and needs no C compiler.
@@ -36,13 +43,16 @@ var builds = []build{
 	},
 	{module: "github.com/distribution/distribution/v3", version: "v3.1.2", packages: []string{"cmd/registry"}},
 	{module: "github.com/opencontainers/runc", version: "v1.5.2", packages: []string{""}, cgo: true},
+	{module: "github.com/ipfs/kubo", version: "v0.43.0", packages: []string{"cmd/ipfs"}, inside: true},
 	{module: "honnef.co/go/tools", version: "v0.8.2", packages: []string{"cmd/staticcheck"}},
 	{module: "github.com/OpenPeeDeeP/depguard/v2", version: "v2.3.0", packages: []string{"cmd/depguard"}},
 }
 
-// Lab and Lint are the programs that the lab runs, and that the linters are.
+// Lab, Kubo and Lint are the programs that the lab runs, that a benchmark with Kubo runs
+// besides, and that the linters are.
 var (
 	Lab  = []string{"containerd", "ctr", "containerd-shim-runc-v2", "runc", "registry"}
+	Kubo = []string{"ipfs"}
 	Lint = []string{"staticcheck", "depguard"}
 )
 
@@ -121,21 +131,56 @@ func (b build) install(ctx context.Context, dir string) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	args := []string{"install", "-trimpath", "-ldflags=-s -w"}
-	for _, p := range b.packages {
-		args = append(args, strings.TrimSuffix(b.module+"/"+p, "/")+"@"+b.version)
+	if err := b.compile(ctx, tmp); err != nil {
+		return fmt.Errorf("build %s: %w", b.stamp(), err)
 	}
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = tmp // not in a module: the tool's own go.mod decides
+	return b.place(tmp, dir)
+}
+
+// compile builds the programs into tmp.
+func (b build) compile(ctx context.Context, tmp string) error {
 	cgo := "CGO_ENABLED=0"
 	if b.cgo {
 		cgo = "CGO_ENABLED=1"
 	}
-	cmd.Env = append(os.Environ(), "GOBIN="+tmp, "GOFLAGS=-buildvcs=false", cgo)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", b.stamp(), err, out)
+	env := []string{"GOBIN=" + tmp, "GOFLAGS=-buildvcs=false", "GOWORK=off", cgo}
+	flags := []string{"-trimpath", "-ldflags=-s -w"}
+	if !b.inside {
+		args := append([]string{"install"}, flags...)
+		for _, p := range b.packages {
+			args = append(args, strings.TrimSuffix(b.module+"/"+p, "/")+"@"+b.version)
+		}
+		_, err := goCommand(ctx, tmp, env, args...)
+		return err
 	}
-	return b.place(tmp, dir)
+	out, err := goCommand(ctx, tmp, env, "mod", "download", "-json", b.stamp())
+	if err != nil {
+		return err
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal(out, &module); err != nil {
+		return fmt.Errorf("what go mod download says: %w", err)
+	}
+	args := append([]string{"build", "-mod=readonly", "-o", tmp + "/"}, flags...)
+	for _, p := range b.packages {
+		args = append(args, "./"+p)
+	}
+	_, err = goCommand(ctx, module.Dir, env, args...)
+	return err
+}
+
+// goCommand runs the go command in dir and returns what it prints.
+func goCommand(ctx context.Context, dir string, env []string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir // not in a module of ours: the tool's own go.mod decides
+	cmd.Env = append(os.Environ(), env...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go %s: %w\n%s%s", args[0], err, out, stderr.Bytes())
+	}
+	return out, nil
 }
 
 // place renames what was built into dir, the stamp last.

@@ -15,7 +15,7 @@ import (
 
 func main() {
 	dir := flag.String("dir", ".cache/bin", "the folder that the programs are put into")
-	what := flag.String("get", "lab", "lab: what the lab runs; packages: only Debian's packages for it; lint: the linters")
+	what := flag.String("get", "lab", "lab: what the lab runs; kubo: Kubo, for the benchmark; packages: only Debian's packages for the lab; lint: the linters")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, *dir, *what)
@@ -31,6 +31,8 @@ func run(ctx context.Context, dir, what string) error {
 	switch what {
 	case "lint":
 		return tools.Ensure(ctx, dir, log, tools.Lint...)
+	case "kubo":
+		return tools.Ensure(ctx, dir, log, tools.Kubo...)
 	case "packages":
 		return tools.Packages(ctx, tools.LabCommands())
 	case "lab":
@@ -39,5 +41,5 @@ func run(ctx context.Context, dir, what string) error {
 		}
 		return tools.Ensure(ctx, dir, log, tools.Lab...)
 	}
-	return fmt.Errorf("-get %q: want lab, packages or lint", what)
+	return fmt.Errorf("-get %q: want lab, kubo, packages or lint", what)
 }
