@@ -22,6 +22,7 @@ import (
 	"github.com/hinshun/ipcs/internal/lab/images"
 	"github.com/hinshun/ipcs/internal/lab/labtest"
 	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/profile/profiletest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -79,7 +80,7 @@ func testImage(t *testing.T, size int) string {
 
 func TestConvertsIntoARepository(t *testing.T) {
 	image, dir := "oci:"+testImage(t, 1<<20), t.TempDir()
-	args := []string{"--mediatype", "unixfs", "--repo", dir + "/repo", image, "oci:" + dir + "/out:ipcs"}
+	args := []string{"--mediatype", "unixfs", "--pprof", dir + "/profiles", "--repo", dir + "/repo", image, "oci:" + dir + "/out:ipcs"}
 	stdout, stderr, code := runProgram(t, args...)
 	if code != 0 || !strings.HasPrefix(stdout, "oci:"+dir+"/out:ipcs sha256:") {
 		t.Fatalf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
@@ -89,6 +90,7 @@ func TestConvertsIntoARepository(t *testing.T) {
 			t.Errorf("stderr %q: want %q in it", stderr, want)
 		}
 	}
+	profiletest.Check(t, dir+"/profiles")
 	if n := strings.Count(stderr, "\n"); n != 4 {
 		t.Errorf("%d lines for two layers: %q", n, stderr)
 	}
@@ -153,10 +155,12 @@ func TestErrors(t *testing.T) {
 		cases = append(cases, struct{ node, source, says string }{"--ipfs-api=", image, "start ipcs-snapshotter"})
 	}
 	for _, c := range cases {
-		stdout, stderr, code := runProgram(t, "--mediatype", "unixfs", c.node, c.source, "oci:"+dir+"/out")
+		profiles := t.TempDir()
+		stdout, stderr, code := runProgram(t, "--mediatype", "unixfs", "--pprof", profiles, c.node, c.source, "oci:"+dir+"/out")
 		if code != 1 || stdout != "" || !strings.Contains(stderr, c.says) {
 			t.Errorf("%s %s: exit code %d, stdout %q, stderr %q; want 1 and %q", c.node, c.source, code, stdout, stderr, c.says)
 		}
+		profiletest.Check(t, profiles)
 	}
 	if _, err := os.Stat(dir + "/out/index.json"); err == nil {
 		t.Error("a failed conversion tagged something")
@@ -170,7 +174,7 @@ func TestInterrupt(t *testing.T) {
 	server := httptest.NewServer(stalling(t, image, reading, done))
 	defer server.Close()
 	defer close(done)
-	cmd := command(t, "--mediatype", "unixfs", "--repo", dir+"/repo", "--workers", "1",
+	cmd := command(t, "--mediatype", "unixfs", "--repo", dir+"/repo", "--workers", "1", "--pprof", dir+"/interrupted",
 		server.Listener.Addr().String()+"/app", "oci:"+dir+"/out")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -187,6 +191,7 @@ func TestInterrupt(t *testing.T) {
 	if _, err := os.Stat(dir + "/out/index.json"); err == nil {
 		t.Error("an interrupted conversion tagged something")
 	}
+	profiletest.Check(t, dir+"/interrupted")
 	// Nothing is in the way of the next one.
 	if _, stderr, code := runProgram(t, "--mediatype", "unixfs", "--repo", dir+"/repo", "oci:"+image, "oci:"+dir+"/out"); code != 0 {
 		t.Errorf("afterwards: exit code %d, %q", code, stderr)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/hinshun/ipcs/internal/convert"
+	"github.com/hinshun/ipcs/internal/profile"
 )
 
 // options are what the command line says.
@@ -23,6 +24,7 @@ type options struct {
 	peers          []string
 	workers        int
 	json           bool
+	pprof          string // folder for profiles of the run
 }
 
 func (o *options) register(flags *pflag.FlagSet) {
@@ -38,6 +40,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.access.Namespace, "namespace", "default", "containerd's namespace")
 	flags.IntVar(&o.workers, "workers", 0, "layers to convert at the same time (default one for each core)")
 	flags.BoolVar(&o.json, "json", false, "print what was made as one JSON object, and no progress")
+	flags.StringVar(&o.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
 }
 
 // run converts, and prints what was made to stdout.
@@ -49,6 +52,11 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
+	stop, err := profile.Start(o.pprof)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	source, err := o.access.OpenSource(ctx, o.source)
 	if err != nil {
 		return usageError(err)

@@ -30,6 +30,8 @@ type config struct {
 	State    string     `toml:"state"`
 	LogLevel slog.Level `toml:"log_level"`
 	Node     nodeConfig `toml:"node"`
+
+	pprof string // folder for profiles; of one run, and so no setting of the file
 }
 
 type nodeConfig struct {
@@ -82,6 +84,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.StringArrayVar(&f.given.Node.Peers, "peer", nil, "multiaddr of a peer, with /p2p/ID (repeatable)")
 	own.StringVar(&f.given.Node.SwarmKey, "swarm-key", "", "file with the key of a private IPFS network")
 	own.DurationVar((*time.Duration)(&f.given.Node.Timeout), "timeout", time.Duration(def.Node.Timeout), "how long a read waits for a peer before it fails")
+	own.StringVar(&f.given.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
 }
 
 // config puts defaults, file and flags together and checks the result.
@@ -97,6 +100,7 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		"peer":      func() { cfg.Node.Peers = f.given.Node.Peers },
 		"swarm-key": func() { cfg.Node.SwarmKey = f.given.Node.SwarmKey },
 		"timeout":   func() { cfg.Node.Timeout = f.given.Node.Timeout },
+		"pprof":     func() { cfg.pprof = f.given.pprof },
 		"log-level": func() { err = cfg.LogLevel.UnmarshalText([]byte(f.logLevel)) },
 	}
 	set.Visit(func(flag *pflag.Flag) {

@@ -20,6 +20,7 @@ import (
 	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/profile"
 	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/ipfs/kubo"
 	"github.com/hinshun/ipcs/snapshotter"
@@ -86,6 +87,11 @@ func run(ctx context.Context, cfg config) (err error) {
 		return err
 	}
 	started.add("API socket", ignoreClosed(apiListener))
+	stop, err := profile.Start(cfg.pprof)
+	if err != nil {
+		return err
+	}
+	started.add("profiles", stop)
 
 	p, err := start(ctx, cfg, log, &started)
 	if err != nil {

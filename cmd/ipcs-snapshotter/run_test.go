@@ -5,12 +5,17 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
+
+	"github.com/hinshun/ipcs/internal/lab/labtest"
+	"github.com/hinshun/ipcs/internal/profile/profiletest"
 )
 
 // TestRun starts the daemon, waits for it as systemd and as a script would, and stops it:
@@ -58,6 +63,30 @@ func TestRun(t *testing.T) {
 	if _, err := fetchStatusJSON(t.Context(), cfg.apiSocket(), 0); err == nil || !strings.Contains(err.Error(), "start ipcs-snapshotter") {
 		t.Errorf("status of no daemon: %v", err)
 	}
+}
+
+// TestProfiles ends a daemon as systemd does.
+func TestProfiles(t *testing.T) {
+	labtest.Root(t)
+	dir := t.TempDir()
+	cfg := defaultConfig()
+	cfg.Root, cfg.State, cfg.pprof = filepath.Join(dir, "root"), filepath.Join(dir, "state"), filepath.Join(dir, "pprof")
+	notified := listenNotify(t, filepath.Join(dir, "notify"))
+
+	ctx, cancel := signal.NotifyContext(t.Context(), syscall.SIGTERM)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, cfg) }()
+	if got := <-notified; got != "READY=1" {
+		t.Fatalf("systemd was told %q, %v", got, <-done)
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	profiletest.Check(t, cfg.pprof)
 }
 
 // listenNotify is systemd's side of sd_notify.

@@ -35,6 +35,7 @@ type DaemonOptions struct {
 	Root    string        // names its folder on the machine's disk; default "ipcs"
 	Peers   []string      // multiaddrs with /p2p/ID
 	Timeout time.Duration // of reads; default 30 s
+	Pprof   string        // folder that the daemon writes profiles into when it stops; "" for none
 }
 
 // Status is what the tests and the demo need of `ipcs-snapshotter status --json`.
@@ -110,7 +111,11 @@ func (d *Daemon) configure(port int) error {
 
 // Start starts a daemon that was stopped or killed, on the same root.
 func (d *Daemon) Start(ctx context.Context) error {
-	cmd := d.machine.Command(context.WithoutCancel(ctx), "ipcs-snapshotter", "--config", d.config)
+	args := []string{"--config", d.config}
+	if d.opts.Pprof != "" {
+		args = append(args, "--pprof", d.opts.Pprof)
+	}
+	cmd := d.machine.Command(context.WithoutCancel(ctx), "ipcs-snapshotter", args...)
 	log := filepath.Join(d.machine.dir, d.opts.Root+".log")
 	p, err := d.machine.lab.start("ipcs-snapshotter on "+d.machine.Name, log, cmd)
 	if err != nil {
