@@ -1,16 +1,15 @@
-// Package bench measures ipcs against what it stands in for, as ratios within one run:
-// machines drift, and seconds of different runs say nothing.
+// Package bench measures ipcs against what people use now, so that anyone can check
+// every claim on a machine of their own.
 //
-// Each measurement alternates between the two sides for some rounds and takes the
-// median of each. What is measured:
+// A Scenario is data: a name, cases (an image, a command, a link), the systems that are
+// compared, and a function that measures a case with the methods of Run. In every round
+// of a case each system is measured once, in an order that rotates, and ratios are made
+// within rounds (package result). A system that fails in a case is reported as failed
+// there and takes no further part in it; the benchmark goes on.
 //
-//   - the start: from the start of the pull to the end of a command, on a fresh machine
-//     with a limited link and no page cache, against overlayfs;
-//   - warm reads: listing a tree, reading 12,000 small files and one large one, each in
-//     a fresh mount as a new container has it, with everything on the disk and in the
-//     page cache, the first time and again, against overlayfs;
-//   - convert, from an OCI layout to a daemon's store on the same disk, against tar;
-//   - the daemon's resident memory while the image is mounted.
+// Each case has a lab of its own, which stops, unmounts and removes all it made, also
+// when the run is interrupted. Everything runs in one goroutine but what a scenario
+// starts and waits for itself: two measurements at once would measure each other.
 package bench
 
 import (
@@ -20,133 +19,225 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
-	"text/tabwriter"
+	"strings"
 	"time"
 
 	"github.com/hinshun/ipcs/internal/lab"
-	"github.com/hinshun/ipcs/internal/lab/demo"
+	"github.com/hinshun/ipcs/internal/lab/bench/result"
+	"github.com/hinshun/ipcs/internal/lab/bench/system"
 	"github.com/hinshun/ipcs/internal/lab/images"
 )
 
-// Options say where to measure and how often.
-type Options struct {
-	Lab    lab.Options
-	Images string // folder of the images that are kept
-	Rounds int
-	Out    io.Writer
+// A Scenario is one question.
+type Scenario struct {
+	Name  string // letters, digits and hyphens
+	Title string // a short heading
+	// About says what is done and what is measured, for the document. Markdown.
+	About string
+	// Systems are the names of those that take part.
+	Systems []string
+	// Base is what ratios are to; "" for the first of Systems. It may be something that
+	// is no system, as tar is where convert is measured.
+	Base  string
+	Cases []Case
+	// Measure measures one case.
+	Measure func(ctx context.Context, r *Run) error
+	// Planned names systems or cases that belong here and are not built yet, and why.
+	Planned []result.Missing
 }
 
-// A Result is one measurement: two medians, or one figure, and what is allowed.
-type Result struct {
-	Name      string
-	Base, New time.Duration
-	Limit     float64 // of New/Base
+// A Case is one row of a scenario. What a scenario has no use for is zero.
+type Case struct {
+	Name    string
+	Image   string // of package images
+	Before  string // image that is on the consumer already
+	Command string // as typed to a shell, for the container
+	Links   []Link // one after the other; none where no link takes part
+	Count   int    // what grows: layers, files, containers, nodes
+	Rounds  int    // in a whole run
+	Quick   int    // in a quick run; 0 for a case that is no part of it
+	// Only are the systems of the scenario that take part in this case; none for all.
+	Only []string
 }
 
-// Ratio is what the limit is for.
-func (r Result) Ratio() float64 { return r.New.Seconds() / r.Base.Seconds() }
+// A Link is how a machine is connected.
+type Link struct {
+	Mbit int           // bandwidth in each direction; 0 where none takes part
+	RTT  time.Duration // that is added
+}
 
-// Run measures everything and prints a table.
-func Run(ctx context.Context, opts Options) error {
-	start, err := demo.Play(ctx, demo.Options{
-		Lab: opts.Lab, Images: opts.Images, Out: opts.Out, Command: demo.DefaultCommand, Rounds: opts.Rounds,
+// Unlimited is a rate that is no limit on today's machines.
+const Unlimited = 10_000
+
+func (l Link) String() string {
+	s := ""
+	switch {
+	case l.Mbit == 0:
+		return s
+	case l.Mbit == Unlimited:
+		s = "no limit"
+	case l.Mbit >= 1000 && l.Mbit%1000 == 0:
+		s = fmt.Sprintf("%d Gbit/s", l.Mbit/1000)
+	default:
+		s = fmt.Sprintf("%d Mbit/s", l.Mbit)
+	}
+	if l.RTT > 0 {
+		s += fmt.Sprintf(", %d ms", l.RTT.Milliseconds())
+	}
+	return s
+}
+
+// Scenarios returns all that is measured, in the order of the document.
+func Scenarios() []Scenario {
+	return []Scenario{cold()}
+}
+
+// A Run is one case that is being measured.
+type Run struct {
+	Case
+	Scenario Scenario
+	Systems  []system.System // that can be measured here
+	Link     Link            // that is measured now, for what is recorded
+
+	bench *bench
+	rec   *result.Recorder
+	out   *result.Report
+	dead  map[string]bool // systems that failed in this case
+}
+
+// Rounds returns how often each system is measured.
+func (r *Run) Rounds() int {
+	if r.bench.Quick {
+		return r.Case.Quick
+	}
+	return r.Case.Rounds
+}
+
+// Log tells whoever watches.
+func (r *Run) Log(format string, args ...any) { fmt.Fprintf(r.bench.Log, "    "+format+"\n", args...) }
+
+// Layout makes an image if need be, and returns its OCI layout.
+func (r *Run) Layout(ctx context.Context, image string) (string, error) {
+	return images.Ensure(ctx, filepath.Join(r.bench.Cache, "images"), image, r.Log)
+}
+
+// Lab opens a lab, calls f, and closes it. Where the case has links the lab has a
+// network, whose limits are set later; else all its machines are on loopback.
+func (r *Run) Lab(ctx context.Context, f func(l *lab.Lab) error) (err error) {
+	rate := 0
+	if len(r.Links) > 0 {
+		rate = Unlimited
+	}
+	l, err := lab.Open(ctx, lab.Options{
+		Name: r.bench.Lab, Rate: rate, Log: r.Log, Bin: r.bench.Bin,
+		Dir: filepath.Join(r.bench.Cache, "run"), Tools: filepath.Join(r.bench.Cache, "bin"),
 	})
 	if err != nil {
 		return err
 	}
-	results := []Result{{
-		Name: fmt.Sprintf("start at %d Mbit/s, against overlayfs", opts.Lab.Rate),
-		Base: start.Overlayfs.Total, New: start.Ipcs.Total, Limit: 0.35,
-	}}
-	more, err := local(ctx, opts)
-	if err != nil {
-		return err
+	defer func() { err = errors.Join(err, l.Close(), l.Leftovers()) }()
+	return f(l)
+}
+
+// Each calls f for every system, and leaves out of all that follows those that fail. It
+// returns an error when ctx has ended, and when the base has failed.
+func (r *Run) Each(ctx context.Context, f func(s system.System) error) error {
+	return r.each(ctx, r.Systems, f)
+}
+
+// Rotate calls f for every round and system, in an order that begins with another
+// system each time, and is else like Each.
+func (r *Run) Rotate(ctx context.Context, f func(round int, s system.System) error) error {
+	for round := range r.Rounds() {
+		first := round % len(r.Systems)
+		order := append(slices.Clone(r.Systems[first:]), r.Systems[:first]...)
+		if err := r.each(ctx, order, func(s system.System) error { return f(round, s) }); err != nil {
+			return err
+		}
 	}
-	printTable(opts.Out, append(results, more...), start.Ipcs.Resident)
 	return nil
 }
 
-// local measures what needs no network, on one machine.
-func local(ctx context.Context, opts Options) (_ []Result, err error) {
-	opts.Lab.Rate = 0
-	l, err := lab.Open(ctx, opts.Lab)
-	if err != nil {
-		return nil, err
+func (r *Run) each(ctx context.Context, systems []system.System, f func(s system.System) error) error {
+	for _, s := range systems {
+		if r.dead[s.Name()] {
+			continue
+		}
+		err := f(s)
+		if ctx.Err() != nil {
+			return errors.Join(context.Cause(ctx), err)
+		}
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("%s: %w", s.Name(), err)
+		if s.Name() == r.out.Base {
+			return err
+		}
+		r.dead[s.Name()] = true
+		r.missing(s.Name(), err)
 	}
-	defer func() { err = errors.Join(err, l.Close(), l.Leftovers()) }()
-	m, err := l.Machine(ctx, "host")
-	if err != nil {
-		return nil, err
-	}
-	debian, err := images.Ensure(ctx, opts.Images, "debian", printer(opts.Out))
-	if err != nil {
-		return nil, err
-	}
-	files, err := images.Ensure(ctx, opts.Images, "files", printer(opts.Out))
-	if err != nil {
-		return nil, err
-	}
-	conversion, err := measureConvert(ctx, m, debian, opts.Rounds)
-	if err != nil {
-		return nil, err
-	}
-	reads, err := measureReads(ctx, m, files, opts.Rounds)
-	return append(reads, conversion), err
+	return nil
 }
 
-func printer(w io.Writer) func(string, ...any) {
-	return func(format string, args ...any) { fmt.Fprintf(w, "    "+format+"\n", args...) }
+// missing notes in the report that a measurement of this case failed.
+func (r *Run) missing(system string, err error) {
+	fmt.Fprintf(r.bench.Log, "    FAILED: %v\n", err)
+	r.out.Missing = append(r.out.Missing, result.Missing{
+		Case: r.Name, Link: r.Link.String(), System: system, Reason: err.Error(), Failed: true,
+	})
 }
 
-// median of the durations, which are not empty.
-func median(d []time.Duration) time.Duration {
-	d = slices.Sorted(slices.Values(d))
-	return d[len(d)/2]
+// Record notes one figure of a round.
+func (r *Run) Record(round int, system string, m result.Metric, value float64) {
+	r.rec.Add(round, result.Figure{
+		Case: r.Name, Link: r.Link.String(), System: system,
+		Metric: m.Name, Unit: m.Unit, Better: m.Better,
+	}, value)
 }
 
-func printTable(w io.Writer, results []Result, resident int64) {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "measurement\tthem\tipcs\tratio\tlimit\t")
-	for _, r := range results {
-		verdict := "ok"
-		if r.Ratio() > r.Limit {
-			verdict = "TOO SLOW"
-		}
-		fmt.Fprintf(t, "%s\t%.3f s\t%.3f s\t%.2f\t%.2f\t%s\n",
-			r.Name, r.Base.Seconds(), r.New.Seconds(), r.Ratio(), r.Limit, verdict)
+// EachLink calls f for every link of the case. A quick run is content with the first.
+func (r *Run) EachLink(f func() error) error {
+	links := r.Links
+	if r.bench.Quick {
+		links = links[:1]
 	}
-	fmt.Fprintf(t, "daemon resident, image mounted\t\t%.0f MiB\t\t120 MiB\t\n", float64(resident)/(1<<20))
-	t.Flush()
-}
-
-// measureConvert times convert of a layout into the empty store of a new daemon, and
-// tar xzf of the same layers.
-func measureConvert(ctx context.Context, m *lab.Machine, layout string, rounds int) (Result, error) {
-	r := Result{Name: "convert, against tar xzf", Limit: 2}
-	var base, converted []time.Duration
-	for i := range rounds {
-		dir := filepath.Join(m.Dir(), fmt.Sprintf("untar-%d", i))
-		d, err := timed(m.Command(ctx, "sh", "-c",
-			`mkdir "$1" && for l in $(ls -S "$2"/blobs/sha256/*); do case $(head -c 2 "$l" | od -An -tx1) in " 1f 8b") tar -C "$1" -xzf "$l" || exit;; esac; done`,
-			"untar", dir, layout))
-		if err != nil {
-			return r, err
-		}
-		base = append(base, d)
-		daemon, err := m.StartDaemon(ctx, lab.DaemonOptions{Root: fmt.Sprintf("convert-%d", i)})
-		if err != nil {
-			return r, err
-		}
-		d, err = timed(m.Command(ctx, "convert", "--mediatype", "unixfs", "--ipfs-api", daemon.API,
-			"oci:"+layout+":"+images.Tag, "oci:"+filepath.Join(m.Dir(), fmt.Sprintf("converted-%d", i))+":ipcs"))
-		if err != nil {
-			return r, err
-		}
-		converted = append(converted, d)
-		if err := daemon.Stop(); err != nil {
-			return r, err
+	for _, r.Link = range links {
+		r.Log("--- %s", r.Link)
+		if err := f(); err != nil {
+			return err
 		}
 	}
-	r.Base, r.New = median(base), median(converted)
-	return r, nil
+	return nil
+}
+
+// Profile returns the folder for the profiles of one program in one round of this case,
+// and "" if none are wanted.
+func (r *Run) Profile(program string, round int) string {
+	if r.bench.Profiles == "" {
+		return ""
+	}
+	name := fmt.Sprintf("%s-%d", program, round)
+	return filepath.Join(r.bench.Profiles, r.Scenario.Name, r.Name, strings.Map(plain, r.Link.String()), name)
+}
+
+// plain keeps what is safe in the name of a file.
+func plain(c rune) rune {
+	if strings.ContainsRune(" /,", c) {
+		return '-'
+	}
+	return c
+}
+
+// Options say what to run.
+type Options struct {
+	Cache    string   // folder of images, programs and machines
+	Bin      string   // folder of convert and ipcs-snapshotter
+	Results  string   // folder that reports are written to
+	Profiles string   // folder for profiles; "" for none
+	Lab      string   // name of the labs, for runs beside each other
+	Quick    bool     // fewer cases and rounds
+	Only     []string // scenarios, or SCENARIO/CASE; none for all
+	Commit   string   // of ipcs
+	Log      io.Writer
 }

@@ -1,5 +1,5 @@
 // Command lab plays what needs more than one machine, on machines made of network
-// namespaces: the demo, the benchmark, and the containerd of the getting-started.
+// namespaces: the demo and the containerd of the getting-started.
 package main
 
 import (
@@ -12,7 +12,6 @@ import (
 	"syscall"
 
 	"github.com/hinshun/ipcs/internal/lab"
-	"github.com/hinshun/ipcs/internal/lab/bench"
 	"github.com/hinshun/ipcs/internal/lab/demo"
 )
 
@@ -29,14 +28,13 @@ func main() {
 // run carries out one subcommand.
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: lab demo|bench|containerd|convert [flags]")
+		return fmt.Errorf("usage: lab demo|containerd|convert [flags]")
 	}
 	flags := flag.NewFlagSet("lab "+args[0], flag.ContinueOnError)
 	cache := flags.String("cache", ".cache", "folder for images, tools and machines")
 	bin := flags.String("bin", "bin", "folder of convert and ipcs-snapshotter")
 	rate := flags.Int("rate", 200, "Mbit/s of each machine's link")
 	image := flags.String("image", "", "a registry reference or oci:DIR:TAG; default: the demo's own Debian")
-	rounds := flags.Int("rounds", 3, "of the benchmark")
 	command := flags.String("cmd", "", "what to run in it, as typed to a shell")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -52,10 +50,6 @@ func run(ctx context.Context, args []string) error {
 			Images: filepath.Join(*cache, "images"), Out: os.Stdout,
 		})
 		return err
-	case "bench":
-		return bench.Run(ctx, bench.Options{
-			Lab: opts, Images: filepath.Join(*cache, "images"), Rounds: *rounds, Out: os.Stdout,
-		})
 	case "containerd":
 		return runContainerd(ctx, opts, *cache)
 	case "convert":

@@ -1,0 +1,86 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hinshun/ipcs/internal/lab/bench/result"
+	"github.com/hinshun/ipcs/internal/lab/bench/system"
+)
+
+// machine describes this machine. Disks are below dir.
+func machine(dir string) (result.Machine, error) {
+	m := result.Machine{Cores: runtime.NumCPU()}
+	var err error
+	if m.CPU, err = value("/proc/cpuinfo", "model name", ":"); err != nil {
+		m.CPU = runtime.GOARCH // some architectures name no model
+	}
+	os, err := value("/etc/os-release", "PRETTY_NAME", "=")
+	if err != nil {
+		return m, err
+	}
+	m.OS = strings.Trim(os, `"`)
+	memory, err := value("/proc/meminfo", "MemTotal", ":")
+	if err != nil {
+		return m, err
+	}
+	if _, err := fmt.Sscan(memory, &m.Memory); err != nil {
+		return m, fmt.Errorf("/proc/meminfo: %w", err)
+	}
+	m.Memory <<= 10
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return m, err
+	}
+	m.Kernel = unix.ByteSliceToString(uts.Release[:])
+	out, err := exec.Command("stat", "--file-system", "--format=%T", dir).Output()
+	m.Disk = strings.TrimSpace(string(out))
+	return m, err
+}
+
+// value returns what follows a key in a file of lines.
+func value(file, key, separator string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+		k, v, ok := strings.Cut(lines.Text(), separator)
+		if ok && strings.TrimSpace(k) == key {
+			return strings.TrimSpace(v), nil
+		}
+	}
+	return "", fmt.Errorf("%s: no %s", file, key)
+}
+
+// versions asks the programs that take part, where they are there.
+func versions(ctx context.Context, programs system.Programs) (map[string]string, error) {
+	v := map[string]string{"go": runtime.Version()}
+	for program, args := range map[string][]string{
+		"containerd": {"--version"}, "runc": {"--version"}, "registry": {"--version"}, "ipfs": {"--version"},
+		"mkfs.erofs": {"--version"}, "containerd-stargz-grpc": {"--version"},
+	} {
+		path, err := programs(program)
+		if err != nil {
+			continue // it is not here; a system that needs it says so
+		}
+		out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+		if err != nil {
+			line = "unknown"
+		}
+		v[program] = line
+	}
+	return v, nil
+}

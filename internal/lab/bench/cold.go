@@ -1,0 +1,170 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/lab"
+	"github.com/hinshun/ipcs/internal/lab/bench/result"
+	"github.com/hinshun/ipcs/internal/lab/bench/system"
+)
+
+// The metrics of a cold start.
+var (
+	metricReady    = result.Metric{Name: "ready", Unit: "s", Better: result.Lower}
+	metricPull     = result.Metric{Name: "pull", Unit: "s", Better: result.Lower}
+	metricReceived = result.Metric{Name: "received", Unit: "B", Better: result.Lower}
+	metricCPU      = result.Metric{Name: "cpu", Unit: "s", Better: result.Lower}
+	metricResident = result.Metric{Name: "resident", Unit: "B", Better: result.Lower}
+)
+
+// workloads are the images that start, with a command that does real work in each.
+var workloads = []Case{
+	{Name: "debian", Image: "base", Command: `sh -c true`, Rounds: 5},
+	{Name: "python", Image: "debian", Command: `python3 -c 'import json, ssl, http.server, sqlite3'`, Rounds: 5, Quick: 3},
+	{Name: "node", Image: "node", Command: `node -e 'require("http"); console.log(1)'`, Rounds: 5},
+	{Name: "golang", Image: "golang", Command: goBuild, Rounds: 5},
+	{Name: "postgres", Image: "postgres", Command: `ls -lR /usr`, Rounds: 3},
+	{Name: "torch", Image: "torch", Command: `python3 -c 'import torch; print(torch.ones(3).sum())'`, Rounds: 3},
+}
+
+// goBuild compiles a program that prints a line, and what it needs of the library.
+const goBuild = `sh -c 'mkdir /tmp/hello && cd /tmp/hello && printf "module hello\n" >go.mod &&
+printf "package main\nimport \"fmt\"\nfunc main() { fmt.Println(1) }\n" >main.go && CGO_ENABLED=0 go build .'`
+
+// cold is the scenario that lazy pulling is for.
+func cold() Scenario {
+	s := Scenario{
+		Name:  "cold-start",
+		Title: "Cold start",
+		About: "From the start of `ctr image pull` to the end of a command in a container, on a machine that has " +
+			"nothing of the image: new folders for containerd and daemon in every run, page cache dropped. " +
+			"`ready` is the whole, `pull` the part that the first command takes, `received` what came over the " +
+			"machine's link, `cpu` what containerd and the daemon used, `resident` the daemon's memory at the end.",
+		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-kubo", "stargz", "stargz-optimized"},
+		Measure: measureCold,
+	}
+	for _, c := range workloads {
+		c.Links = []Link{{Mbit: 1000}, {Mbit: 200}}
+		if c.Name == "python" || c.Name == "node" || c.Name == "golang" {
+			c.Links = append(c.Links, Link{Mbit: 1000, RTT: 20 * time.Millisecond})
+		}
+		s.Cases = append(s.Cases, c)
+	}
+	return s
+}
+
+// measureCold publishes the image for every system, and then starts it on new hosts.
+func measureCold(ctx context.Context, r *Run) error {
+	return r.Lab(ctx, func(l *lab.Lab) error {
+		site, published, err := publish(ctx, r, l, r.Image)
+		if err != nil {
+			return err
+		}
+		m, err := l.Machine(ctx, "consumer")
+		if err != nil {
+			return err
+		}
+		return r.EachLink(func() error {
+			if err := errors.Join(site.SetRate(ctx, r.Link.Mbit), m.SetRate(ctx, r.Link.Mbit)); err != nil {
+				return err
+			}
+			return r.Rotate(ctx, func(round int, s system.System) error {
+				img, err := site.Delayed(ctx, published[s.Name()], r.Link.RTT)
+				if err != nil {
+					return err
+				}
+				return startOnce(ctx, r, m, round, s, img)
+			})
+		})
+	})
+}
+
+// publish makes a site and puts an image there for every system, over links without a
+// limit. What it writes does not wait in the page cache for its turn in a measurement.
+func publish(ctx context.Context, r *Run, l *lab.Lab, image string) (*system.Site, map[string]*system.Image, error) {
+	site, err := system.NewSite(ctx, l, r.Layout)
+	if err != nil {
+		return nil, nil, err
+	}
+	published := map[string]*system.Image{}
+	err = r.Each(ctx, func(s system.System) error {
+		img, err := s.Publish(ctx, site, image)
+		published[s.Name()] = img
+		return err
+	})
+	syscall.Sync()
+	return site, published, err
+}
+
+// startOnce measures one cold start.
+func startOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.System, img *system.Image) (err error) {
+	h, err := s.Start(ctx, m, fmt.Sprintf("%s-%d", s.Name(), round), system.Options{
+		Peers: img.Peers, Profile: r.Profile(s.Name(), round),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.Stop(ctx)) }()
+	if err := freshCaches(); err != nil {
+		return err
+	}
+	before, err := m.Received()
+	if err != nil {
+		return err
+	}
+	used, err := h.Usage()
+	if err != nil {
+		return err
+	}
+	pull, ready, err := pullAndRun(ctx, h, img.Ref, r.Command)
+	if err != nil {
+		return fmt.Errorf("%w%s", err, h.Tail())
+	}
+	after, err := m.Received()
+	if err != nil {
+		return err
+	}
+	usage, err := h.Usage()
+	if err != nil {
+		return err
+	}
+	r.Log("%-18s pulled after %6.2f s, ready after %6.2f s, received %7.1f MB", s.Name(), pull.Seconds(), ready.Seconds(), float64(after-before)/1e6)
+	r.Record(round, s.Name(), metricReady, ready.Seconds())
+	r.Record(round, s.Name(), metricPull, pull.Seconds())
+	r.Record(round, s.Name(), metricReceived, float64(after-before))
+	r.Record(round, s.Name(), metricCPU, (usage.CPU - used.CPU).Seconds())
+	if usage.Resident > 0 {
+		r.Record(round, s.Name(), metricResident, float64(usage.Resident))
+	}
+	return nil
+}
+
+// longestRun is when a command is ended: one that hangs would never be.
+const longestRun = 10 * time.Minute
+
+// pullAndRun returns what the pull took, and what pull and command took.
+func pullAndRun(ctx context.Context, h *system.Host, ref, command string) (pull, ready time.Duration, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, longestRun, fmt.Errorf("it did not end within %v", longestRun))
+	defer cancel()
+	first, second := h.Pull(ctx, ref), h.Run(ctx, ref, fmt.Sprintf("bench-%d", os.Getpid()), command)
+	start := time.Now()
+	if _, err := lab.Output(first); err != nil {
+		return 0, 0, errors.Join(err, context.Cause(ctx))
+	}
+	pull = time.Since(start)
+	if _, err := lab.Output(second); err != nil {
+		return 0, 0, errors.Join(err, context.Cause(ctx))
+	}
+	return pull, time.Since(start), nil
+}
+
+// freshCaches leaves nothing to be written and nothing cached, as after a boot.
+func freshCaches() error {
+	syscall.Sync()
+	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0o200)
+}

@@ -1,0 +1,120 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/lab"
+	"github.com/hinshun/ipcs/internal/lab/images"
+)
+
+// A Site is where images come from. Its machines have their disks in memory: what the
+// servers read is not to be measured, and dropping the page cache for a consumer would
+// drop theirs.
+type Site struct {
+	Store     *lab.Machine // of the registry
+	Registry  *lab.Registry
+	Publisher *lab.Machine
+	Layout    Layout
+
+	daemon *lab.Daemon           // the publisher's ipcs; nil until needed
+	delays map[string]*lab.Delay // by what they lead to and their round trip
+}
+
+// Layout makes an image of the lab, if need be, and returns its OCI layout.
+type Layout func(ctx context.Context, image string) (dir string, err error)
+
+// NewSite adds the site's machines to a lab.
+func NewSite(ctx context.Context, l *lab.Lab, layout Layout) (*Site, error) {
+	s := &Site{Layout: layout, delays: map[string]*lab.Delay{}}
+	var err error
+	opts := lab.MachineOptions{Memory: true}
+	if s.Store, err = l.Add(ctx, "registry", opts); err != nil {
+		return nil, err
+	}
+	if s.Publisher, err = l.Add(ctx, "publisher", opts); err != nil {
+		return nil, err
+	}
+	s.Registry, err = s.Store.StartRegistry(ctx)
+	return s, err
+}
+
+// SetRate sets what the links of the site's machines carry, in Mbit/s. It does nothing
+// in a lab without a network.
+func (s *Site) SetRate(ctx context.Context, mbit int) error {
+	return errors.Join(s.Store.SetRate(ctx, mbit), s.Publisher.SetRate(ctx, mbit))
+}
+
+// Push copies an image of the lab to the registry and returns its reference.
+func (s *Site) Push(ctx context.Context, image, tag string) (ref string, err error) {
+	layout, err := s.Layout(ctx, image)
+	if err != nil {
+		return "", err
+	}
+	repository, _, _ := strings.Cut(image, "+")
+	ref = fmt.Sprintf("%s/%s:%s", s.Registry.Addr, repository, tag)
+	_, err = images.Copy(ctx, "oci:"+layout, ref, s.Store.HTTPClient())
+	return ref, err
+}
+
+// Daemon returns the publisher's ipcs, which it starts when it is first needed.
+func (s *Site) Daemon(ctx context.Context) (*lab.Daemon, error) {
+	if s.daemon != nil {
+		return s.daemon, nil
+	}
+	d, err := s.Publisher.StartDaemon(ctx, lab.DaemonOptions{})
+	if err != nil {
+		return nil, err
+	}
+	s.daemon = d
+	return d, nil
+}
+
+// Delayed returns the image as it is reached with a round trip in between: through
+// proxies on the machines that serve it.
+func (s *Site) Delayed(ctx context.Context, img *Image, rtt time.Duration) (*Image, error) {
+	if rtt == 0 {
+		return img, nil
+	}
+	far := *img
+	addr, err := s.delay(ctx, s.Store, s.Registry.Addr, rtt)
+	if err != nil {
+		return nil, err
+	}
+	far.Ref = strings.Replace(img.Ref, s.Registry.Addr, addr, 1)
+	far.Peers = nil
+	for _, p := range img.Peers {
+		// /ip4/ADDR/tcp/PORT/p2p/ID
+		parts := strings.Split(p, "/")
+		if len(parts) != 7 || parts[1] != "ip4" || parts[3] != "tcp" {
+			return nil, fmt.Errorf("peer %s: want /ip4/ADDR/tcp/PORT/p2p/ID", p)
+		}
+		addr, err := s.delay(ctx, s.Publisher, net.JoinHostPort(parts[2], parts[4]), rtt)
+		if err != nil {
+			return nil, err
+		}
+		if parts[2], parts[4], err = net.SplitHostPort(addr); err != nil {
+			return nil, err
+		}
+		far.Peers = append(far.Peers, strings.Join(parts, "/"))
+	}
+	return &far, nil
+}
+
+// delay returns the address of a proxy that leads to target.
+func (s *Site) delay(ctx context.Context, m *lab.Machine, target string, rtt time.Duration) (string, error) {
+	key := target + " " + rtt.String()
+	if d := s.delays[key]; d != nil {
+		return d.Addr, nil
+	}
+	d, err := m.StartDelay(ctx, target, rtt)
+	if err != nil {
+		return "", err
+	}
+	s.delays[key] = d // the lab closes it
+	return d.Addr, nil
+}

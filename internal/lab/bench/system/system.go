@@ -1,0 +1,151 @@
+// Package system holds what is compared: each System is one way to bring an image from
+// a registry into a container, behind four methods.
+//
+// A System publishes an image at a Site, which is the registry and a machine for
+// whatever else serves images, and starts a Host, which is containerd with all that it
+// needs on a consumer with nothing on its disk. The scenarios do the rest with stock
+// commands. To compare with another snapshotter, write such an adapter (stargz.go is an
+// example) and put it into All.
+//
+// Everything here is for one goroutine at a time, but that Hosts of different machines
+// are independent of each other.
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/lab"
+)
+
+// A System is one way to distribute and mount images.
+type System interface {
+	// Name stands in results: letters, digits and hyphens.
+	Name() string
+	// About is one line for the document.
+	About() string
+	// Missing says why the system cannot be measured here, and is "" where it can.
+	Missing(ctx context.Context, programs Programs) string
+	// Publish puts an image of the lab where consumers get it from.
+	Publish(ctx context.Context, site *Site, image string) (*Image, error)
+	// Start makes a host ready on a machine, in new folders whose names begin with root.
+	Start(ctx context.Context, m *lab.Machine, root string, opts Options) (*Host, error)
+}
+
+// Programs finds programs, first among the lab's own.
+type Programs func(name string) (path string, err error)
+
+// All returns every system, those that cannot be measured here too.
+func All() []System {
+	return []System{overlayfs{"overlayfs", ""}, overlayfs{"overlayfs-zstd", "+zstd"}, ipcs{}}
+}
+
+// Named returns the system of that name.
+func Named(name string) (System, error) {
+	for _, s := range All() {
+		if s.Name() == name {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("no system %q", name)
+}
+
+// An Image is what a consumer must know to get it.
+type Image struct {
+	Name string // of the lab's image
+	Ref  string // in the registry
+	// Peers are multiaddrs of the nodes that have its files, for systems that fetch from
+	// elsewhere than the registry.
+	Peers []string
+}
+
+// Options say what a host is given.
+type Options struct {
+	Peers []string // Image.Peers of all that it will pull
+	// Listen makes the host's node serve other hosts, for systems whose consumers do.
+	Listen  bool
+	Profile string // folder for profiles of the system's daemon; "" for none
+}
+
+// A Host is a consumer that is ready to pull.
+type Host struct {
+	Machine     *lab.Machine
+	Containerd  *lab.Containerd
+	Snapshotter string
+	Daemon      *lab.Daemon    // of ipcs; nil for others
+	Helpers     []*lab.Process // that belong to the system, Daemon's among them
+	// PullCommand overrides how an image is pulled; nil for ctr's own.
+	PullCommand func(ctx context.Context, ref string) *exec.Cmd
+	// Folders are removed when the host stops.
+	Folders []string
+}
+
+// Pull is the command that pulls an image.
+func (h *Host) Pull(ctx context.Context, ref string) *exec.Cmd {
+	if h.PullCommand != nil {
+		return h.PullCommand(ctx, ref)
+	}
+	return h.Containerd.Ctr(ctx, "image", "pull", "--plain-http", "--snapshotter", h.Snapshotter, ref)
+}
+
+// Run is the command that runs a shell's command line in a new container.
+func (h *Host) Run(ctx context.Context, ref, id, command string) *exec.Cmd {
+	return h.Containerd.Shell(ctx, fmt.Sprintf("ctr run --rm --snapshotter %s %s %s %s", h.Snapshotter, ref, id, command))
+}
+
+// Usage is what the host's programs took since they were started.
+type Usage struct {
+	CPU      time.Duration // of containerd and the system's daemons
+	Resident int64         // of the system's daemons now, in bytes; 0 where there is none
+	Peak     int64         // the highest of those so far
+}
+
+// Usage reads it.
+func (h *Host) Usage() (Usage, error) {
+	var u Usage
+	cpu, err := h.Containerd.CPU()
+	if err != nil {
+		return u, err
+	}
+	u.CPU = cpu
+	for _, p := range h.Helpers {
+		cpu, err1 := p.CPU()
+		now, err2 := p.Resident()
+		peak, err3 := p.Peak()
+		if err := errors.Join(err1, err2, err3); err != nil {
+			return u, err
+		}
+		u.CPU, u.Resident, u.Peak = u.CPU+cpu, u.Resident+now, u.Peak+peak
+	}
+	return u, nil
+}
+
+// Tail is the end of the host's logs, for an error.
+func (h *Host) Tail() string {
+	text := "\n" + h.Containerd.Tail()
+	for _, p := range h.Helpers {
+		text += "\n" + p.Tail()
+	}
+	return text
+}
+
+// Stop ends the host's processes, containerd first, and removes its folders.
+func (h *Host) Stop(ctx context.Context) error {
+	errs := []error{h.Containerd.Stop(context.WithoutCancel(ctx))}
+	for _, p := range h.Helpers {
+		errs = append(errs, p.Stop())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // what still runs may have mounts below the folders
+	}
+	for _, f := range h.Folders {
+		if err := os.RemoveAll(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
