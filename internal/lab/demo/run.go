@@ -1,13 +1,11 @@
 package demo
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -35,16 +33,16 @@ type Run struct {
 }
 
 // run pulls and runs ref with a snapshotter on a consumer with nothing on its disk.
-func (s *stage) run(ctx context.Context, snapshotter, round, ref string, peers []string) (_ *Run, err error) {
+func (s *stage) run(ctx context.Context, snapshotter, ref string, peers []string) (_ *Run, err error) {
 	s.say("on the consumer: pull and run with %s", snapshotter)
 	var daemon *lab.Daemon
 	if peers != nil {
-		if daemon, err = s.consumer.StartDaemon(ctx, lab.DaemonOptions{Root: "ipcs" + round, Peers: peers}); err != nil {
+		if daemon, err = s.consumer.StartDaemon(ctx, lab.DaemonOptions{Peers: peers}); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, daemon.Stop()) }()
 	}
-	c, err := s.consumer.StartContainerd(ctx, lab.ContainerdOptions{Root: snapshotter + "-c" + round, Daemon: daemon})
+	c, err := s.consumer.StartContainerd(ctx, lab.ContainerdOptions{Root: snapshotter + "-c", Daemon: daemon})
 	if err != nil {
 		return nil, err
 	}
@@ -123,12 +121,6 @@ func (s *stage) inspect(ctx context.Context, c *lab.Containerd, daemon *lab.Daem
 		r.Files, r.Bytes = max(r.Files, int64(chain.Files)), max(r.Bytes, chain.Bytes)
 	}
 	return nil
-}
-
-// median returns the run whose time is in the middle.
-func median(runs []*Run) *Run {
-	slices.SortFunc(runs, func(a, b *Run) int { return cmp.Compare(a.Total, b.Total) })
-	return runs[len(runs)/2]
 }
 
 // Print prints both runs side by side.
