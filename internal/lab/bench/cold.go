@@ -74,7 +74,7 @@ func measureCold(ctx context.Context, r *Run) error {
 				return err
 			}
 			return r.Rotate(ctx, func(round int, s system.System) error {
-				img, err := site.Delayed(ctx, published[s.Name()], r.Link.RTT)
+				img, err := site.Delayed(ctx, m, published[s.Name()], r.Link.RTT)
 				if err != nil {
 					return err
 				}

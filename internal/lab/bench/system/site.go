@@ -22,7 +22,7 @@ type Site struct {
 	Layout    Layout
 
 	daemon *lab.Daemon           // the publisher's ipcs; nil until needed
-	delays map[string]*lab.Delay // by what they lead to and their round trip
+	delays map[string]*lab.Delay // by where they are, what they lead to and their round trip
 }
 
 // Layout makes an image of the lab, if need be, and returns its OCI layout.
@@ -74,14 +74,14 @@ func (s *Site) Daemon(ctx context.Context) (*lab.Daemon, error) {
 	return d, nil
 }
 
-// Delayed returns the image as it is reached with a round trip in between: through
-// proxies on the machines that serve it.
-func (s *Site) Delayed(ctx context.Context, img *Image, rtt time.Duration) (*Image, error) {
+// Delayed returns the image as a consumer reaches it with a round trip in between:
+// through proxies on that machine, one for each server.
+func (s *Site) Delayed(ctx context.Context, consumer *lab.Machine, img *Image, rtt time.Duration) (*Image, error) {
 	if rtt == 0 {
 		return img, nil
 	}
 	far := *img
-	addr, err := s.delay(ctx, s.Store, s.Registry.Addr, rtt)
+	addr, err := s.delay(ctx, consumer, s.Registry.Addr, rtt)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (s *Site) Delayed(ctx context.Context, img *Image, rtt time.Duration) (*Ima
 		if len(parts) != 7 || parts[1] != "ip4" || parts[3] != "tcp" {
 			return nil, fmt.Errorf("peer %s: want /ip4/ADDR/tcp/PORT/p2p/ID", p)
 		}
-		addr, err := s.delay(ctx, s.Publisher, net.JoinHostPort(parts[2], parts[4]), rtt)
+		addr, err := s.delay(ctx, consumer, net.JoinHostPort(parts[2], parts[4]), rtt)
 		if err != nil {
 			return nil, err
 		}
@@ -105,13 +105,13 @@ func (s *Site) Delayed(ctx context.Context, img *Image, rtt time.Duration) (*Ima
 	return &far, nil
 }
 
-// delay returns the address of a proxy that leads to target.
-func (s *Site) delay(ctx context.Context, m *lab.Machine, target string, rtt time.Duration) (string, error) {
-	key := target + " " + rtt.String()
+// delay returns the address, on the consumer, of a proxy that leads to target.
+func (s *Site) delay(ctx context.Context, consumer *lab.Machine, target string, rtt time.Duration) (string, error) {
+	key := strings.Join([]string{consumer.Name, target, rtt.String()}, " ")
 	if d := s.delays[key]; d != nil {
 		return d.Addr, nil
 	}
-	d, err := m.StartDelay(ctx, target, rtt)
+	d, err := consumer.StartDelay(ctx, target, rtt)
 	if err != nil {
 		return "", err
 	}
