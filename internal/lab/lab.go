@@ -3,8 +3,8 @@
 // end-to-end tests stand on.
 //
 // A Lab is a folder for the machines' disks, one below /run for their sockets and
-// mounts, and, if its links have a rate, a switch: a namespace with a bridge. A
-// Machine is a namespace with one link to the switch, limited with HTB in both
+// mounts, and, if its links have a rate, a router: a namespace that all links lead to.
+// A Machine is a namespace with one link to the router, limited with HTB in both
 // directions; without a rate all machines share the host's loopback and differ in
 // their ports. A namespace belongs to a process that sleeps in it, so nothing is
 // mounted for it and it goes with that process. All processes stay in the mount

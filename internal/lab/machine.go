@@ -21,8 +21,12 @@ type Machine struct {
 	run    string   // its sockets and mounts
 	addr   string   // IP address; "" on loopback
 	holder *Process // sleeps in the namespace; nil on loopback
-	plug   string   // the switch's end of its link
+	plug   string   // the router's end of its link
 }
+
+// State returns the folder of the machine's sockets and mounts, which is in memory and
+// has a short name.
+func (m *Machine) State() string { return m.run }
 
 // Dir returns the machine's disk.
 func (m *Machine) Dir() string { return m.dir }
@@ -102,9 +106,9 @@ func (m *Machine) counter(column int) (int64, error) {
 	return 0, fmt.Errorf("%s: no device %s", file, link)
 }
 
-// port returns the port to listen on: the one asked for where the machine has its
+// Port returns the port to listen on: the one asked for where the machine has its
 // addresses to itself, else a free one.
-func (m *Machine) port(wanted int) (int, error) {
+func (m *Machine) Port(wanted int) (int, error) {
 	if m.holder != nil {
 		return wanted, nil
 	}

@@ -18,8 +18,16 @@ const maxMachines = 250
 // errNoLink is what comes of everything about links in a lab without a rate.
 var errNoLink = errors.New("machines have no links of their own in a lab without a rate")
 
-// network is the switch: a namespace with a bridge that machines are attached to. It
-// has no way to the host, so its addresses cannot clash with anything.
+// gateway is the router's address, at its end of each link.
+const gateway = "10.77.255.254"
+
+// network is the router: a namespace that all links lead to. It has no way to the
+// host, so its addresses cannot clash with anything.
+//
+// A bridge would do for a few machines. But each would then know the hardware address
+// of each other one that it speaks to, and the kernel has one table for all namespaces,
+// of 1024 places by default, which 32 machines fill. With a router it is one a machine,
+// and one for it.
 type network struct {
 	lab  *Lab
 	hub  *Process
@@ -27,15 +35,15 @@ type network struct {
 }
 
 func newNetwork(ctx context.Context, l *Lab) (*network, error) {
-	hub, err := l.holder("switch")
+	hub, err := l.holder("router")
 	if err != nil {
 		return nil, err
 	}
 	n := &network{lab: l, hub: hub, rate: l.opts.Rate}
-	return n, n.ip(ctx, hub, "link add br0 type bridge", "link set br0 up")
+	return n, n.in(ctx, hub, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
 }
 
-// attach gives m a namespace with a link to the switch and an address. The rate of
+// attach gives m a namespace with a link to the router and an address. The rate of
 // the link is that of the network if it is 0.
 func (n *network) attach(ctx context.Context, m *Machine, number, rate int) error {
 	if number > maxMachines {
@@ -52,12 +60,15 @@ func (n *network) attach(ctx context.Context, m *Machine, number, rate int) erro
 	m.plug = fmt.Sprintf("port%d", number)
 	if err := n.ip(ctx, n.hub,
 		fmt.Sprintf("link add %s type veth peer name %s netns %d", m.plug, link, holder.pid()),
-		"link set "+m.plug+" master br0 up",
+		fmt.Sprintf("addr add %s/32 dev %s", gateway, m.plug), "link set "+m.plug+" up",
+		fmt.Sprintf("route add %s/32 dev %s", m.addr, m.plug),
 	); err != nil {
 		return err
 	}
 	if err := n.ip(ctx, holder, "link set lo up",
-		fmt.Sprintf("addr add %s/24 dev %s", m.addr, link), "link set "+link+" up",
+		fmt.Sprintf("addr add %s/32 dev %s", m.addr, link), "link set "+link+" up",
+		fmt.Sprintf("route add %s/32 dev %s", gateway, link),
+		fmt.Sprintf("route add 10.77.0.0/16 via %s dev %s", gateway, link),
 	); err != nil {
 		return err
 	}
@@ -79,10 +90,10 @@ func (m *Machine) ends(hub *Process) map[*Process]string {
 // limit sets what the link of m carries in each direction, in Mbit/s.
 //
 // HTB wakes up by a timer and then sends what has become due; what is due for longer
-// than the burst is forgotten. The default burst, about one packet, loses a good part
-// of 1 Gbit/s to timers that are late by some tens of microseconds. A burst of two
-// milliseconds loses nothing, and is still short against anything that is measured.
-// The quantum matters between classes, of which there is one; HTB warns without it.
+// than the burst is forgotten. The default burst, about one packet, loses some percent
+// of 1 Gbit/s, and a third of 10, to timers that are late. A burst of two milliseconds
+// loses nothing, and is short against anything that is measured. The quantum matters
+// between classes, of which there is one; HTB warns without it.
 func (n *network) limit(ctx context.Context, m *Machine, mbit int) error {
 	if mbit < 1 {
 		return fmt.Errorf("a link of %d Mbit/s: want 1 or more", mbit)
