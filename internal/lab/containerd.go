@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"text/template"
 
@@ -37,6 +38,8 @@ type ContainerdOptions struct {
 	Root   string  // names its folder on the machine's disk; default "containerd"
 	Daemon *Daemon // the snapshotter "ipcs"; nil for none
 	CRI    *CRI    // what Kubernetes speaks to; nil for none
+	Erofs  bool    // its own erofs snapshotter, which needs mkfs.erofs of 1.8.2 or newer
+	Import string  // text of a further file of configuration, as other snapshotters need it
 }
 
 // CRI says what containerd's CRI plugin is given.
@@ -85,6 +88,18 @@ func (o ContainerdOptions) files(state string, values map[string]string) error {
 			return err
 		}
 	}
+	if o.Import != "" {
+		if o.Daemon != nil || o.Erofs {
+			return errors.New("containerd: Import takes the place of Daemon and Erofs: each lists what pulls unpack for")
+		}
+		values["Import"] = filepath.Join(state, "import.toml")
+		if err := os.WriteFile(values["Import"], []byte(o.Import), 0o600); err != nil {
+			return err
+		}
+	}
+	if o.Erofs {
+		values["Erofs"] = "linux/" + runtime.GOARCH
+	}
 	if o.CRI == nil {
 		return nil
 	}
@@ -122,15 +137,16 @@ func (c *Containerd) Context(ctx context.Context) context.Context {
 
 // Ctr is a command of ctr(1) on the machine, against this containerd.
 func (c *Containerd) Ctr(ctx context.Context, args ...string) *exec.Cmd {
-	return c.command(ctx, "ctr", args...)
+	return c.Command(ctx, "ctr", args...)
 }
 
 // Shell is a command line for sh(1) on the machine, in which ctr is that of Ctr.
 func (c *Containerd) Shell(ctx context.Context, line string) *exec.Cmd {
-	return c.command(ctx, "sh", "-c", line)
+	return c.Command(ctx, "sh", "-c", line)
 }
 
-func (c *Containerd) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+// Command is a command on the machine that finds this containerd as ctr does.
+func (c *Containerd) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := c.machine.Command(ctx, name, args...)
 	cmd.Env = append(cmd.Env, "CONTAINERD_ADDRESS="+c.Address, "CONTAINERD_NAMESPACE="+Namespace)
 	return cmd

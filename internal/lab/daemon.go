@@ -75,7 +75,7 @@ func (m *Machine) StartDaemon(ctx context.Context, opts DaemonOptions) (*Daemon,
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, err
 	}
-	port, err := m.port(4100)
+	port, err := m.Port(4100)
 	if err != nil {
 		return nil, err
 	}

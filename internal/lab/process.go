@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -26,6 +27,16 @@ type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error // valid when done is closed
+}
+
+// Start starts a program of any kind on the machine, a command of Command, and waits
+// until ready returns nil. What the program writes is in NAME.log on the machine's disk.
+func (m *Machine) Start(ctx context.Context, name string, cmd *exec.Cmd, ready func(context.Context) error) (*Process, error) {
+	p, err := m.lab.start(name+" on "+m.Name, filepath.Join(m.dir, name+".log"), cmd)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(ctx, ready)
 }
 
 // start runs cmd with its output to the file logPath, and notes it in the state.
@@ -102,8 +113,16 @@ func (p *Process) Kill() {
 }
 
 // ready calls probe again and again until it succeeds. It fails when ctx ends, and at
-// once when the process does.
+// once when the process does. A process that does not become ready is ended: nobody has
+// a use for it, or would know that it runs.
 func (p *Process) ready(ctx context.Context, probe func(context.Context) error) error {
+	if err := p.await(ctx, probe); err != nil {
+		return errors.Join(err, p.Stop())
+	}
+	return nil
+}
+
+func (p *Process) await(ctx context.Context, probe func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -31,7 +31,7 @@ http:
 
 // StartRegistry starts a registry on the machine.
 func (m *Machine) StartRegistry(ctx context.Context) (*Registry, error) {
-	port, err := m.port(5000)
+	port, err := m.Port(5000)
 	if err != nil {
 		return nil, err
 	}

@@ -34,23 +34,24 @@ func (p *Process) memory(name string) (int64, error) {
 }
 
 // CPU returns the time that all threads of the process have spent on processors since
-// it started, in user mode and in the kernel.
+// it started, in user mode and in the kernel, and so have the processes that it started
+// and waited for: what containerd has others decompress or convert counts as its own.
 func (p *Process) CPU() (time.Duration, error) {
 	text, err := p.proc("stat")
 	if err != nil {
 		return 0, err
 	}
 	// The name, in parentheses, may hold anything. Fields are numbered from 1, and the
-	// first after the name is field 3; these are 14 and 15.
+	// first after the name is field 3; these are 14 to 17.
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 13 {
+	if len(fields) < 15 {
 		return 0, fmt.Errorf("%s: %d fields after the name in /proc/%d/stat", p.name, len(fields), p.pid())
 	}
-	var user, system int64
-	if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
+	var user, system, childrenUser, childrenSystem int64
+	if _, err := fmt.Sscan(strings.Join(fields[11:15], " "), &user, &system, &childrenUser, &childrenSystem); err != nil {
 		return 0, fmt.Errorf("%s: processor time: %w", p.name, err)
 	}
-	return time.Duration(user+system) * tick, nil
+	return time.Duration(user+system+childrenUser+childrenSystem) * tick, nil
 }
 
 // proc reads a file of the process in /proc.

@@ -85,26 +85,33 @@ func measureCold(ctx context.Context, r *Run) error {
 }
 
 // publish makes a site and puts an image there for every system, over links without a
-// limit. What it writes does not wait in the page cache for its turn in a measurement.
+// limit.
 func publish(ctx context.Context, r *Run, l *lab.Lab, image string) (*system.Site, map[string]*system.Image, error) {
 	site, err := system.NewSite(ctx, l, r.Layout)
 	if err != nil {
 		return nil, nil, err
 	}
+	published, err := publishAt(ctx, r, site, image)
+	return site, published, err
+}
+
+// publishAt puts an image on a site for every system. What it writes does not wait in
+// the page cache for its turn in a measurement.
+func publishAt(ctx context.Context, r *Run, site *system.Site, image string) (map[string]*system.Image, error) {
 	published := map[string]*system.Image{}
-	err = r.Each(ctx, func(s system.System) error {
-		img, err := s.Publish(ctx, site, image)
+	err := r.Each(ctx, func(s system.System) error {
+		img, err := s.Publish(ctx, site, system.Source{Image: image, Command: r.Command})
 		published[s.Name()] = img
 		return err
 	})
 	syscall.Sync()
-	return site, published, err
+	return published, err
 }
 
 // startOnce measures one cold start.
 func startOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.System, img *system.Image) (err error) {
 	h, err := s.Start(ctx, m, fmt.Sprintf("%s-%d", s.Name(), round), system.Options{
-		Peers: img.Peers, Profile: r.Profile(s.Name(), round),
+		Peers: img.Peers, Registry: img.Registry(), Profile: r.Profile(s.Name(), round),
 	})
 	if err != nil {
 		return err

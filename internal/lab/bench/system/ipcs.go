@@ -2,7 +2,6 @@ package system
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/hinshun/ipcs/internal/lab"
 )
@@ -19,25 +18,27 @@ func (ipcs) About() string {
 func (ipcs) Missing(context.Context, Programs) string { return "" }
 
 // Publish converts the image on the publisher, from the registry to the registry.
-func (s ipcs) Publish(ctx context.Context, site *Site, image string) (*Image, error) {
+func (s ipcs) Publish(ctx context.Context, site *Site, source Source) (*Image, error) {
+	img := &Image{Name: source.Image}
+	var err error
+	img.Peers, err = site.into(ctx, func(api string) (err error) {
+		img.Ref, err = convert(ctx, site, source.Image, s.Name(), api)
+		return err
+	})
+	return img, err
+}
+
+// convert converts an image of the registry on the publisher, onto the node at api, and
+// returns its reference.
+func convert(ctx context.Context, site *Site, image, system, api string) (ref string, err error) {
 	source, err := site.Push(ctx, image, "overlayfs")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	daemon, err := site.Daemon(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ref := source + "-" + s.Name()
-	if _, err := lab.Output(site.Publisher.Command(ctx, "convert", "--mediatype", "unixfs", "--plain-http",
-		"--ipfs-api", daemon.API, source, ref)); err != nil {
-		return nil, err
-	}
-	status, err := daemon.Status(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &Image{Name: image, Ref: ref, Peers: status.Addrs}, nil
+	ref = source + "-" + system
+	_, err = lab.Output(site.Publisher.Command(ctx, "convert", "--mediatype", "unixfs", "--plain-http",
+		"--ipfs-api", api, source, ref))
+	return ref, err
 }
 
 func (ipcs) Start(ctx context.Context, m *lab.Machine, root string, opts Options) (*Host, error) {
@@ -45,12 +46,9 @@ func (ipcs) Start(ctx context.Context, m *lab.Machine, root string, opts Options
 	if err != nil {
 		return nil, err
 	}
-	c, err := m.StartContainerd(ctx, lab.ContainerdOptions{Root: root + "-c", Daemon: daemon})
-	if err != nil {
-		return nil, err
+	h := &Host{
+		Machine: m, Snapshotter: "ipcs", Daemon: daemon, Helpers: []*lab.Process{daemon.Process},
+		Folders: []string{daemon.Root()},
 	}
-	return &Host{
-		Machine: m, Containerd: c, Snapshotter: "ipcs", Daemon: daemon, Helpers: []*lab.Process{daemon.Process},
-		Folders: []string{filepath.Join(m.Dir(), root+"-c"), daemon.Root()},
-	}, nil
+	return h.start(ctx, root, lab.ContainerdOptions{Daemon: daemon})
 }

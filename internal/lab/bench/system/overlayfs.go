@@ -2,7 +2,6 @@ package system
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/hinshun/ipcs/internal/lab"
 )
@@ -24,18 +23,12 @@ func (o overlayfs) About() string {
 
 func (overlayfs) Missing(context.Context, Programs) string { return "" }
 
-func (o overlayfs) Publish(ctx context.Context, site *Site, image string) (*Image, error) {
-	ref, err := site.Push(ctx, image+o.variant, o.name)
-	return &Image{Name: image, Ref: ref}, err
+func (o overlayfs) Publish(ctx context.Context, site *Site, source Source) (*Image, error) {
+	ref, err := site.Push(ctx, source.Image+o.variant, o.name)
+	return &Image{Name: source.Image, Ref: ref}, err
 }
 
 func (o overlayfs) Start(ctx context.Context, m *lab.Machine, root string, _ Options) (*Host, error) {
-	c, err := m.StartContainerd(ctx, lab.ContainerdOptions{Root: root + "-c"})
-	if err != nil {
-		return nil, err
-	}
-	return &Host{
-		Machine: m, Containerd: c, Snapshotter: "overlayfs",
-		Folders: []string{filepath.Join(m.Dir(), root+"-c")},
-	}, nil
+	h := &Host{Machine: m, Snapshotter: "overlayfs"}
+	return h.start(ctx, root, lab.ContainerdOptions{})
 }

@@ -2,7 +2,6 @@ package system
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -22,6 +21,8 @@ type Site struct {
 	Layout    Layout
 
 	daemon *lab.Daemon           // the publisher's ipcs; nil until needed
+	spread *spread               // has the publisher's part; nil unless asked for
+	kubo   *Kubo                 // the publisher's Kubo; nil until needed
 	delays map[string]*lab.Delay // by where they are, what they lead to and their round trip
 }
 
@@ -43,10 +44,23 @@ func NewSite(ctx context.Context, l *lab.Lab, layout Layout) (*Site, error) {
 	return s, err
 }
 
-// SetRate sets what the links of the site's machines carry, in Mbit/s. It does nothing
-// in a lab without a network.
+// Servers returns the machines that serve: registry, publisher, and those of a spread.
+func (s *Site) Servers() []*lab.Machine {
+	machines := []*lab.Machine{s.Store, s.Publisher}
+	if s.spread != nil {
+		machines = append(machines, s.spread.machines...)
+	}
+	return machines
+}
+
+// SetRate sets what the links of the site's machines carry, in Mbit/s.
 func (s *Site) SetRate(ctx context.Context, mbit int) error {
-	return errors.Join(s.Store.SetRate(ctx, mbit), s.Publisher.SetRate(ctx, mbit))
+	for _, m := range s.Servers() {
+		if err := m.SetRate(ctx, mbit); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Push copies an image of the lab to the registry and returns its reference.
@@ -72,6 +86,26 @@ func (s *Site) Daemon(ctx context.Context) (*lab.Daemon, error) {
 	}
 	s.daemon = d
 	return d, nil
+}
+
+// into calls convert, which puts an image's blocks on the node at api, and returns the
+// addresses of the nodes that have them then: the publisher's, or those of the spread.
+func (s *Site) into(ctx context.Context, convert func(api string) error) (peers []string, err error) {
+	if s.spread != nil {
+		return s.spread.addrs, s.spread.fill(ctx, convert)
+	}
+	daemon, err := s.Daemon(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := convert(daemon.API); err != nil {
+		return nil, err
+	}
+	status, err := daemon.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return status.Addrs, nil
 }
 
 // Delayed returns the image as a consumer reaches it with a round trip in between:

@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hinshun/ipcs/internal/lab"
@@ -31,8 +33,9 @@ type System interface {
 	// Missing says why the system cannot be measured here, and is "" where it can.
 	Missing(ctx context.Context, programs Programs) string
 	// Publish puts an image of the lab where consumers get it from.
-	Publish(ctx context.Context, site *Site, image string) (*Image, error)
+	Publish(ctx context.Context, site *Site, source Source) (*Image, error)
 	// Start makes a host ready on a machine, in new folders whose names begin with root.
+	// After an error nothing of it runs.
 	Start(ctx context.Context, m *lab.Machine, root string, opts Options) (*Host, error)
 }
 
@@ -41,7 +44,10 @@ type Programs func(name string) (path string, err error)
 
 // All returns every system, those that cannot be measured here too.
 func All() []System {
-	return []System{overlayfs{"overlayfs", ""}, overlayfs{"overlayfs-zstd", "+zstd"}, ipcs{}}
+	return []System{
+		overlayfs{"overlayfs", ""}, overlayfs{"overlayfs-zstd", "+zstd"}, erofs{},
+		ipcs{}, kubo{}, stargz{"stargz", false}, stargz{"stargz-optimized", true},
+	}
 }
 
 // Named returns the system of that name.
@@ -54,6 +60,12 @@ func Named(name string) (System, error) {
 	return nil, fmt.Errorf("no system %q", name)
 }
 
+// A Source is an image of the lab that is to be published.
+type Source struct {
+	Image   string
+	Command string // what will run in it first, for systems that order images by that
+}
+
 // An Image is what a consumer must know to get it.
 type Image struct {
 	Name string // of the lab's image
@@ -63,9 +75,18 @@ type Image struct {
 	Peers []string
 }
 
+// Registry returns the host:port of the image's registry.
+func (i *Image) Registry() string {
+	host, _, _ := strings.Cut(i.Ref, "/")
+	return host
+}
+
 // Options say what a host is given.
 type Options struct {
 	Peers []string // Image.Peers of all that it will pull
+	// Registry is the host:port of what it will pull, which speaks plain HTTP, for systems
+	// that must be told. Image.Registry returns it.
+	Registry string
 	// Listen makes the host's node serve other hosts, for systems whose consumers do.
 	Listen  bool
 	Profile string // folder for profiles of the system's daemon; "" for none
@@ -82,6 +103,19 @@ type Host struct {
 	PullCommand func(ctx context.Context, ref string) *exec.Cmd
 	// Folders are removed when the host stops.
 	Folders []string
+}
+
+// start starts containerd, the last part of a host, in a folder that is named after
+// root. On an error it stops the host.
+func (h *Host) start(ctx context.Context, root string, opts lab.ContainerdOptions) (*Host, error) {
+	opts.Root = root + "-c"
+	h.Folders = append(h.Folders, filepath.Join(h.Machine.Dir(), opts.Root))
+	var err error
+	if h.Containerd, err = h.Machine.StartContainerd(ctx, opts); err != nil {
+		h.Containerd = nil // what is not ready has been ended
+		return nil, errors.Join(err, h.Stop(ctx))
+	}
+	return h, nil
 }
 
 // Pull is the command that pulls an image.
@@ -135,7 +169,10 @@ func (h *Host) Tail() string {
 
 // Stop ends the host's processes, containerd first, and removes its folders.
 func (h *Host) Stop(ctx context.Context) error {
-	errs := []error{h.Containerd.Stop(context.WithoutCancel(ctx))}
+	var errs []error
+	if h.Containerd != nil {
+		errs = append(errs, h.Containerd.Stop(context.WithoutCancel(ctx)))
+	}
 	for _, p := range h.Helpers {
 		errs = append(errs, p.Stop())
 	}
