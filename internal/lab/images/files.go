@@ -15,7 +15,7 @@ const (
 
 // makeFiles makes an image to read from: many small files of 1 to 16 KiB in three
 // layers, and a large one.
-func makeFiles(ctx context.Context, dir string, _ func(string, ...any)) error {
+func makeFiles(ctx context.Context, j job) error {
 	var layers []Layer
 	for part := range 3 {
 		layers = append(layers, Layer{CreatedBy: "small files", Tar: Tar(func(t *Tarball) { fillSmall(t, part) })})
@@ -26,8 +26,7 @@ func makeFiles(ctx context.Context, dir string, _ func(string, ...any)) error {
 		t.Dir("large", 0o755)
 		t.File("large/file", 0o644, string(content))
 	})})
-	_, err := Write(ctx, dir, Image{Layers: layers})
-	return err
+	return j.write(ctx, Image{Layers: layers})
 }
 
 // fillSmall adds a third of the small files to every folder.

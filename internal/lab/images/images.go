@@ -1,12 +1,18 @@
 // Package images makes container images to show, test and measure ipcs with, as OCI
-// layouts: a real Debian with Python, made by Debian's own tools ("debian"); one that
-// holds everything a layer may hold and simple code gets wrong ("nasty"); and small
-// ones, in each media type and compression, for the test that asks for them.
+// layouts: real ones, made of Debian's packages by Debian's own tools and the steps of
+// a Dockerfile ("debian", "node", "torch" and more); one that holds everything a layer
+// may hold and simple code gets wrong ("nasty"); ones with many layers or many files;
+// and small ones, in each media type and compression, for the test that asks for them.
 //
 // Layers are streams: a function writes the tar, which is hashed, compressed on all
-// cores, and hashed again on its way to disk. A layout is written beside its place and
-// renamed into it. What Ensure makes is kept from run to run, and made again only when
-// its recipe's version changes.
+// cores, and hashed again on its way to disk. An image can stand on another, whose
+// layers it then shares to the last bit, as images of a registry do. A layout is
+// written beside its place and renamed into it.
+//
+// Ensure makes images from a table of recipes and keeps them from run to run; one is
+// made again only when its recipe's version changes, or the image it stands on. A lock
+// per image lets many processes ask for the same one. An image is locked while the one
+// that it stands on is, never the other way round, so no two wait for each other.
 package images
 
 import (
@@ -18,10 +24,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/klauspost/pgzip"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -37,16 +42,6 @@ const (
 // Tag is the tag of the image in every layout that the package makes.
 const Tag = "latest"
 
-// Compression of a layer.
-type Compression int
-
-// The compressions that registries hold.
-const (
-	Gzip Compression = iota
-	Zstd
-	None
-)
-
 // A Layer is what one layer is made from.
 type Layer struct {
 	Tar         func(w io.Writer) error
@@ -56,6 +51,7 @@ type Layer struct {
 
 // An Image is what an image is made from.
 type Image struct {
+	From   *Stored // whose layers are below; nil for none
 	Layers []Layer // the lowest first
 	Config ocispec.ImageConfig
 	Docker bool // Docker's media types in place of OCI's
@@ -67,28 +63,40 @@ var created = time.Date(2025, 11, 1, 12, 0, 0, 0, time.UTC)
 // Write writes the image as an OCI layout to dir, which is replaced if it is there,
 // and returns the descriptor of its manifest.
 func Write(ctx context.Context, dir string, img Image) (ocispec.Descriptor, error) {
-	part := dir + ".part"
-	if err := os.RemoveAll(part); err != nil {
-		return ocispec.Descriptor{}, err
+	var desc ocispec.Descriptor
+	err := place(dir, func(l layout) error {
+		var err error
+		desc, err = l.image(ctx, img)
+		return err
+	})
+	return desc, err
+}
+
+// part is where a layout is while it is being written.
+func part(dir string) string { return dir + ".part" }
+
+// place lets fill write a layout beside dir, and puts it there.
+func place(dir string, fill func(l layout) error) error {
+	l := layout{dir: part(dir)}
+	if err := os.RemoveAll(l.dir); err != nil {
+		return err
 	}
-	l := layout{dir: part}
-	desc, err := l.image(ctx, img)
-	if err != nil {
-		return desc, errors.Join(fmt.Errorf("write image %s: %w", dir, err), os.RemoveAll(part))
+	if err := os.MkdirAll(l.blobs(), 0o755); err != nil {
+		return err
+	}
+	if err := fill(l); err != nil {
+		return errors.Join(fmt.Errorf("write image %s: %w", dir, err), os.RemoveAll(l.dir))
 	}
 	if err := os.RemoveAll(dir); err != nil {
-		return desc, err
+		return err
 	}
-	return desc, os.Rename(part, dir)
+	return os.Rename(l.dir, dir)
 }
 
 // layout is an OCI layout that is being written.
 type layout struct{ dir string }
 
 func (l layout) image(ctx context.Context, img Image) (ocispec.Descriptor, error) {
-	if err := os.MkdirAll(l.blobs(), 0o755); err != nil {
-		return ocispec.Descriptor{}, err
-	}
 	config := ocispec.Image{
 		Created:  &created,
 		Platform: ocispec.Platform{Architecture: "amd64", OS: "linux"},
@@ -100,11 +108,16 @@ func (l layout) image(ctx context.Context, img Image) (ocispec.Descriptor, error
 	if img.Docker {
 		manifest.MediaType, configType = DockerManifest, dockerConfig
 	}
-	for i, layer := range img.Layers {
-		if err := ctx.Err(); err != nil {
+	if img.From != nil {
+		if err := l.link(img.From); err != nil {
 			return ocispec.Descriptor{}, err
 		}
-		desc, diffID, err := l.layer(layer, img.Docker)
+		manifest.Layers = slices.Clone(img.From.Manifest.Layers)
+		config.RootFS.DiffIDs = slices.Clone(img.From.Config.RootFS.DiffIDs)
+		config.History = slices.Clone(img.From.Config.History)
+	}
+	for i, layer := range img.Layers {
+		desc, diffID, err := l.layer(ctx, layer, img.Docker)
 		if err != nil {
 			return ocispec.Descriptor{}, fmt.Errorf("layer %d: %w", i+1, err)
 		}
@@ -112,6 +125,22 @@ func (l layout) image(ctx context.Context, img Image) (ocispec.Descriptor, error
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
 		config.History = append(config.History, ocispec.History{Created: &created, CreatedBy: layer.CreatedBy})
 	}
+	return l.finish(manifest, configType, config)
+}
+
+// link takes over the layers of an image. The blobs of layouts never change, so they
+// are on disk once.
+func (l layout) link(from *Stored) error {
+	for _, desc := range from.Manifest.Layers {
+		if err := os.Link(from.blob(desc), filepath.Join(l.blobs(), desc.Digest.Encoded())); err != nil && !os.IsExist(err) {
+			return fmt.Errorf("layer of %s: %w", from.dir, err)
+		}
+	}
+	return nil
+}
+
+// finish writes what is there besides the layers.
+func (l layout) finish(manifest ocispec.Manifest, configType string, config ocispec.Image) (ocispec.Descriptor, error) {
 	var err error
 	if manifest.Config, err = l.json(configType, config); err != nil {
 		return ocispec.Descriptor{}, err
@@ -155,7 +184,7 @@ func (l layout) index(desc ocispec.Descriptor) error {
 }
 
 // layer writes one layer's blob and returns its descriptor and diffID.
-func (l layout) layer(layer Layer, docker bool) (ocispec.Descriptor, digest.Digest, error) {
+func (l layout) layer(ctx context.Context, layer Layer, docker bool) (ocispec.Descriptor, digest.Digest, error) {
 	f, err := os.CreateTemp(l.blobs(), "layer-")
 	if err != nil {
 		return ocispec.Descriptor{}, "", err
@@ -169,10 +198,8 @@ func (l layout) layer(layer Layer, docker bool) (ocispec.Descriptor, digest.Dige
 	if docker && layer.Compression == Gzip {
 		mediaType = dockerLayer
 	}
-	if err := layer.Tar(io.MultiWriter(compress, tar.Hash())); err != nil {
-		return ocispec.Descriptor{}, "", err
-	}
-	if err := compress.Close(); err != nil {
+	err = layer.Tar(whileWanted(ctx, io.MultiWriter(compress, tar.Hash())))
+	if err := errors.Join(err, compress.Close()); err != nil { // closed always: its goroutines end
 		return ocispec.Descriptor{}, "", err
 	}
 	size, err := f.Seek(0, io.SeekCurrent)
@@ -183,20 +210,3 @@ func (l layout) layer(layer Layer, docker bool) (ocispec.Descriptor, digest.Dige
 	err = errors.Join(f.Chmod(0o644), os.Rename(f.Name(), filepath.Join(l.blobs(), desc.Digest.Encoded())))
 	return desc, tar.Digest(), err
 }
-
-// compressor returns a writer that compresses into w, and the media type of that.
-func compressor(c Compression, w io.Writer) (io.WriteCloser, string, error) {
-	switch c {
-	case Zstd:
-		z, err := zstd.NewWriter(w)
-		return z, ocispec.MediaTypeImageLayerZstd, err
-	case None:
-		return nopCloser{w}, ocispec.MediaTypeImageLayer, nil
-	default:
-		return pgzip.NewWriter(w), ocispec.MediaTypeImageLayerGzip, nil
-	}
-}
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }

@@ -39,9 +39,8 @@ func Nasty() Image {
 	}
 }
 
-func makeNasty(ctx context.Context, dir string, _ func(string, ...any)) error {
-	_, err := Write(ctx, dir, Nasty())
-	return err
+func makeNasty(ctx context.Context, j job) error {
+	return j.write(ctx, Nasty())
 }
 
 // nastyBase is what the layers above change.

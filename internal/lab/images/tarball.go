@@ -38,6 +38,13 @@ func (t *Tarball) Close() error {
 	return t.tw.Close()
 }
 
+// Fail ends the Tarball with an error, unless it has one or err is nil.
+func (t *Tarball) Fail(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+}
+
 // An Option changes the header of an entry.
 type Option func(*tar.Header)
 

@@ -153,20 +153,30 @@ func (b build) compile(ctx context.Context, tmp string) error {
 		_, err := goCommand(ctx, tmp, env, args...)
 		return err
 	}
-	out, err := goCommand(ctx, tmp, env, "mod", "download", "-json", b.stamp())
+	dir, err := Module(ctx, b.stamp())
 	if err != nil {
 		return err
-	}
-	var module struct{ Dir string }
-	if err := json.Unmarshal(out, &module); err != nil {
-		return fmt.Errorf("what go mod download says: %w", err)
 	}
 	args := append([]string{"build", "-mod=readonly", "-o", tmp + "/"}, flags...)
 	for _, p := range b.packages {
 		args = append(args, "./"+p)
 	}
-	_, err = goCommand(ctx, module.Dir, env, args...)
+	_, err = goCommand(ctx, dir, env, args...)
 	return err
+}
+
+// Module gets a module, NAME@VERSION, from the module proxy and returns its folder,
+// which is not to be changed.
+func Module(ctx context.Context, module string) (dir string, err error) {
+	out, err := goCommand(ctx, os.TempDir(), nil, "mod", "download", "-json", module)
+	if err != nil {
+		return "", fmt.Errorf("module %s: %w", module, err)
+	}
+	var got struct{ Dir string }
+	if err := json.Unmarshal(out, &got); err != nil {
+		return "", fmt.Errorf("module %s: what go mod download says: %w", module, err)
+	}
+	return got.Dir, nil
 }
 
 // goCommand runs the go command in dir and returns what it prints.
