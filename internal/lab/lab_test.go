@@ -84,10 +84,11 @@ func TestClearsAfterAKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := labtest.Machine(t, l, "node")
+	m := add(t, l, "node", lab.MachineOptions{Memory: true})
 	if _, err := m.StartRegistry(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	mountInside(t, m)
 	if err := l.Abandon(); err != nil {
 		t.Fatal(err)
 	}
