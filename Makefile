@@ -22,14 +22,22 @@ export IMAGE CMD
 FUZZTIME ?= 10s
 # make root RUN=Oracle runs some of the end-to-end tests.
 RUN      ?=
+# make bench ONLY=SCENARIO measures some scenarios or, as SCENARIO/CASE, cases ("bench list"
+# names them); PPROF=1 writes profiles beside the results.
+ONLY     ?=
+PPROF    ?=
+# The results that docs/benchmarks.md is about are of whole scenarios without profiling.
+RESULTS   = $(if $(PPROF)$(findstring /,$(ONLY)),$(CACHE)/results,bench/results)
+BENCH     = $(TOOLS)/bench
+BENCHRUN  = $(BENCH) run $(if $(ONLY),--only '$(ONLY)') $(if $(PPROF),--pprof)
 
 export GOFLAGS += -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist install tools image lab demo bench containerd convert test unit race root lint fuzz clean
+.PHONY: help build dist install tools image lab demo bench bench-quick containerd convert test unit race root lint fuzz clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 BINARIES := $(addprefix bin/,$(PROGRAMS))
 
@@ -73,8 +81,23 @@ programs:
 demo: ready ## convert an image, run it lazily on another machine, and compare with overlayfs (IMAGE=, CMD=)
 	@$(LAB) demo -image "$$IMAGE" -cmd "$$CMD"
 
-bench: ready ## the first benchmark: ratios to overlayfs and tar, in one run
-	@$(LAB) bench
+# What was measured is a commit, which results and the document of them do not change.
+.PHONY: measuring
+measuring: VERSION = $(shell git describe --tags --always)$(shell git diff --quiet HEAD -- . ':!bench/results' ':!docs' || echo -dirty)
+measuring:
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory tools
+	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS) -get kubo
+	@$(GOBUILD) -o $(TOOLS)/ ./internal/lab/cmd/bench
+
+bench: measuring ## measure everything against what people use now, and write docs/benchmarks.md (ONLY=, PPROF=1)
+	@$(BENCHRUN) --out $(RESULTS); status=$$?; \
+		if [ $(RESULTS) = bench/results ]; then $(BENCH) report || exit; fi; exit $$status
+
+bench-quick: measuring ## under ten minutes of it, compared with bench/results (ONLY=, PPROF=1)
+	@rm -f $(CACHE)/results-quick/*.json
+	@$(BENCHRUN) --quick --out $(CACHE)/results-quick
+	@$(BENCH) compare bench/results $(CACHE)/results-quick
 
 containerd: ready ## a private containerd with ipcs, in the foreground ("make convert" beside it)
 	@$(LAB) containerd
