@@ -89,7 +89,7 @@ func (l Link) String() string {
 
 // Scenarios returns all that is measured, in the order of the document.
 func Scenarios() []Scenario {
-	return []Scenario{cold(), threeNodes()}
+	return []Scenario{cold(), threeNodes(), fanOut()}
 }
 
 // A Run is one case that is being measured.

@@ -25,12 +25,15 @@ var (
 // workloads are the images that start, with a command that does real work in each.
 var workloads = []Case{
 	{Name: "debian", Image: "base", Command: `sh -c true`, Rounds: 5},
-	{Name: "python", Image: "debian", Command: `python3 -c 'import json, ssl, http.server, sqlite3'`, Rounds: 5, Quick: 3},
+	{Name: "python", Image: "debian", Command: pythonImport, Rounds: 5, Quick: 3},
 	{Name: "node", Image: "node", Command: `node -e 'require("http"); console.log(1)'`, Rounds: 5},
 	{Name: "golang", Image: "golang", Command: goBuild, Rounds: 5},
 	{Name: "postgres", Image: "postgres", Command: `ls -lR /usr`, Rounds: 3},
 	{Name: "torch", Image: "torch", Command: `python3 -c 'import torch; print(torch.ones(3).sum())'`, Rounds: 3},
 }
+
+// pythonImport loads what most programs in Python load.
+const pythonImport = `python3 -c 'import json, ssl, http.server, sqlite3'`
 
 // goBuild compiles a program that prints a line, and what it needs of the library.
 const goBuild = `sh -c 'mkdir /tmp/hello && cd /tmp/hello && printf "module hello\n" >go.mod &&
@@ -151,6 +154,12 @@ func startOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.
 	return nil
 }
 
+// containerID names the container that is run on a host. The folder that runc keeps
+// containers in is one for all containerds on this computer.
+func containerID(h *system.Host) string {
+	return fmt.Sprintf("bench-%d-%s", os.Getpid(), h.Machine.Name)
+}
+
 // longestRun is when a command is ended: one that hangs would never be.
 const longestRun = 10 * time.Minute
 
@@ -158,7 +167,7 @@ const longestRun = 10 * time.Minute
 func pullAndRun(ctx context.Context, h *system.Host, ref, command string) (pull, ready time.Duration, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, longestRun, fmt.Errorf("it did not end within %v", longestRun))
 	defer cancel()
-	first, second := h.Pull(ctx, ref), h.Run(ctx, ref, fmt.Sprintf("bench-%d", os.Getpid()), command)
+	first, second := h.Pull(ctx, ref), h.Run(ctx, ref, containerID(h), command)
 	start := time.Now()
 	if _, err := lab.Output(first); err != nil {
 		return 0, 0, errors.Join(err, context.Cause(ctx))
