@@ -122,6 +122,7 @@ race: packages
 
 root: tools
 	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m $(if $(RUN),-run '$(RUN)') ./internal/lab/...
+	$(if $(RUN),,CGO_ENABLED=1 $(GO) test -race -count=1 -run Delay ./internal/lab)
 
 lint: ## gofmt, go vet, staticcheck, and who may import what (.depguard.yml)
 	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS) -get lint
