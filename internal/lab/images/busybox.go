@@ -7,27 +7,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"github.com/hinshun/ipcs/internal/lab/tools"
 )
 
 // makeBusybox makes an image of Debian's busybox, which is static, and a symbolic link
 // for each command that it knows: the least that has a shell.
 func makeBusybox(ctx context.Context, j job) error {
-	if err := tools.Packages(ctx, map[string]string{"mmdebstrap": "mmdebstrap"}); err != nil {
-		return err
-	}
-	suite, sources, err := bootstrap{}.sources()
-	if err != nil {
-		return err
-	}
 	root := filepath.Join(j.work, "root")
-	j.log("getting busybox-static of %s", suite)
-	command := append([]string{
-		"mmdebstrap", "--quiet", "--mode=root", "--variant=extract", "--include=busybox-static", suite, root,
-	}, sources...)
-	if err := runAlone(ctx, command...); err != nil {
-		return fmt.Errorf("mmdebstrap: %w", err)
+	if err := (bootstrap{}).run(ctx, j, root, "--variant=extract", "--include=busybox-static"); err != nil {
+		return err
 	}
 	program := filepath.Join(root, "bin/busybox")
 	text, err := os.ReadFile(program)

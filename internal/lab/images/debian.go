@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/pkg/archive"
@@ -23,21 +24,9 @@ type bootstrap struct {
 const noServices = `printf '#!/bin/sh\nexit 101\n' >"$1/usr/sbin/policy-rc.d" && chmod 755 "$1/usr/sbin/policy-rc.d"`
 
 func (b bootstrap) make(ctx context.Context, j job) error {
-	if err := tools.Packages(ctx, map[string]string{"mmdebstrap": "mmdebstrap"}); err != nil {
-		return err
-	}
-	suite, sources, err := b.sources()
-	if err != nil {
-		return err
-	}
 	root := filepath.Join(j.work, "root")
-	j.log("mmdebstrap --variant=minbase %s", suite)
-	command := append([]string{
-		"mmdebstrap", "--quiet", "--mode=root", "--variant=minbase",
-		`--aptopt=Acquire::Languages "none"`, "--customize-hook=" + noServices, suite, root,
-	}, sources...)
-	if err := runAlone(ctx, command...); err != nil {
-		return fmt.Errorf("mmdebstrap: %w", err)
+	if err := b.run(ctx, j, root, "--variant=minbase", "--customize-hook="+noServices); err != nil {
+		return err
 	}
 	j.log("writing the layer")
 	return j.write(ctx, Image{
@@ -47,6 +36,26 @@ func (b bootstrap) make(ctx context.Context, j job) error {
 		}},
 		Config: config("/bin/bash"),
 	})
+}
+
+// run makes a tree at root with mmdebstrap.
+func (b bootstrap) run(ctx context.Context, j job, root string, options ...string) error {
+	if err := tools.Packages(ctx, map[string]string{"mmdebstrap": "mmdebstrap"}); err != nil {
+		return err
+	}
+	suite, sources, err := b.sources()
+	if err != nil {
+		return err
+	}
+	j.log("mmdebstrap %s %s", options[0], suite)
+	// What it leaves in its temporary folder when it is killed goes with the job's.
+	command := slices.Concat([]string{
+		"env", "TMPDIR=" + j.work, "mmdebstrap", "--quiet", "--mode=root", `--aptopt=Acquire::Languages "none"`,
+	}, options, []string{suite, root}, sources)
+	if err := runAlone(ctx, command...); err != nil {
+		return fmt.Errorf("mmdebstrap: %w", err)
+	}
+	return nil
 }
 
 // sources returns this machine's release, and lines for apt that say where its packages are.
