@@ -52,14 +52,17 @@ type Status struct {
 		Bytes   int64 `json:"bytes"`
 	} `json:"store"`
 	Fetch struct {
-		Files int64 `json:"files"`
-		Bytes int64 `json:"bytes"`
+		Files    int64 `json:"files"`
+		Bytes    int64 `json:"bytes"`
+		InFlight int64 `json:"in_flight"`
 	} `json:"fetch"`
 	Chains []struct {
-		Layers int    `json:"layers"`
-		Files  int    `json:"files"`
-		Bytes  int64  `json:"bytes"`
-		Mode   string `json:"mode"`
+		Layers     int    `json:"layers"`
+		Files      int    `json:"files"`
+		Bytes      int64  `json:"bytes"`
+		LocalFiles int    `json:"local_files"`
+		LocalBytes int64  `json:"local_bytes"`
+		Mode       string `json:"mode"`
 	} `json:"chains"`
 }
 

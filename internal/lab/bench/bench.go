@@ -36,6 +36,8 @@ type Scenario struct {
 	About string
 	// Systems are the names of those that take part.
 	Systems []string
+	// Quick are those that take part in a quick run; none for all.
+	Quick []string
 	// Base is what ratios are to; "" for the first of Systems. It may be something that
 	// is no system, as tar is where convert is measured.
 	Base  string
@@ -56,6 +58,8 @@ type Case struct {
 	Count   int    // what grows: layers, files, containers, nodes
 	Rounds  int    // in a whole run
 	Quick   int    // in a quick run; 0 for a case that is no part of it
+	// QuickLink is the one of a quick run; none for the first of Links.
+	QuickLink Link
 	// Only are the systems of the scenario that take part in this case; none for all.
 	Only []string
 }
@@ -89,7 +93,17 @@ func (l Link) String() string {
 
 // Scenarios returns all that is measured, in the order of the document.
 func Scenarios() []Scenario {
-	return []Scenario{cold(), threeNodes(), fanOut()}
+	return []Scenario{
+		cold(),
+		threeNodes(),
+		fanOut(),
+		warm(),
+		conversion(),
+		disk(),
+		growthLayers(),
+		growthFiles(),
+		growthContainers(),
+	}
 }
 
 // A Run is one case that is being measured.
@@ -196,11 +210,14 @@ func (r *Run) Record(round int, system string, m result.Metric, value float64) {
 	}, value)
 }
 
-// EachLink calls f for every link of the case. A quick run is content with the first.
+// EachLink calls f for every link of the case. A quick run is content with one.
 func (r *Run) EachLink(f func() error) error {
 	links := r.Links
 	if r.bench.Quick {
 		links = links[:1]
+		if r.QuickLink != (Link{}) {
+			links = []Link{r.QuickLink}
+		}
 	}
 	for _, r.Link = range links {
 		r.Log("--- %s", r.Link)

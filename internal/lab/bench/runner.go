@@ -132,7 +132,11 @@ func (b *bench) scenario(ctx context.Context, s Scenario) (*result.Report, error
 func (b *bench) available(ctx context.Context, s Scenario) ([]system.System, []result.Missing, error) {
 	var systems []system.System
 	var missing []result.Missing
-	for _, name := range s.Systems {
+	names := s.Systems
+	if b.Quick && len(s.Quick) > 0 {
+		names = s.Quick
+	}
+	for _, name := range names {
 		sys, err := system.Named(name)
 		if err != nil {
 			return nil, nil, err

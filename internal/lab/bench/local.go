@@ -1,0 +1,140 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hinshun/ipcs/internal/lab"
+	"github.com/hinshun/ipcs/internal/lab/bench/system"
+)
+
+// A resident is a host that has all content of an image on its disk.
+type resident struct {
+	*system.Host
+	ref string // of the image
+}
+
+// residents are the hosts of all systems, by name.
+type residents map[string]*resident
+
+// settle starts a host of every system on one machine, and brings all content of the
+// image to each. They must be stopped, also after an error. The servers go on: a system
+// may ask them again.
+func settle(ctx context.Context, r *Run, l *lab.Lab, image string) (residents, error) {
+	all := residents{}
+	_, published, err := publish(ctx, r, l, image)
+	if err != nil {
+		return all, err
+	}
+	m, err := l.Machine(ctx, "host")
+	if err != nil {
+		return all, err
+	}
+	err = r.Each(ctx, func(s system.System) error {
+		img := published[s.Name()]
+		h, err := s.Start(ctx, m, s.Name(), system.Options{
+			Peers: img.Peers, Registry: img.Registry(), Profile: r.Profile(s.Name(), 0),
+		})
+		if err != nil {
+			return err
+		}
+		all[s.Name()] = &resident{Host: h, ref: img.Ref}
+		return all[s.Name()].fill(ctx, r, s.Name())
+	})
+	return all, err
+}
+
+// fill pulls the image and reads every file of it, twice: what is fetched when it is read
+// is on the disk then, and in the page cache from where it is read from then on.
+func (h *resident) fill(ctx context.Context, r *Run, name string) error {
+	got, err := pullWhole(ctx, h.Host, h.ref, wholeReaders)
+	if err != nil {
+		return fmt.Errorf("%w%s", err, h.Tail())
+	}
+	if err := allHere(ctx, h.Daemon); err != nil {
+		return err
+	}
+	if err := h.inView(ctx, func(root string) error {
+		_, err := readWhole(ctx, root, wholeReaders)
+		return err
+	}); err != nil {
+		return fmt.Errorf("%w%s", err, h.Tail())
+	}
+	r.Log("%-18s has %d files of %.1f MB", name, got.Files, float64(got.Bytes)/1e6)
+	return nil
+}
+
+// inView calls f with a new mount of the image, as a container has it, that nobody has
+// read from.
+func (h *resident) inView(ctx context.Context, f func(root string) error) (err error) {
+	v, err := h.Containerd.Writable(ctx, h.ref, h.Snapshotter)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close(context.WithoutCancel(ctx))) }()
+	return f(v.Root)
+}
+
+// runAll runs a command in so many new containers, which are started at once, and returns
+// the time until all have ended.
+func (h *resident) runAll(ctx context.Context, command string, n int) (time.Duration, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, longestRun, fmt.Errorf("it did not end within %v", longestRun))
+	defer cancel()
+	runs := make([]*exec.Cmd, n)
+	for i := range runs {
+		runs[i] = h.Run(ctx, h.ref, fmt.Sprintf("bench-%d-%d", os.Getpid(), i), command)
+	}
+	var g errgroup.Group // when one fails the others go on: one that is ended leaves its container
+	start := time.Now()
+	for _, run := range runs {
+		g.Go(func() error {
+			_, err := lab.Output(run)
+			return err
+		})
+	}
+	err := g.Wait()
+	took := time.Since(start)
+	if err != nil {
+		return took, fmt.Errorf("%w%s", errors.Join(err, context.Cause(ctx)), h.Tail())
+	}
+	return took, nil
+}
+
+// allHere returns an error if files of what a daemon has mounted are not on its disk. There
+// is nothing to ask where there is no daemon.
+func allHere(ctx context.Context, d *lab.Daemon) error {
+	if d == nil {
+		return nil
+	}
+	status, err := d.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if len(status.Chains) == 0 {
+		return errors.New("the daemon has no chain, though an image was pulled")
+	}
+	for _, c := range status.Chains {
+		if c.LocalFiles != c.Files || c.LocalBytes != c.Bytes {
+			return fmt.Errorf("all files were read, and %d of %d are local, %d of %d bytes", c.LocalFiles, c.Files, c.LocalBytes, c.Bytes)
+		}
+	}
+	if status.Fetch.InFlight > 0 {
+		return fmt.Errorf("all files were read, and %d are still being fetched", status.Fetch.InFlight)
+	}
+	return nil
+}
+
+// stop ends all, and removes what they have.
+func (all residents) stop(ctx context.Context) error {
+	var errs []error
+	for _, h := range all {
+		errs = append(errs, h.Stop(ctx))
+	}
+	return errors.Join(errs...)
+}
