@@ -40,7 +40,10 @@ type Scenario struct {
 	Quick []string
 	// Base is what ratios are to; "" for the first of Systems. It may be something that
 	// is no system, as tar is where convert is measured.
-	Base  string
+	Base string
+	// Main are the names of the metrics that the document shows first, with charts; the
+	// first one recorded if there are none here.
+	Main  []string
 	Cases []Case
 	// Measure measures one case.
 	Measure func(ctx context.Context, r *Run) error

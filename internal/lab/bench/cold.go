@@ -50,6 +50,7 @@ func cold() Scenario {
 			"machine's link, `cpu` what containerd and the daemon used, `resident` the daemon's memory at the end.",
 		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-kubo", "stargz", "stargz-optimized"},
 		Quick:   []string{"overlayfs", "ipcs"},
+		Main:    []string{metricReady.Name, metricReceived.Name},
 		Measure: measureCold,
 		Planned: []result.Missing{
 			{System: "ipcs with a profile", Reason: "profiles, which say what is fetched ahead, are not built yet"},

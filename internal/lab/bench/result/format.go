@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// Format writes a value for people: three digits, in a unit of fitting size.
+// Format writes a value for people: two or three digits, in a unit of fitting size.
 func Format(value float64, unit string) string {
 	switch unit {
 	case "s":
@@ -43,7 +43,7 @@ func scaled(value float64, unit string, steps []step) string {
 	return digits(value/last.size) + " " + last.unit
 }
 
-// digits writes three significant digits, and whole numbers as they are.
+// digits writes three significant digits, two of what is below 1, and whole numbers as they are.
 func digits(v float64) string {
 	abs := math.Abs(v)
 	switch {
@@ -53,8 +53,10 @@ func digits(v float64) string {
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	case abs >= 9.995:
 		return strconv.FormatFloat(v, 'f', 1, 64)
-	case abs >= 0.9995:
+	case abs >= 0.0995:
 		return strconv.FormatFloat(v, 'f', 2, 64)
+	case abs >= 0.00995:
+		return strconv.FormatFloat(v, 'f', 3, 64)
 	}
 	return strconv.FormatFloat(v, 'g', 2, 64)
 }

@@ -36,7 +36,7 @@ func command() *cobra.Command {
 		Use: "bench", Short: "Measure ipcs against what people use now",
 		SilenceErrors: true, SilenceUsage: true,
 	}
-	root.AddCommand(runCommand(), compareCommand(), listCommand())
+	root.AddCommand(runCommand(), compareCommand(), reportCommand(), listCommand())
 	return root
 }
 

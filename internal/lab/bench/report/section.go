@@ -1,0 +1,137 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/lab/bench/result"
+)
+
+// section writes one scenario.
+func (d *document) section(v *view) {
+	d.printf("## %s\n\n%s\n\n", v.Title, v.About)
+	r := v.report
+	d.printf("`%s`; commit %s, %s, %s; [%s.json](%s/%s.json)\n\n", r.Command, r.Commit, r.Started.Format(time.DateOnly),
+		(time.Duration(r.Seconds) * time.Second).String(), r.Scenario, d.in.Results, r.Scenario)
+	d.cases(v)
+	if len(v.cases) == 1 {
+		d.single(v)
+		return
+	}
+	for _, m := range v.Main {
+		metric := v.metric(m)
+		d.printf("### %s: %s%s\n\n", v.Title, m, direction(metric))
+		for _, link := range v.links(m) {
+			d.charts(v, metric, link)
+			d.byCase(v, metric, link)
+		}
+	}
+	for _, m := range v.metrics {
+		if slices.Contains(v.Main, m) {
+			continue
+		}
+		metric := v.metric(m)
+		d.printf("<details><summary>%s%s</summary>\n\n", m, direction(metric))
+		for _, link := range v.links(m) {
+			d.byCase(v, metric, link)
+		}
+		d.printf("</details>\n\n")
+	}
+}
+
+// direction says which way a metric is better.
+func direction(m result.Metric) string {
+	if m.Better == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (%s is better)", m.Better)
+}
+
+// cases says what was run.
+func (d *document) cases(v *view) {
+	var rows [][]string
+	for _, c := range v.Section.Cases {
+		if c.Command == "" && c.Image == "" || !slices.Contains(v.cases, c.Name) {
+			continue
+		}
+		image := code(c.Image)
+		if c.Before != "" {
+			image += " after " + code(c.Before)
+		}
+		rows = append(rows, []string{c.Name, image, code(c.Command)})
+	}
+	if len(rows) == 0 {
+		return
+	}
+	d.printf("<details><summary>The cases</summary>\n\n")
+	d.rows([]string{"case", "image", "command"}, rows)
+	d.printf("</details>\n\n")
+}
+
+// code writes a text as code in a table's cell.
+func code(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "`" + strings.ReplaceAll(strings.Join(strings.Fields(text), " "), "|", `\|`) + "`"
+}
+
+// charts draws a metric on a link: lines for each family of cases that grow, and bars for
+// the others.
+func (d *document) charts(v *view, metric result.Metric, link string) {
+	families, rest := v.families()
+	name := slug(strings.Join([]string{v.Name, metric.Name, strings.ReplaceAll(link, "/", "-")}, "-"))
+	title := func(what string) string {
+		text := v.Title + what + ": " + metric.Name
+		if link != "" {
+			text += ", " + link
+		}
+		return text
+	}
+	for _, f := range families {
+		if c := v.lines(metric, link, f); len(c.series) > 0 {
+			c.title = title(" (" + f.name + ")")
+			d.chart(strings.Trim(name, "-")+"-"+slug(f.name), c.title, c.svg())
+		}
+	}
+	if c := v.bars(metric, link, rest); len(c.groups) > 0 {
+		c.title = title("")
+		d.chart(strings.Trim(name, "-"), c.title, c.svg())
+	}
+}
+
+// A family is cases that are sizes of the same thing.
+type family struct {
+	name  string
+	cases []string
+}
+
+// families are told by the names of the cases but for what comes after the last hyphen,
+// or before the first; those alone in theirs are among the rest.
+func (v *view) families() (families []family, rest []string) {
+	byName := map[string]*family{}
+	var names []string
+	for _, c := range v.cases {
+		if v.count(c) == 0 {
+			rest = append(rest, c)
+			continue
+		}
+		name := strings.Trim(strings.TrimRight(c, "0123456789kMGm"), "-")
+		name = strings.Trim(strings.TrimLeft(name, "0123456789"), "-")
+		if byName[name] == nil {
+			byName[name] = &family{name: name}
+			names = append(names, name)
+		}
+		byName[name].cases = append(byName[name].cases, c)
+	}
+	for _, name := range names {
+		if f := byName[name]; len(f.cases) >= 3 {
+			families = append(families, *f)
+		} else {
+			rest = append(rest, f.cases...)
+		}
+	}
+	return families, ordered(rest, v.cases)[:len(rest)]
+}
