@@ -43,6 +43,7 @@ func growthFiles() Scenario {
 			"cache, at 1 Gbit/s. `resident` is the memory of the system's daemon when the container has ended, and " +
 			"`per-file` what that is more than before the pull, divided by the number of files.",
 		Systems: []string{"overlayfs", "erofs", "ipcs"},
+		Main:    []string{metricReady.Name, metricResident.Name},
 		Measure: measureFiles,
 	}
 	for _, c := range []Case{

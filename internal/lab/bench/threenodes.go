@@ -36,6 +36,7 @@ func threeNodes() Scenario {
 			"the page cache. New folders and a dropped page cache in every run; what serves has its disk in memory. " +
 			"`received` is what came over the consumer's link, `cpu` what its containerd and daemon used.",
 		Systems: []string{"overlayfs", "overlayfs-zstd", "ipcs"},
+		Main:    []string{metricLocal.Name, metricReceived.Name},
 		Measure: measureThreeNodes,
 	}
 	slow, fast := Link{Mbit: 200}, Link{Mbit: 1000}

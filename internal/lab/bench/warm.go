@@ -35,6 +35,7 @@ func warm() Scenario {
 			"starts cold in the first scenario, here in a container after others of that image, and `busy` the share of all processors' time " +
 			"in which they did something meanwhile; the compiler's cache is the container's own, and empty.",
 		Systems: []string{"overlayfs", "erofs", "ipcs", "stargz"},
+		Main:    []string{metricFirst.Name, metricAgain.Name, metricRun.Name},
 		Measure: measureWarm,
 	}
 	for _, w := range reads() {
