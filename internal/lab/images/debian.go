@@ -19,13 +19,9 @@ type bootstrap struct {
 	updated bool // with what was mended since the release
 }
 
-// noServices keeps packages from starting services while they are installed, as in all
-// images of Debian.
-const noServices = `printf '#!/bin/sh\nexit 101\n' >"$1/usr/sbin/policy-rc.d" && chmod 755 "$1/usr/sbin/policy-rc.d"`
-
 func (b bootstrap) make(ctx context.Context, j job) error {
 	root := filepath.Join(j.work, "root")
-	if err := b.run(ctx, j, root, "--variant=minbase", "--customize-hook="+noServices); err != nil {
+	if err := b.run(ctx, j, root, "--variant=minbase"); err != nil {
 		return err
 	}
 	j.log("writing the layer")
