@@ -7,16 +7,13 @@ import (
 	"math/rand/v2"
 )
 
-// spreadFiles is how many files a spread has.
-const spreadFiles = 10_000
+// A spread is a recipe: so many files, the same ones in however many layers, the lowest
+// of which is the image below.
+type spread struct{ files, layers int }
 
-// A spread is a recipe: the same files in so many layers, the lowest of which is the
-// image below.
-type spread int
-
-func (layers spread) make(ctx context.Context, j job) error {
+func (s spread) make(ctx context.Context, j job) error {
 	img := Image{From: j.from, Config: config("true")}
-	for layer := range int(layers) - 1 {
+	for layer := range s.layers - 1 {
 		img.Layers = append(img.Layers, Layer{
 			CreatedBy: "COPY some files /files",
 			Tar: Tar(func(t *Tarball) {
@@ -24,7 +21,7 @@ func (layers spread) make(ctx context.Context, j job) error {
 				for d := range 100 {
 					t.Dir(fmt.Sprintf("files/%02d", d), 0o755)
 				}
-				for i := layer; i < spreadFiles; i += int(layers) - 1 {
+				for i := layer; i < s.files; i += s.layers - 1 {
 					t.File(fmt.Sprintf("files/%02d/%d", i%100, i), 0o644, content(i, 1<<10, 8<<10))
 				}
 			}),

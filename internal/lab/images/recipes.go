@@ -48,9 +48,9 @@ var recipes = cookbook{
 
 	// Growth. The lowest layer of each holds programs to run.
 	"busybox":    {version: "1", make: makeBusybox},
-	"layers-10":  {version: "1", from: "busybox", make: spread(10).make},
-	"layers-50":  {version: "1", from: "busybox", make: spread(50).make},
-	"layers-100": {version: "1", from: "busybox", make: spread(100).make},
+	"layers-10":  {version: "1", from: "busybox", make: spread{10_000, 10}.make},
+	"layers-50":  {version: "1", from: "busybox", make: spread{10_000, 50}.make},
+	"layers-100": {version: "1", from: "busybox", make: spread{10_000, 100}.make},
 	"files-10k":  {version: "1", from: "busybox", make: crowd(10_000).make},
 	"files-100k": {version: "1", from: "busybox", make: crowd(100_000).make},
 	"files-1m":   {version: "1", from: "busybox", make: crowd(1_000_000).make},

@@ -59,11 +59,12 @@ func readFiles(r io.Reader, content map[string]string) error {
 
 // TestSpread finds the same files in however many layers.
 func TestSpread(t *testing.T) {
+	const wanted = 250
 	var first map[string]string
 	for _, n := range []int{3, 10} {
-		layers, content := files(t, recipe{version: "1", make: spread(n).make})
-		if layers != n || len(content) != spreadFiles+1 { // and that of the image below
-			t.Errorf("%d layers with %d files, want %d with %d", layers, len(content), n, spreadFiles+1)
+		layers, content := files(t, recipe{version: "1", make: spread{wanted, n}.make})
+		if layers != n || len(content) != wanted+1 { // and that of the image below
+			t.Errorf("%d layers with %d files, want %d with %d", layers, len(content), n, wanted+1)
 		}
 		if first == nil {
 			first = content
