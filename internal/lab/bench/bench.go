@@ -98,6 +98,8 @@ func (l Link) String() string {
 func Scenarios() []Scenario {
 	return []Scenario{
 		cold(),
+		full(),
+		next(),
 		threeNodes(),
 		fanOut(),
 		warm(),

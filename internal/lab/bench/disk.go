@@ -76,7 +76,7 @@ func collect(ctx context.Context, r *Run, l *lab.Lab, s system.System) (err erro
 		if _, err := pullWhole(ctx, h, img.Ref, wholeReaders); err != nil {
 			return fmt.Errorf("%s: %w%s", img.Name, err, h.Tail())
 		}
-		if err := allHere(ctx, h.Daemon); err != nil {
+		if err := allHere(ctx, h, img.Ref); err != nil {
 			return fmt.Errorf("%s: %w", img.Name, err)
 		}
 		remote, err := images.Get(ctx, img.Ref, site.Store.HTTPClient())

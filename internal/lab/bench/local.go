@@ -57,7 +57,7 @@ func (h *resident) fill(ctx context.Context, r *Run, name string) error {
 	if err != nil {
 		return fmt.Errorf("%w%s", err, h.Tail())
 	}
-	if err := allHere(ctx, h.Daemon); err != nil {
+	if err := allHere(ctx, h.Host, h.ref); err != nil {
 		return err
 	}
 	if err := h.inView(ctx, func(root string) error {
@@ -104,30 +104,6 @@ func (h *resident) runAll(ctx context.Context, command string, n int) (time.Dura
 		return took, fmt.Errorf("%w%s", errors.Join(err, context.Cause(ctx)), h.Tail())
 	}
 	return took, nil
-}
-
-// allHere returns an error if files of what a daemon has mounted are not on its disk. There
-// is nothing to ask where there is no daemon.
-func allHere(ctx context.Context, d *lab.Daemon) error {
-	if d == nil {
-		return nil
-	}
-	status, err := d.Status(ctx)
-	if err != nil {
-		return err
-	}
-	if len(status.Chains) == 0 {
-		return errors.New("the daemon has no chain, though an image was pulled")
-	}
-	for _, c := range status.Chains {
-		if c.LocalFiles != c.Files || c.LocalBytes != c.Bytes {
-			return fmt.Errorf("all files were read, and %d of %d are local, %d of %d bytes", c.LocalFiles, c.Files, c.LocalBytes, c.Bytes)
-		}
-	}
-	if status.Fetch.InFlight > 0 {
-		return fmt.Errorf("all files were read, and %d are still being fetched", status.Fetch.InFlight)
-	}
-	return nil
 }
 
 // stop ends all, and removes what they have.

@@ -48,6 +48,7 @@ func (ipcs) Start(ctx context.Context, m *lab.Machine, root string, opts Options
 	}
 	h := &Host{
 		Machine: m, Snapshotter: "ipcs", Daemon: daemon, Helpers: []*lab.Process{daemon.Process},
+		Lazy:    true,
 		Folders: []string{daemon.Root()},
 	}
 	return h.start(ctx, root, lab.ContainerdOptions{Daemon: daemon})

@@ -120,7 +120,7 @@ func (stargz) Start(ctx context.Context, m *lab.Machine, root string, opts Optio
 		return nil, err
 	}
 	h := &Host{
-		Machine: m, Snapshotter: "stargz", Helpers: []*lab.Process{p},
+		Machine: m, Snapshotter: "stargz", Helpers: []*lab.Process{p}, Lazy: true,
 		Folders: []string{dir, state},
 	}
 	return h.start(ctx, root, lab.ContainerdOptions{Import: fmt.Sprintf(stargzImport, socket, dir, runtime.GOARCH)})

@@ -99,6 +99,8 @@ type Host struct {
 	Snapshotter string
 	Daemon      *lab.Daemon    // of ipcs; nil for others
 	Helpers     []*lab.Process // that belong to the system, Daemon's among them
+	// Lazy says that content comes when it is read, and else all of it with the pull.
+	Lazy bool
 	// PullCommand overrides how an image is pulled; nil for ctr's own.
 	PullCommand func(ctx context.Context, ref string) *exec.Cmd
 	// Folders are removed when the host stops.

@@ -1,0 +1,153 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/lab"
+	"github.com/hinshun/ipcs/internal/lab/bench/result"
+	"github.com/hinshun/ipcs/internal/lab/bench/system"
+)
+
+// full is what whoever wants the whole image waits for.
+func full() Scenario {
+	slow, fast := Link{Mbit: 200}, Link{Mbit: 1000}
+	return Scenario{
+		Name:  "full-content",
+		Title: "All content local",
+		About: "From the start of `ctr image pull` until everything in the image is on the machine's disk, `local`, on a " +
+			"machine that has nothing of it. Where layers are downloaded whole that is the end of the pull. Where content " +
+			"comes when it is read, the image is pulled and mounted, and every file read, with eight readers at once: " +
+			"ipcs does not fill its store in the background yet, and until it does this is how to get all content. " +
+			"(stargz fetches in the background besides, as it does by itself.) " +
+			"Afterwards the page cache is dropped and everything read again, and the run fails if ipcs fetches " +
+			"anything for that. `received` is what came over the " +
+			"machine's link, `cpu` what containerd and the daemon used, `peak` the most memory that the daemon held, " +
+			"`disk` what all their folders take in the end, compressed layers that containerd keeps among it.",
+		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-kubo", "stargz"},
+		Quick:   []string{"overlayfs", "ipcs"},
+		Cases: []Case{
+			{Name: "python", Image: "debian", Links: []Link{fast, slow}, Rounds: 5, Quick: 1, QuickLink: slow},
+			{Name: "golang", Image: "golang", Links: []Link{fast}, Rounds: 5},
+			{Name: "torch", Image: "torch", Links: []Link{fast}, Rounds: 3},
+		},
+		Main:    []string{metricLocal.Name, metricReceived.Name, metricDisk.Name},
+		Measure: measureFull,
+		Planned: []result.Missing{{
+			System: "ipcs, filled in the background",
+			Reason: "the daemon does not fetch what nobody reads yet",
+		}},
+	}
+}
+
+// measureFull publishes the image, and brings all of it to new hosts.
+func measureFull(ctx context.Context, r *Run) error {
+	return r.Lab(ctx, func(l *lab.Lab) error {
+		site, published, err := publish(ctx, r, l, r.Image)
+		if err != nil {
+			return err
+		}
+		m, err := l.Machine(ctx, "consumer")
+		if err != nil {
+			return err
+		}
+		return r.EachLink(func() error {
+			if err := errors.Join(site.SetRate(ctx, r.Link.Mbit), m.SetRate(ctx, r.Link.Mbit)); err != nil {
+				return err
+			}
+			return r.Rotate(ctx, func(round int, s system.System) error {
+				return fullOnce(ctx, r, m, round, s, published[s.Name()])
+			})
+		})
+	})
+}
+
+// fullOnce measures one host.
+func fullOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.System, img *system.Image) (err error) {
+	h, err := s.Start(ctx, m, fmt.Sprintf("%s-%d", s.Name(), round), system.Options{
+		Peers: img.Peers, Registry: img.Registry(), Profile: r.Profile(s.Name(), round),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.Stop(ctx)) }()
+	if err := freshCaches(); err != nil {
+		return err
+	}
+	meter, err := newMeter(h)
+	if err != nil {
+		return err
+	}
+	local, err := pullAll(ctx, h, img.Ref)
+	if err != nil {
+		return fmt.Errorf("%w%s", err, h.Tail())
+	}
+	took, err := meter.read()
+	if err != nil {
+		return err
+	}
+	if err := allHere(ctx, h, img.Ref); err != nil {
+		return err
+	}
+	syscall.Sync() // blocks are given to files when these are written back
+	disk, err := diskUsage(ctx, h.Folders...)
+	if err != nil {
+		return err
+	}
+	r.Log("%-18s all of it local after %6.2f s, received %7.1f MB, on disk %7.1f MB",
+		s.Name(), local.Seconds(), float64(took.received)/1e6, float64(disk)/1e6)
+	r.Record(round, s.Name(), metricLocal, local.Seconds())
+	r.Record(round, s.Name(), metricReceived, float64(took.received))
+	r.Record(round, s.Name(), metricCPU, took.cpu.Seconds())
+	if took.peak > 0 {
+		r.Record(round, s.Name(), metricPeak, float64(took.peak))
+	}
+	r.Record(round, s.Name(), metricDisk, float64(disk))
+	return nil
+}
+
+// pullAll brings all content of an image to the host's disk, and returns what that took.
+func pullAll(ctx context.Context, h *system.Host, ref string) (time.Duration, error) {
+	if h.Lazy {
+		got, err := pullWhole(ctx, h, ref, wholeReaders)
+		return got.local, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, longestRun, fmt.Errorf("it did not end within %v", longestRun))
+	defer cancel()
+	pull := h.Pull(ctx, ref)
+	start := time.Now()
+	if _, err := lab.Output(pull); err != nil {
+		return 0, errors.Join(err, context.Cause(ctx))
+	}
+	return time.Since(start), nil
+}
+
+// A meter reads what a host takes from a moment on.
+type meter struct {
+	host     *system.Host
+	received int64
+	used     system.Usage
+}
+
+func newMeter(h *system.Host) (meter, error) {
+	received, err1 := h.Machine.Received()
+	used, err2 := h.Usage()
+	return meter{h, received, used}, errors.Join(err1, err2)
+}
+
+// consumption is what a host took.
+type consumption struct {
+	received int64         // bytes over its link
+	cpu      time.Duration // of containerd and the system's daemons
+	peak     int64         // the most memory of the daemons; 0 where there is none
+}
+
+// read returns what the host took since the meter was made.
+func (t meter) read() (consumption, error) {
+	received, err1 := t.host.Machine.Received()
+	used, err2 := t.host.Usage()
+	return consumption{received - t.received, used.CPU - t.used.CPU, used.Peak}, errors.Join(err1, err2)
+}
