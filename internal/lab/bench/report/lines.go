@@ -14,7 +14,7 @@ import (
 type lines struct {
 	title  string
 	metric result.Metric
-	what   string // grows
+	what   string // the family's name
 	series []series
 }
 
@@ -109,11 +109,13 @@ func (c *lines) labels(s *svg, order []series, ends []float64, x func(int) float
 	}
 }
 
+// axis names the count by the cases: N of files-N.
 func (c *lines) axis(counts []int) string {
+	text := "N of " + c.what + "-N"
 	if logarithmic(counts) {
-		return c.what + " (logarithmic)"
+		text += ", logarithmic"
 	}
-	return c.what
+	return text
 }
 
 func (c *lines) subtitle() string {

@@ -91,10 +91,16 @@ func (d *document) charts(v *view, metric result.Metric, link string) {
 		return text
 	}
 	for _, f := range families {
-		if c := v.lines(metric, link, f); len(c.series) > 0 {
-			c.title = title(" (" + f.name + ")")
-			d.chart(strings.Trim(name, "-")+"-"+slug(f.name), c.title, c.svg())
+		c := v.lines(metric, link, f)
+		if len(c.series) == 0 {
+			continue
 		}
+		file, what := strings.Trim(name, "-"), ""
+		if len(families)+len(rest) > 1 { // there are others to tell it from
+			file, what = file+"-"+slug(f.name), " ("+f.name+")"
+		}
+		c.title = title(what)
+		d.chart(file, c.title, c.svg())
 	}
 	if c := v.bars(metric, link, rest); len(c.groups) > 0 {
 		c.title = title("")
@@ -108,8 +114,8 @@ type family struct {
 	cases []string
 }
 
-// families are told by the names of the cases but for what comes after the last hyphen,
-// or before the first; those alone in theirs are among the rest.
+// families are told by what comes before the last hyphen in the names of cases. Less
+// than three cases make no line, and are among the rest.
 func (v *view) families() (families []family, rest []string) {
 	byName := map[string]*family{}
 	var names []string
@@ -118,8 +124,7 @@ func (v *view) families() (families []family, rest []string) {
 			rest = append(rest, c)
 			continue
 		}
-		name := strings.Trim(strings.TrimRight(c, "0123456789kMGm"), "-")
-		name = strings.Trim(strings.TrimLeft(name, "0123456789"), "-")
+		name := c[:max(0, strings.LastIndex(c, "-"))]
 		if byName[name] == nil {
 			byName[name] = &family{name: name}
 			names = append(names, name)

@@ -103,11 +103,18 @@ func (d *document) start(v *view) {
 			if !ok1 || !ok2 {
 				continue
 			}
+			best, _ := v.best(c, link, startMetric, func(string) bool { return true })
+			cell := func(f result.Figure) string {
+				if f.Median == best.Median {
+					return "**" + brief(f) + "**"
+				}
+				return brief(f)
+			}
 			other := "–"
 			if f, ok := v.best(c, link, startMetric, func(s string) bool { return !ours(s) && s != v.report.Base }); ok {
-				other = brief(f) + " (" + f.System + ")"
+				other = cell(f) + " (" + f.System + ")"
 			}
-			rows = append(rows, []string{link, c, brief(base), "**" + brief(us) + "**", other})
+			rows = append(rows, []string{link, c, cell(base), cell(us), other})
 		}
 	}
 	d.rows([]string{"link", "image", v.report.Base, "ipcs", "best other"}, rows)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // A Comparison is what became of the figures from one run to another.
@@ -78,30 +79,38 @@ func Compare(before, after []*Report) *Comparison {
 		}
 		delete(scenarios, r.Scenario)
 	}
-	c.note(absent, "only in the new run")
-	c.note(slices.Sorted(maps.Keys(scenarios)), "only in the old run")
+	for _, s := range absent {
+		c.note(s, "only in the new run")
+	}
+	for _, s := range slices.Sorted(maps.Keys(scenarios)) {
+		c.note(s, "only in the old run")
+	}
 	return c
 }
 
-// note adds a note about scenarios, once for all that share it.
-func (c *Comparison) note(scenarios []string, text string) {
-	for _, s := range scenarios {
-		c.Notes = append(c.Notes, fmt.Sprintf("%s: %s", s, text))
+// note adds a note about a scenario, to those that it shares the text with.
+func (c *Comparison) note(scenario, text string) {
+	for i, n := range c.Notes {
+		if others, ok := strings.CutSuffix(n, ": "+text); ok {
+			c.Notes[i] = others + ", " + scenario + ": " + text
+			return
+		}
 	}
+	c.Notes = append(c.Notes, scenario+": "+text)
 }
 
 // scenario compares the reports of one scenario.
 func (c *Comparison) scenario(before, after *Report) {
 	same := before.Machine == after.Machine
 	if !same {
-		c.note([]string{after.Scenario}, "the runs are of different machines, so that only ratios are compared")
+		c.note(after.Scenario, "the runs are of different machines, so that only ratios are compared")
 	}
 	if before.Quick != after.Quick {
-		c.note([]string{after.Scenario}, kind(before.Quick)+" run before, "+kind(after.Quick)+" run now: what both measured is compared")
+		c.note(after.Scenario, kind(before.Quick)+" run before, "+kind(after.Quick)+" run now: what both measured is compared")
 	}
 	ratios := before.Base == after.Base
 	if !ratios {
-		c.note([]string{after.Scenario}, fmt.Sprintf("ratios are to %s before and to %s now, and are not compared", before.Base, after.Base))
+		c.note(after.Scenario, fmt.Sprintf("ratios are to %s before and to %s now, and are not compared", before.Base, after.Base))
 	}
 	c.failures(before, after)
 	figures := map[string]Figure{}

@@ -98,8 +98,8 @@ func TestCompareWhatOneHas(t *testing.T) {
 	after.Quick = true
 	before.Missing = []result.Missing{{Case: "c", System: "heals", Failed: true}, {Case: "other", System: "heals", Failed: true}}
 	after.Missing = []result.Missing{{Case: "c", System: "gone", Reason: "it broke\nlog", Failed: true}, {System: "absent", Reason: "not here"}}
-	alone := &result.Report{Scenario: "alone"}
-	c := result.Compare([]*result.Report{before, alone}, []*result.Report{after, {Scenario: "new"}})
+	alone, too := &result.Report{Scenario: "alone"}, &result.Report{Scenario: "too"}
+	c := result.Compare([]*result.Report{before, alone, too}, []*result.Report{after, {Scenario: "new"}})
 	if len(c.OnlyOld) != 1 || c.OnlyOld[0].System != "gone" || len(c.OnlyNew) != 1 || c.OnlyNew[0].System != "come" {
 		t.Errorf("only in one: %+v, %+v", c.OnlyOld, c.OnlyNew)
 	}
@@ -114,7 +114,7 @@ func TestCompareWhatOneHas(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"alone: only in the old run", "new: only in the new run", "s: whole run before, quick run now",
+		"alone, too: only in the old run", "new: only in the new run", "s: whole run before, quick run now",
 		"FAILED, and did not before:\n  s c gone: it broke\n", "Only in the new run:", "1 only in the old run, 1 only in the new one",
 	} {
 		if !strings.Contains(text.String(), want) {
