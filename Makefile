@@ -87,17 +87,17 @@ measuring: VERSION = $(shell git describe --tags --always)$(shell git diff --qui
 measuring:
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory tools
-	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS) -get kubo
 	@$(GOBUILD) -o $(TOOLS)/ ./internal/lab/cmd/bench
 
 bench: measuring ## measure everything against what people use now, and write docs/benchmarks.md (ONLY=, PPROF=1)
+	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS) -get kubo
 	@$(BENCHRUN) --out $(RESULTS); status=$$?; \
 		if [ $(RESULTS) = bench/results ]; then $(BENCH) report || exit; fi; exit $$status
 
 bench-quick: measuring ## under ten minutes of it, compared with bench/results (ONLY=, PPROF=1)
 	@rm -f $(CACHE)/results-quick/*.json
-	@$(BENCHRUN) --quick --out $(CACHE)/results-quick
-	@$(BENCH) compare bench/results $(CACHE)/results-quick
+	@$(BENCHRUN) --quick --out $(CACHE)/results-quick; status=$$?; \
+		$(BENCH) compare bench/results $(CACHE)/results-quick || exit; exit $$status
 
 containerd: ready ## a private containerd with ipcs, in the foreground ("make convert" beside it)
 	@$(LAB) containerd
