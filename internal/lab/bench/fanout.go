@@ -16,8 +16,8 @@ import (
 // The metrics of many consumers at once.
 var (
 	metricSoonest = result.Metric{Name: "first", Unit: "s", Better: result.Lower}
-	metricSent  = result.Metric{Name: "sent", Unit: "B", Better: result.Lower}
-	metricBusy  = result.Metric{Name: "busy", Unit: "%"}
+	metricSent    = result.Metric{Name: "sent", Unit: "B", Better: result.Lower}
+	metricBusy    = result.Metric{Name: "busy", Unit: "%"}
 )
 
 // crowdReaders is how many files each of many consumers reads at once.
