@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,7 @@ type View struct {
 	c           *Containerd
 	snapshotter string
 	key         string
+	active      bool // in containerd's mount manager
 }
 
 // View mounts the root file system of an image that was pulled with the snapshotter,
@@ -57,10 +59,30 @@ func (c *Containerd) mount(ctx context.Context, ref, snapshotter string, make sn
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("view %s: %w", ref, err), os.Remove(root))
 	}
-	if err := mount.All(mounts, root); err != nil {
+	if mounts, err = v.activate(ctx, mounts); err == nil {
+		err = mount.All(mounts, root)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", ref, err), v.Close(ctx))
 	}
 	return v, nil
+}
+
+// activate has containerd mount what only it can, as it does before it starts a
+// container, and returns what is left to mount. Most snapshotters return nothing of that
+// kind.
+func (v *View) activate(ctx context.Context, mounts []mount.Mount) ([]mount.Mount, error) {
+	// These are kept as long as the snapshot.
+	labels := map[string]string{"containerd.io/gc.bref.snapshot." + v.snapshotter: v.key}
+	info, err := v.c.Client.MountManager().Activate(ctx, v.key, mounts, mount.WithLabels(labels))
+	if errdefs.IsNotImplemented(err) {
+		return mounts, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.active = true
+	return info.System, nil
 }
 
 // Unmount ends the mount, and leaves the snapshot.
@@ -72,8 +94,12 @@ func (v *View) Key() string { return v.key }
 // Close unmounts and removes the view.
 func (v *View) Close(ctx context.Context) error {
 	ctx = v.c.Context(ctx)
+	err := v.Unmount()
+	if v.active {
+		err = errors.Join(err, v.c.Client.MountManager().Deactivate(ctx, v.key))
+	}
 	return errors.Join(
-		v.Unmount(),
+		err,
 		v.c.Client.SnapshotService(v.snapshotter).Remove(ctx, v.key),
 		os.Remove(v.Root),
 	)
