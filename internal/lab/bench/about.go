@@ -72,15 +72,16 @@ func versions(ctx context.Context, programs system.Programs) (map[string]string,
 		if err != nil {
 			continue // it is not here; a system that needs it says so
 		}
-		out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
+		out, err := exec.CommandContext(ctx, path, args...).Output()
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-		if err != nil {
+		// mkfs.erofs 1.5 fails, as it knows no --version, but says it before.
+		if err != nil && !strings.HasPrefix(line, program) {
 			line = "unknown"
 		}
-		v[program] = line
+		v[program] = strings.ReplaceAll(line, path, program) // results name no folders
 	}
 	return v, nil
 }

@@ -40,7 +40,7 @@ func (d *document) losses() {
 		}
 		d.lossTable(main)
 		if len(others) > 0 {
-			d.printf("<details><summary>In %d figures of other metrics</summary>\n\n", len(others))
+			d.printf("<details><summary>Other metrics (%d)</summary>\n\n", len(others))
 			d.lossTable(others)
 			d.printf("</details>\n\n")
 		}

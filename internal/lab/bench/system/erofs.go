@@ -31,13 +31,14 @@ func (erofs) Missing(ctx context.Context, programs Programs) string {
 	if err != nil {
 		return "no mkfs.erofs on PATH: install erofs-utils"
 	}
-	out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput()
-	if err != nil {
-		return fmt.Sprintf("%s --version: %v", path, err)
-	}
-	// mkfs.erofs 1.5, or mkfs.erofs (erofs-utils) 1.8.6
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	// mkfs.erofs 1.5, or mkfs.erofs (erofs-utils) 1.8.6; the former fails, as it knows no
+	// --version, but says this before.
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	version := line[strings.LastIndex(line, " ")+1:]
+	if !semver.IsValid("v" + version) {
+		return fmt.Sprintf("mkfs.erofs --version says %q: %v", line, err)
+	}
 	if semver.Compare("v"+version, "v"+oldestMkfs) < 0 {
 		return fmt.Sprintf("mkfs.erofs %s on PATH: containerd's erofs differ needs %s or newer for what its documentation prefers (Debian 13 has it)", version, oldestMkfs)
 	}

@@ -40,11 +40,11 @@ func reportCommand() *cobra.Command {
 
 // document makes it of the scenarios, the results and the notes.
 func document(f folders) (report.Files, error) {
-	link, err := filepath.Rel(f.out, f.results)
+	link, err := relative(f.out, f.results)
 	if err != nil {
 		return nil, err
 	}
-	in := report.Input{Notes: map[string]string{}, Results: filepath.ToSlash(link)}
+	in := report.Input{Notes: map[string]string{}, Results: link}
 	if in.Reports, err = result.Load(f.results); err != nil {
 		return nil, err
 	}
@@ -66,4 +66,15 @@ func document(f folders) (report.Files, error) {
 		in.Systems = append(in.Systems, report.System{Name: s.Name(), About: s.About()})
 	}
 	return report.Render(in)
+}
+
+// relative is how a document in one folder names another, whichever way the two are given.
+func relative(from, to string) (string, error) {
+	from, err1 := filepath.Abs(from)
+	to, err2 := filepath.Abs(to)
+	if err := errors.Join(err1, err2); err != nil {
+		return "", err
+	}
+	link, err := filepath.Rel(from, to)
+	return filepath.ToSlash(link), err
 }
