@@ -65,7 +65,10 @@ func cold() Scenario {
 		"golang": {fast, slow, far}, "postgres": {fast}, "torch": {fast},
 	}
 	for _, c := range workloads {
-		c.Links, c.QuickLink = links[c.Name], slow
+		c.Links = links[c.Name]
+		if c.Quick > 0 {
+			c.QuickLink = slow
+		}
 		s.Cases = append(s.Cases, c)
 	}
 	return s

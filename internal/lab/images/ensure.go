@@ -58,6 +58,12 @@ func recompressed(ctx context.Context, j job) error {
 	return Recompress(ctx, j.from.dir, j.dir, Zstd)
 }
 
+// Check returns the error that Ensure has for a name that is unknown.
+func Check(name string) error {
+	_, err := recipes.find(name)
+	return err
+}
+
 // Ensure returns the layout DIR/NAME of an image, and makes it if it is not there in
 // the version of its recipe, or was made from another version of the image it stands
 // on. The error for a name that is unknown lists all; NAME+zstd is the image NAME with
