@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -182,7 +181,7 @@ func (h *Host) Stop(ctx context.Context) error {
 		return err // what still runs may have mounts below the folders
 	}
 	for _, f := range h.Folders {
-		if err := os.RemoveAll(f); err != nil {
+		if err := remove(f); err != nil {
 			return err
 		}
 	}
