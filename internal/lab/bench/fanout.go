@@ -31,13 +31,14 @@ func fanOut() Scenario {
 		About: "Machines with nothing on their disks, each with a containerd and for ipcs a daemon of its own, start to " +
 			"pull one image in the same moment, from one registry and for ipcs one publisher. All links carry " +
 			"100 Mbit/s, those of registry and publisher too. `python` starts the command of the cold start in a " +
-			"container; `whole` mounts the image and reads every file, two at a time. `ready` is when the last machine " +
-			"is done and `first` when the first is. `sent` is what registry and publisher sent " +
-			"over their links. For ipcs each machine's node listens, and was configured with the publisher and with " +
+			"container. `whole` brings everything in the image to the disks: overlayfs by the pull, ipcs by mounting it " +
+			"and reading every file, two at a time. `ready` is when the last machine is done and `first` when the first " +
+			"is. `sent` is what registry and publisher sent over their links. For ipcs each machine's node listens, and was configured with the publisher and with " +
 			"the machines that were started before it, so that any two are connected. `busy` is the share of the time " +
 			"of all cores in which they did something meanwhile, for all machines together: near 100 % it is this " +
 			"one computer that was measured and not the links.",
 		Systems: []string{"overlayfs", "ipcs"},
+		Main:    []string{metricReady.Name, metricSent.Name, metricBusy.Name},
 		Measure: measureFanOut,
 	}
 	for _, c := range []Case{
@@ -188,8 +189,7 @@ func runCrowd(ctx context.Context, r *Run, hosts []*system.Host, img *system.Ima
 // play does what the case says on one host, and returns how long it took.
 func play(ctx context.Context, r *Run, h *system.Host, img *system.Image) (time.Duration, error) {
 	if r.Command == "" {
-		got, err := pullWhole(ctx, h, img.Ref, crowdReaders)
-		return got.local, err
+		return pullAll(ctx, h, img.Ref, crowdReaders)
 	}
 	_, ready, err := pullAndRun(ctx, h, img.Ref, r.Command)
 	return ready, err

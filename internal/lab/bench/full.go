@@ -81,7 +81,7 @@ func fullOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.S
 	if err != nil {
 		return err
 	}
-	local, err := pullAll(ctx, h, img.Ref)
+	local, err := pullAll(ctx, h, img.Ref, wholeReaders)
 	if err != nil {
 		return fmt.Errorf("%w%s", err, h.Tail())
 	}
@@ -110,9 +110,10 @@ func fullOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.S
 }
 
 // pullAll brings all content of an image to the host's disk, and returns what that took.
-func pullAll(ctx context.Context, h *system.Host, ref string) (time.Duration, error) {
+// The readers are those of a host that fetches what is read.
+func pullAll(ctx context.Context, h *system.Host, ref string, readers int) (time.Duration, error) {
 	if h.Lazy {
-		got, err := pullWhole(ctx, h, ref, wholeReaders)
+		got, err := pullWhole(ctx, h, ref, readers)
 		return got.local, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, longestRun, fmt.Errorf("it did not end within %v", longestRun))

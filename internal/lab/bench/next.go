@@ -76,7 +76,7 @@ func nextOnce(ctx context.Context, r *Run, site *system.Site, m *lab.Machine, ro
 		return err
 	}
 	defer func() { err = errors.Join(err, h.Stop(ctx)) }()
-	prepared, err := pullAll(ctx, h, before.Ref)
+	prepared, err := pullAll(ctx, h, before.Ref, wholeReaders)
 	if err != nil {
 		return fmt.Errorf("the image before: %w%s", err, h.Tail())
 	}
