@@ -38,6 +38,9 @@ type Scenario struct {
 	Systems []string
 	// Quick are those that take part in a quick run; none for all.
 	Quick []string
+	// Everywhere are the systems that are measured over every link; the others are only
+	// over the first. None for all.
+	Everywhere []string
 	// Base is what ratios are to; "" for the first of Systems. It may be something that
 	// is no system, as tar is where convert is measured.
 	Base string
@@ -179,7 +182,7 @@ func (r *Run) Rotate(ctx context.Context, f func(round int, s system.System) err
 
 func (r *Run) each(ctx context.Context, systems []system.System, f func(s system.System) error) error {
 	for _, s := range systems {
-		if r.dead[s.Name()] {
+		if r.dead[s.Name()] || !r.linked(s) {
 			continue
 		}
 		err := f(s)
@@ -199,11 +202,23 @@ func (r *Run) each(ctx context.Context, systems []system.System, f func(s system
 	return nil
 }
 
+// linked says whether a system is measured over the link of the moment.
+func (r *Run) linked(s system.System) bool {
+	everywhere := r.Scenario.Everywhere
+	return len(everywhere) == 0 || r.bench.Quick || r.Link == (Link{}) || r.Link == r.Links[0] ||
+		slices.Contains(everywhere, s.Name())
+}
+
 // missing notes in the report that a measurement of this case failed.
 func (r *Run) missing(system string, err error) {
 	fmt.Fprintf(r.bench.Log, "    FAILED: %v\n", err)
+	// Reports are published: where this machine has its files is nobody's business.
+	reason := err.Error()
+	if dir, err := filepath.Abs(r.bench.Cache); err == nil {
+		reason = strings.ReplaceAll(reason, dir, ".cache")
+	}
 	r.out.Missing = append(r.out.Missing, result.Missing{
-		Case: r.Name, Link: r.Link.String(), System: system, Reason: err.Error(), Failed: true,
+		Case: r.Name, Link: r.Link.String(), System: system, Reason: reason, Failed: true,
 	})
 }
 

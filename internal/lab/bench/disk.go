@@ -37,7 +37,7 @@ func disk() Scenario {
 			"`layers` is the size of the compressed layers alone, each once, for those whose registry has them. " +
 			"debian, node, postgres and both golang are on the same base layer as base; base-updated is another, of " +
 			"a later date. One round: nothing here is left to chance.",
-		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs"},
+		Systems: []string{"overlayfs", "overlayfs-zstd", "ipcs"},
 		Cases:   []Case{{Name: "all", Rounds: 1}},
 		Measure: measureDisk,
 	}

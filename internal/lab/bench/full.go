@@ -31,7 +31,7 @@ func full() Scenario {
 		Quick:   []string{"overlayfs", "ipcs"},
 		Cases: []Case{
 			{Name: "python", Image: "debian", Links: []Link{fast, slow}, Rounds: 5, Quick: 1, QuickLink: slow},
-			{Name: "golang", Image: "golang", Links: []Link{fast}, Rounds: 5},
+			{Name: "golang", Image: "golang", Links: []Link{fast}, Rounds: 3},
 			{Name: "torch", Image: "torch", Links: []Link{fast}, Rounds: 3},
 		},
 		Main:    []string{metricLocal.Name, metricReceived.Name, metricDisk.Name},

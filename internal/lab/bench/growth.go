@@ -21,7 +21,7 @@ func growthLayers() Scenario {
 		Title: "Growth: layers",
 		About: "Images of 10, 50 and 100 layers that hold the same 10,000 files: from the start of `ctr image pull` to the " +
 			"end of `true` in a container, on a new host with a dropped page cache, at 1 Gbit/s. Metrics as in the cold start.",
-		Systems: []string{"overlayfs", "erofs", "ipcs"},
+		Systems: []string{"overlayfs", "ipcs"},
 		Measure: measureCold,
 	}
 	for _, n := range []int{10, 50, 100} {
@@ -42,7 +42,7 @@ func growthFiles() Scenario {
 			"from the start of `ctr image pull` to the end of `true` in a container, on a new host with a dropped page " +
 			"cache, at 1 Gbit/s. `resident` is the memory of the system's daemon when the container has ended, and " +
 			"`per-file` what that is more than before the pull, divided by the number of files.",
-		Systems: []string{"overlayfs", "erofs", "ipcs"},
+		Systems: []string{"overlayfs", "ipcs"},
 		Main:    []string{metricReady.Name, metricResident.Name},
 		Measure: measureFiles,
 	}
@@ -65,7 +65,7 @@ func growthContainers() Scenario {
 		About: "1, 8 and 64 `ctr run` of the image debian, started at once, each of " + "`" + pythonImport + "`, where all " +
 			"content is local and in the page cache: `run` is the time until all have ended, `busy` the share of all " +
 			"processors' time in which they did something meanwhile.",
-		Systems: []string{"overlayfs", "erofs", "ipcs"},
+		Systems: []string{"overlayfs", "ipcs"},
 		Measure: measureWarm,
 	}
 	for _, c := range []Case{{Count: 1, Rounds: 5}, {Count: 8, Rounds: 5}, {Count: 64, Rounds: 3}} {

@@ -29,14 +29,14 @@ func next() Scenario {
 			"same way; the page cache is dropped after it.",
 		Systems: []string{"overlayfs", "overlayfs-zstd", "ipcs"},
 		Cases: []Case{
-			{Name: "debian", Before: "base", Image: "base-updated", Command: `sh -c true`},
-			{Name: "golang", Before: "golang-previous", Image: "golang", Command: goBuild},
+			{Name: "debian", Before: "base", Image: "base-updated", Command: `sh -c true`, Rounds: 5},
+			{Name: "golang", Before: "golang-previous", Image: "golang", Command: goBuild, Rounds: 3},
 		},
 		Main:    []string{metricReady.Name, metricLocal.Name},
 		Measure: measureNext,
 	}
 	for i := range s.Cases {
-		s.Cases[i].Links, s.Cases[i].Rounds = []Link{{Mbit: 200}}, 5
+		s.Cases[i].Links = []Link{{Mbit: 200}}
 	}
 	return s
 }
