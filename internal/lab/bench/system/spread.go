@@ -2,9 +2,9 @@ package system
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -36,6 +36,7 @@ var _ ipfs.Node = (*spread)(nil)
 // Spread adds n machines to the site, with their disks in memory and a node each. What
 // is converted from then on is spread over them, and the publisher has nothing of it.
 func (s *Site) Spread(ctx context.Context, l *lab.Lab, n int) error {
+	var nodes []ipfs.Node
 	sp := &spread{}
 	for i := range n {
 		m, err := l.Add(ctx, fmt.Sprintf("source%d", i+1), lab.MachineOptions{Memory: true})
@@ -54,12 +55,21 @@ func (s *Site) Spread(ctx context.Context, l *lab.Lab, n int) error {
 		if err != nil {
 			return err
 		}
-		sp.machines, sp.nodes = append(sp.machines, m), append(sp.nodes, node)
+		nodes, sp.machines = append(nodes, node), append(sp.machines, m)
 		sp.addrs = append(sp.addrs, status.Addrs...)
 		sp.socket = filepath.Join(filepath.Dir(d.API), "spread.sock")
 	}
+	sp.over(nodes)
 	s.spread = sp
 	return nil
+}
+
+// over sets the nodes, of which none has anything.
+func (sp *spread) over(nodes []ipfs.Node) {
+	sp.nodes, sp.shares = nodes, make([]map[cid.Cid]struct{}, len(nodes))
+	for i := range sp.shares {
+		sp.shares[i] = map[cid.Cid]struct{}{}
+	}
 }
 
 // serve answers on the socket until f returns, and then returns what went wrong.
@@ -77,28 +87,23 @@ func (sp *spread) serve(ctx context.Context, f func(api string) error) error {
 		return nil
 	})
 	err = f(sp.socket)
-	return errors.Join(err, server.Close(), serving.Wait(), sp.Close())
+	return errors.Join(err, server.Shutdown(context.WithoutCancel(ctx)), serving.Wait(), sp.Close())
 }
 
-// fill calls f, which puts one image on the node at api, and checks that the nodes have
-// about as much of it as each other.
+// fill calls f, which puts an image on the node at api, and checks that the nodes have
+// about as many blocks as each other.
 func (sp *spread) fill(ctx context.Context, f func(api string) error) error {
-	n := len(sp.nodes)
-	sp.shares = make([]map[cid.Cid]struct{}, n)
-	for i := range sp.shares {
-		sp.shares[i] = map[cid.Cid]struct{}{}
-	}
 	if err := sp.serve(ctx, f); err != nil {
 		return err
 	}
-	blocks := 0
+	n, blocks := len(sp.nodes), 0
 	for _, share := range sp.shares {
 		blocks += len(share)
 	}
 	for i, share := range sp.shares {
 		// With three nodes that is from 20 to 50 %.
 		if got := float64(len(share)*n) / float64(blocks); got < 0.6 || got > 1.5 {
-			return fmt.Errorf("spread an image over %d nodes: node %d has %d of its %d blocks", n, i+1, len(share), blocks)
+			return fmt.Errorf("spread an image over %d nodes: node %d has %d of %d blocks", n, i+1, len(share), blocks)
 		}
 	}
 	return nil
@@ -106,8 +111,7 @@ func (sp *spread) fill(ctx context.Context, f func(api string) error) error {
 
 // owner returns the number of the node that has a block.
 func (sp *spread) owner(c cid.Cid) int {
-	hash := c.Hash()
-	return int(binary.BigEndian.Uint32(hash[len(hash)-4:]) % uint32(len(sp.nodes)))
+	return int(crc32.ChecksumIEEE(c.Hash()) % uint32(len(sp.nodes)))
 }
 
 // Put gives each node its share.
@@ -139,12 +143,15 @@ func (sp *spread) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block)
 		i := sp.owner(c)
 		shares[i] = append(shares[i], c)
 	}
+	var missing error
 	for i, share := range shares {
-		if err := sp.nodes[i].Fetch(ctx, share, fn); err != nil {
+		err := sp.nodes[i].Fetch(ctx, share, fn)
+		if err != nil && !errors.Is(err, ipfs.ErrNotFound) {
 			return err
 		}
+		missing = errors.Join(missing, err)
 	}
-	return nil
+	return missing
 }
 
 // Has asks the node that would have the block.
@@ -176,7 +183,7 @@ func (sp *spread) Pins(ctx context.Context, name string) ([]ipfs.Pin, error) {
 	return all, nil
 }
 
-// Close ends idle connections. The daemons are the lab's.
+// Close ends idle connections. The daemons are the lab's, and can be spoken to again.
 func (sp *spread) Close() error {
 	var errs []error
 	for _, n := range sp.nodes {
