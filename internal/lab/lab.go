@@ -17,8 +17,8 @@
 // The kernel's own delay (netem) is not on every host: a Delay is a TCP proxy on a
 // machine that adds a round-trip time to what goes through it.
 //
-// The methods of Lab and Machine are for one goroutine at a time, but for Dial and
-// Listen. Every Process has a goroutine that waits for it, and every Delay those of its
+// The methods of Lab and Machine are for one goroutine at a time, but for Dial, Listen
+// and Command, and for View on different machines. Every Process has a goroutine that waits for it, and every Delay those of its
 // connections; Close waits for all.
 package lab
 

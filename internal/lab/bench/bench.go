@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -209,14 +210,14 @@ func (r *Run) linked(s system.System) bool {
 		slices.Contains(everywhere, s.Name())
 }
 
+// folders are what an absolute path leads through.
+var folders = regexp.MustCompile(`(?:/[\w.+@-]+){2,}/`)
+
 // missing notes in the report that a measurement of this case failed.
 func (r *Run) missing(system string, err error) {
 	fmt.Fprintf(r.bench.Log, "    FAILED: %v\n", err)
 	// Reports are published: where this machine has its files is nobody's business.
-	reason := err.Error()
-	if dir, err := filepath.Abs(r.bench.Cache); err == nil {
-		reason = strings.ReplaceAll(reason, dir, ".cache")
-	}
+	reason := folders.ReplaceAllString(err.Error(), "…/")
 	r.out.Missing = append(r.out.Missing, result.Missing{
 		Case: r.Name, Link: r.Link.String(), System: system, Reason: reason, Failed: true,
 	})

@@ -36,9 +36,11 @@ func (v toolchain) make(ctx context.Context, j job) error {
 	})
 }
 
-// addGo adds the toolchain in dir. A module has no modes: what is run is made
-// executable.
+// addGo adds the toolchain in dir, and the folders that it is in, as all builders of
+// images do. A module has no modes: what is run is made executable.
 func addGo(t *Tarball, dir string) {
+	t.Dir("usr", 0o755)
+	t.Dir("usr/local", 0o755)
 	t.Fail(filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err

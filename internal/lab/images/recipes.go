@@ -38,8 +38,8 @@ var recipes = cookbook{
 		steps:  []string{install("gcc", "libc6-dev", "make", "git", "ca-certificates") + " && " + clean},
 		config: config("/bin/bash"),
 	}.make},
-	"golang":          {version: "1", from: "gcc", make: toolchain("1.26.0").make},
-	"golang-previous": {version: "1", from: "gcc", make: toolchain("1.25.3").make},
+	"golang":          {version: "2", from: "gcc", make: toolchain("1.26.0").make},
+	"golang-previous": {version: "2", from: "gcc", make: toolchain("1.25.3").make},
 
 	// One layer of real files, of so many MB compressed.
 	"slice-3":  {version: "1", from: "debian", make: slice(3).make},

@@ -39,6 +39,14 @@ func (d *document) missing() {
 		d.printf("Nothing: all scenarios ran with all systems.\n")
 	}
 	d.printf("\n")
+	if len(d.in.Unbuilt) == 0 {
+		return
+	}
+	d.printf("### Not built yet\n\nScenarios that come with what they are about:\n\n")
+	for _, u := range d.in.Unbuilt {
+		d.printf("- %s: %s\n", u.Title, u.Reason)
+	}
+	d.printf("\n")
 }
 
 // described says what is missing and why. Of a failure, whose reason may end with logs,

@@ -27,10 +27,14 @@ import (
 type Input struct {
 	Sections []Section // in the order of the document
 	Systems  []System
+	Unbuilt  []Unbuilt // scenarios that are still to come
 	Reports  []*result.Report
 	Notes    map[string]string // Markdown by scenario: why it loses where it does
 	Results  string            // where the reports are, as a link in the document
 }
+
+// Unbuilt is a scenario of something that ipcs cannot do yet.
+type Unbuilt struct{ Title, Reason string }
 
 // A Section is a scenario.
 type Section struct {

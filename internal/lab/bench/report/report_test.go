@@ -39,6 +39,7 @@ func sample() report.Input {
 			{Name: "later", Title: "Some other time", About: "Not measured."},
 		},
 		Systems: []report.System{{"overlayfs", "what people run"}, {"ipcs", "this project"}},
+		Unbuilt: []report.Unbuilt{{"A thing to come", "it is not here yet"}},
 		Reports: []*result.Report{sampleConvert(), sampleGrowth(), sampleStart()},
 		Notes:   map[string]string{"growth": "Because it reads **all** of them.\n"},
 		Results: "../bench/results",

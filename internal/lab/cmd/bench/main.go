@@ -80,6 +80,10 @@ func listCommand() *cobra.Command {
 					fmt.Fprintf(out, "    %s/%s\n", s.Name, c.Name)
 				}
 			}
+			fmt.Fprintln(out, "\nnot built yet:")
+			for _, u := range bench.Unbuilt() {
+				fmt.Fprintf(out, "    %-18s %s: %s\n", u.Name, u.Title, u.Reason)
+			}
 			fmt.Fprintln(out, "\nsystems:")
 			for _, s := range system.All() {
 				fmt.Fprintf(out, "    %-18s %s\n", s.Name(), s.About())

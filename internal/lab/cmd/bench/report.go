@@ -45,6 +45,9 @@ func document(f folders) (report.Files, error) {
 		return nil, err
 	}
 	in := report.Input{Notes: map[string]string{}, Results: link}
+	for _, u := range bench.Unbuilt() {
+		in.Unbuilt = append(in.Unbuilt, report.Unbuilt{Title: u.Title, Reason: u.Reason})
+	}
 	if in.Reports, err = result.Load(f.results); err != nil {
 		return nil, err
 	}
