@@ -19,6 +19,9 @@ type Comparison struct {
 	// Incomparable is the number of figures that both have as absolute values alone, of
 	// different machines.
 	Incomparable int `json:"incomparable,omitempty"`
+	// Single is the number of figures with one run on one side and more on the other,
+	// which are not judged.
+	Single int `json:"single,omitempty"`
 }
 
 // Tried is a measurement that failed in one of the runs.
@@ -108,6 +111,9 @@ func (c *Comparison) scenario(before, after *Report) {
 	if before.Quick != after.Quick {
 		c.note(after.Scenario, kind(before.Quick)+" run before, "+kind(after.Quick)+" run now: what both measured is compared")
 	}
+	if names := changed(before.Images, after.Images); len(names) > 0 {
+		c.note(after.Scenario, "not the same image in both runs: "+strings.Join(names, ", "))
+	}
 	ratios := before.Base == after.Base
 	if !ratios {
 		c.note(after.Scenario, fmt.Sprintf("ratios are to %s before and to %s now, and are not compared", before.Base, after.Base))
@@ -128,9 +134,9 @@ func (c *Comparison) scenario(before, after *Report) {
 			c.OnlyNew = append(c.OnlyNew, l)
 		case ratios && len(o.Ratios) > 0 && len(f.Ratios) > 0:
 			l.Ratio = true
-			c.Lines = append(c.Lines, l.compare(f.Better, o.Ratios, f.Ratios))
+			c.compare(l, f.Better, o.Ratios, f.Ratios)
 		case same:
-			c.Lines = append(c.Lines, l.compare(f.Better, o.Runs, f.Runs))
+			c.compare(l, f.Better, o.Runs, f.Runs)
 		default:
 			c.Incomparable++
 		}
@@ -155,8 +161,8 @@ func newLine(scenario string, f Figure) Line {
 	return Line{Scenario: scenario, Case: f.Case, Link: f.Link, System: f.System, Metric: f.Metric, Unit: f.Unit}
 }
 
-// compare fills in what became of the values.
-func (l Line) compare(better string, before, after []float64) Line {
+// compare adds a line with what became of the values.
+func (c *Comparison) compare(l Line, better string, before, after []float64) {
 	l.Old, l.New = newSample(before), newSample(after)
 	if l.Old.Median != 0 {
 		change := (l.New.Median - l.Old.Median) / l.Old.Median
@@ -167,7 +173,22 @@ func (l Line) compare(better string, before, after []float64) Line {
 	if beyond {
 		l.Verdict = verdict(better, l.Old.Median, l.New.Median)
 	}
-	return l
+	if (len(before) == 1) != (len(after) == 1) {
+		c.Single++
+	}
+	c.Lines = append(c.Lines, l)
+}
+
+// changed names the images that both have and that are not the same.
+func changed(before, after map[string]Image) []string {
+	var names []string
+	for name, image := range after {
+		if o, ok := before[name]; ok && o.Manifest != image.Manifest {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // failures notes what fails in one of the runs alone. What one run did not try did not

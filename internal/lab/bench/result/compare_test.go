@@ -3,6 +3,7 @@ package result_test
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,6 +57,8 @@ func TestVerdicts(t *testing.T) {
 		"one each":                     {result.Lower, []float64{1}, []float64{1.06}, result.Worse, false},
 		"one each, too small":          {result.Lower, []float64{1}, []float64{1.04}, result.Same, false},
 		"one against many":             {result.Lower, five, []float64{1.06}, result.Same, false},
+		"one far from many":            {result.Lower, five, []float64{3}, result.Same, false},
+		"many far from one":            {result.Lower, []float64{3}, five, result.Same, false},
 		"something where nothing was":  {result.Lower, []float64{0}, []float64{3}, result.Worse, false},
 		"nothing in either of the two": {result.Lower, []float64{0}, []float64{0}, result.Same, false},
 	} {
@@ -121,6 +124,9 @@ func TestCompareWhatOneHas(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, &text)
 		}
 	}
+	if c.Single != 0 {
+		t.Errorf("%d figures with one run on one side, want none", c.Single)
+	}
 	if _, err := json.Marshal(c); err != nil {
 		t.Error(err)
 	}
@@ -144,6 +150,24 @@ Worse:
 	}
 }
 
+// What is not judged and what is not of the same image is said.
+func TestCompareSays(t *testing.T) {
+	before, after := report(result.Lower, 1, 1, 1, 1, 1), report(result.Lower, 3)
+	before.Images = map[string]result.Image{"a": {Manifest: "sha256:1"}, "b": {Manifest: "sha256:2"}, "gone": {Manifest: "sha256:3"}}
+	after.Images = map[string]result.Image{"a": {Manifest: "sha256:1"}, "b": {Manifest: "sha256:4"}, "come": {Manifest: "sha256:5"}}
+	c := result.Compare([]*result.Report{before}, []*result.Report{after})
+	if len(c.Notes) != 1 || c.Notes[0] != "s: not the same image in both runs: b" {
+		t.Errorf("notes %q", c.Notes)
+	}
+	var text bytes.Buffer
+	if err := c.Text(&text, false); err != nil {
+		t.Fatal(err)
+	}
+	if want := "2 of these not judged"; !strings.Contains(text.String(), want) {
+		t.Errorf("no %q in\n%s", want, &text)
+	}
+}
+
 func TestLoses(t *testing.T) {
 	for name, test := range map[string]struct {
 		better string
@@ -158,6 +182,14 @@ func TestLoses(t *testing.T) {
 		"once":               {result.Lower, []float64{1.06}, []float64{1}, 1.06, true},
 		"less":               {result.Higher, []float64{0.5, 0.5}, []float64{1, 1}, 0.5, true},
 		"wins":               {result.Lower, []float64{0.5, 0.5}, []float64{1, 1}, 0.5, false},
+		"all of five":        {result.Lower, []float64{1.1, 1.1, 1.1, 1.1, 1.1}, ones(5), 1.1, true},
+		"four of five":       {result.Lower, []float64{1.1, 1.1, 1.1, 1.1, 0.9}, ones(5), 1.1, false},
+		"six of seven":       {result.Lower, []float64{1.1, 1.1, 1.1, 0.9, 1.1, 1.1, 1.1}, ones(7), 1.1, false},
+		"seven of eight":     {result.Lower, []float64{1.1, 1.1, 1.1, 0.9, 1.1, 1.1, 1.1, 1.1}, ones(8), 1.1, true},
+		"seven of eight up":  {result.Higher, []float64{0.9, 0.9, 0.9, 1.1, 0.9, 0.9, 0.9, 0.9}, ones(8), 0.9, true},
+		"equal is not worse": {result.Lower, []float64{1.1, 1.1, 1.1, 1.1, 1}, ones(5), 1.1, false},
+		"nine of eleven":     {result.Lower, []float64{1.1, 1.1, 1.1, 0.9, 1.1, 1.1, 1.1, 1.1, 0.9, 1.1, 1.1}, ones(11), 1.1, true},
+		"eight of eleven":    {result.Lower, []float64{1.1, 1.1, 0.9, 0.9, 1.1, 1.1, 1.1, 1.1, 0.9, 1.1, 1.1}, ones(11), 1.1, false},
 		"fewer rounds":       {result.Lower, []float64{3}, []float64{1, 9}, 3, true},
 		"nothing":            {result.Lower, []float64{3}, []float64{0}, 0, false},
 	} {
@@ -169,3 +201,5 @@ func TestLoses(t *testing.T) {
 		})
 	}
 }
+
+func ones(n int) []float64 { return slices.Repeat([]float64{1}, n) }

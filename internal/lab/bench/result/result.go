@@ -37,6 +37,7 @@ type Report struct {
 	Seconds  float64           `json:"seconds"` // how long it took, preparations included
 	Machine  Machine           `json:"machine"`
 	Versions map[string]string `json:"versions"` // of the programs that took part
+	Images   map[string]Image  `json:"images,omitempty"`
 	Figures  []Figure          `json:"figures"`
 	Missing  []Missing         `json:"missing,omitempty"`
 }
@@ -49,6 +50,14 @@ type Machine struct {
 	OS     string `json:"os"`
 	Kernel string `json:"kernel"`
 	Disk   string `json:"disk"` // type of the file system below the machines' disks
+	// Congestion is what the machines' TCP controls congestion with.
+	Congestion string `json:"congestion"`
+}
+
+// An Image is one that was measured, before anything was made of it.
+type Image struct {
+	Manifest string `json:"manifest"` // its digest
+	Bytes    int64  `json:"bytes"`    // of all layers, compressed
 }
 
 // A Figure is one metric of one system in one case.

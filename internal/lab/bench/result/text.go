@@ -31,6 +31,9 @@ func (c *Comparison) Text(w io.Writer, all bool) error {
 	}
 	fmt.Fprintf(out, "\n%d figures compared: %d worse, %d better, %d changed, %d not beyond noise\n", len(c.Lines),
 		len(verdicts[Worse]), len(verdicts[Better]), len(verdicts[Changed]), len(verdicts[Same]))
+	if c.Single > 0 {
+		fmt.Fprintf(out, "%d of these not judged: one run on one side says too little\n", c.Single)
+	}
 	if len(c.OnlyOld)+len(c.OnlyNew) > 0 {
 		fmt.Fprintf(out, "%d only in the old run, %d only in the new one\n", len(c.OnlyOld), len(c.OnlyNew))
 	}
