@@ -3,8 +3,8 @@
 //
 // A Scenario is data: a name, cases (an image, a command, a link), the systems that are
 // compared, and a function that measures a case with the methods of Run. In every round
-// of a case each system is measured once, in an order that rotates, and ratios are made
-// within rounds (package result). A system that fails in a case is reported as failed
+// of a case each system is measured once, in an order that changes (see order), and
+// ratios are made within rounds (package result). A system that fails in a case is reported as failed
 // there and takes no further part in it; the benchmark goes on.
 //
 // Each case has a lab of its own, which stops, unmounts and removes all it made, also
@@ -107,6 +107,7 @@ func Scenarios() []Scenario {
 		threeNodes(),
 		fanOut(),
 		warm(),
+		idle(),
 		conversion(),
 		disk(),
 		growthLayers(),
@@ -139,9 +140,13 @@ func (r *Run) Rounds() int {
 // Log tells whoever watches.
 func (r *Run) Log(format string, args ...any) { fmt.Fprintf(r.bench.Log, "    "+format+"\n", args...) }
 
-// Layout makes an image if need be, and returns its OCI layout.
+// Layout makes an image if need be, notes which one it is, and returns its OCI layout.
 func (r *Run) Layout(ctx context.Context, image string) (string, error) {
-	return images.Ensure(ctx, filepath.Join(r.bench.Cache, "images"), image, r.Log)
+	dir, err := images.Ensure(ctx, filepath.Join(r.bench.Cache, "images"), image, r.Log)
+	if err != nil {
+		return "", err
+	}
+	return dir, r.note(image, dir)
 }
 
 // Lab opens a lab, calls f, and closes it. Where the case has links the lab has a
@@ -156,25 +161,24 @@ func (r *Run) Lab(ctx context.Context, f func(l *lab.Lab) error) (err error) {
 		Dir: filepath.Join(r.bench.Cache, "run"), Tools: filepath.Join(r.bench.Cache, "bin"),
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errLab, err)
 	}
 	defer func() { err = errors.Join(err, l.Close(), l.Leftovers()) }()
 	return f(l)
 }
 
 // Each calls f for every system, and leaves out of all that follows those that fail. It
-// returns an error when ctx has ended, and when the base has failed.
+// returns an error when ctx has ended, when there is no lab, and when the base has failed.
 func (r *Run) Each(ctx context.Context, f func(s system.System) error) error {
 	return r.each(ctx, r.Systems, f)
 }
 
-// Rotate calls f for every round and system, in an order that begins with another
-// system each time, and is else like Each.
+// Rotate calls f for every round and system, in an order that is another one in each
+// round, and is else like Each.
 func (r *Run) Rotate(ctx context.Context, f func(round int, s system.System) error) error {
 	for round := range r.Rounds() {
-		first := round % len(r.Systems)
-		order := append(slices.Clone(r.Systems[first:]), r.Systems[:first]...)
-		if err := r.each(ctx, order, func(s system.System) error { return f(round, s) }); err != nil {
+		here := slices.DeleteFunc(slices.Clone(r.Systems), func(s system.System) bool { return !r.linked(s) })
+		if err := r.each(ctx, order(here, round), func(s system.System) error { return f(round, s) }); err != nil {
 			return err
 		}
 	}
@@ -194,7 +198,7 @@ func (r *Run) each(ctx context.Context, systems []system.System, f func(s system
 			continue
 		}
 		err = fmt.Errorf("%s: %w", s.Name(), err)
-		if s.Name() == r.out.Base {
+		if s.Name() == r.out.Base || errors.Is(err, errLab) {
 			return err
 		}
 		r.dead[s.Name()] = true

@@ -134,9 +134,10 @@ func (h *Host) Run(ctx context.Context, ref, id, command string) *exec.Cmd {
 
 // Usage is what the host's programs took since they were started.
 type Usage struct {
-	CPU      time.Duration // of containerd and the system's daemons
-	Resident int64         // of the system's daemons now, in bytes; 0 where there is none
-	Peak     int64         // the highest of those so far
+	CPU       time.Duration // of containerd and the system's daemons
+	DaemonCPU time.Duration // of the daemons alone
+	Resident  int64         // of the system's daemons now, in bytes; 0 where there is none
+	Peak      int64         // the highest of those so far
 }
 
 // Usage reads it.
@@ -154,8 +155,9 @@ func (h *Host) Usage() (Usage, error) {
 		if err := errors.Join(err1, err2, err3); err != nil {
 			return u, err
 		}
-		u.CPU, u.Resident, u.Peak = u.CPU+cpu, u.Resident+now, u.Peak+peak
+		u.DaemonCPU, u.Resident, u.Peak = u.DaemonCPU+cpu, u.Resident+now, u.Peak+peak
 	}
+	u.CPU += u.DaemonCPU
 	return u, nil
 }
 
