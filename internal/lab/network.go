@@ -21,6 +21,11 @@ var errNoLink = errors.New("machines have no links of their own in a lab without
 // gateway is the router's address, at its end of each link.
 const gateway = "10.77.255.254"
 
+// Congestion is the control of TCP's congestion in all machines, whatever the host
+// has: it is Linux's own default, and Debian's, and with another the same links carry
+// other rates, above all with a round trip on them.
+const Congestion = "cubic"
+
 // network is the router: a namespace that all links lead to. It has no way to the
 // host, so its addresses cannot clash with anything.
 //
@@ -72,12 +77,30 @@ func (n *network) attach(ctx context.Context, m *Machine, number, rate int) erro
 	); err != nil {
 		return err
 	}
+	if err := n.control(ctx, m); err != nil {
+		return err
+	}
 	for where, dev := range m.ends(n.hub) {
 		if err := n.tc(ctx, where, "qdisc add dev "+dev+" root handle 1: htb default 1"); err != nil {
 			return err
 		}
 	}
 	return n.limit(ctx, m, rate)
+}
+
+// control sets how m controls congestion, route by route: a namespace has the host's
+// default, and may only be given another that the host lets every user have.
+func (n *network) control(ctx context.Context, m *Machine) error {
+	const local = " dev lo table local proto kernel scope host congctl " + Congestion
+	err := n.ip(ctx, m.holder,
+		fmt.Sprintf("route change 10.77.0.0/16 via %s dev %s congctl %s", gateway, link, Congestion),
+		"route change local 127.0.0.1"+local, "route change local "+m.addr+local,
+	)
+	if err != nil {
+		return fmt.Errorf("TCP shall control congestion with %[1]s, which the kernel must have "+
+			"(modprobe tcp_%[1]s; see net.ipv4.tcp_available_congestion_control): %[2]w", Congestion, err)
+	}
+	return nil
 }
 
 // ends are the devices that send into the link of m, each in the namespace of a

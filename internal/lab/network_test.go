@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/labtest"
@@ -115,6 +116,54 @@ func TestListenIsInside(t *testing.T) {
 	if l, err := net.Listen("tcp", m.Addr()+":80"); err == nil || !strings.Contains(err.Error(), "cannot assign") {
 		t.Errorf("the host has the machine's address: %v, %v", l, err)
 	}
+}
+
+// TestCongestion finds that connections have the lab's control of congestion at both
+// ends, between machines and within one.
+func TestCongestion(t *testing.T) {
+	l := labtest.Open(t, "congest", 1000)
+	a, b := labtest.Machine(t, l, "a"), labtest.Machine(t, l, "b")
+	for _, c := range []struct {
+		from, to *lab.Machine
+		addr     string
+	}{{a, b, b.Addr()}, {a, a, a.Addr()}, {a, a, "127.0.0.1"}} {
+		listener, err := c.to.Listen(t.Context(), "tcp", c.addr+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.from.Dial(t.Context(), "tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, conn := range []net.Conn{out, in} {
+			if got := congestion(t, conn); got != lab.Congestion {
+				t.Errorf("from %s to %s: %s, want %s", c.from.Name, c.addr, got, lab.Congestion)
+			}
+		}
+		if err := errors.Join(in.Close(), out.Close(), listener.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// congestion asks the kernel how a connection controls congestion.
+func congestion(t *testing.T, conn net.Conn) (name string) {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		name, failed = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	}); err != nil || failed != nil {
+		t.Fatal(err, failed)
+	}
+	return name
 }
 
 // BenchmarkLink reports what a link carries of payload, and the round trip beside that.
