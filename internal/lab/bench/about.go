@@ -23,19 +23,19 @@ func machine(dir string) (result.Machine, error) {
 	if m.CPU, err = value("/proc/cpuinfo", "model name", ":"); err != nil {
 		m.CPU = runtime.GOARCH // some architectures name no model
 	}
-	os, err := value("/etc/os-release", "PRETTY_NAME", "=")
+	name, err := value("/etc/os-release", "PRETTY_NAME", "=")
 	if err != nil {
 		return m, err
 	}
-	m.OS = strings.Trim(os, `"`)
-	memory, err := value("/proc/meminfo", "MemTotal", ":")
+	m.OS = strings.Trim(name, `"`)
+	if m.Memory, err = memory("MemTotal"); err != nil {
+		return m, err
+	}
+	congestion, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
 	if err != nil {
 		return m, err
 	}
-	if _, err := fmt.Sscan(memory, &m.Memory); err != nil {
-		return m, fmt.Errorf("/proc/meminfo: %w", err)
-	}
-	m.Memory <<= 10
+	m.Congestion = strings.TrimSpace(string(congestion))
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
 		return m, err
@@ -44,6 +44,18 @@ func machine(dir string) (result.Machine, error) {
 	out, err := exec.Command("stat", "--file-system", "--format=%T", dir).Output()
 	m.Disk = strings.TrimSpace(string(out))
 	return m, err
+}
+
+// memory returns a figure of the kernel's, in bytes.
+func memory(key string) (bytes int64, err error) {
+	text, err := value("/proc/meminfo", key, ":")
+	if err != nil {
+		return 0, err
+	}
+	if _, err := fmt.Sscan(text, &bytes); err != nil {
+		return 0, fmt.Errorf("/proc/meminfo: %s: %w", key, err)
+	}
+	return bytes << 10, nil
 }
 
 // value returns what follows a key in a file of lines.
@@ -61,16 +73,22 @@ func value(file, key, separator string) (string, error) {
 	return "", fmt.Errorf("%s: no %s", file, key)
 }
 
-// versions asks the programs that take part, where they are there.
+// absent is the version of a program that would take part if it were there.
+const absent = "none"
+
+// versions asks the programs that take part, where they are there. containerd unpacks
+// gzip with igzip or unpigz if one of them is: whether it is, is part of what is measured.
 func versions(ctx context.Context, programs system.Programs) (map[string]string, error) {
 	v := map[string]string{"go": runtime.Version()}
 	for program, args := range map[string][]string{
 		"containerd": {"--version"}, "runc": {"--version"}, "registry": {"--version"}, "ipfs": {"--version"},
 		"mkfs.erofs": {"--version"}, "containerd-stargz-grpc": {"--version"},
+		"tar": {"--version"}, "gzip": {"--version"}, "igzip": {"--version"}, "unpigz": {"--version"},
 	} {
 		path, err := programs(program)
 		if err != nil {
-			continue // it is not here; a system that needs it says so
+			v[program] = absent // a system that needs it says so
+			continue
 		}
 		out, err := exec.CommandContext(ctx, path, args...).Output()
 		if ctx.Err() != nil {

@@ -20,6 +20,10 @@ type bench struct {
 	programs system.Programs
 }
 
+// errLab is returned by Run.Lab when there is no lab: then nothing can be measured, which
+// is no failure of what would have been.
+var errLab = errors.New("open the lab")
+
 // ErrFailed is returned by Measure when some measurements failed; the reports say
 // which and why.
 var ErrFailed = errors.New("some measurements failed")
@@ -31,7 +35,11 @@ func Measure(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
+	if err := b.ready(ctx); err != nil {
+		return err
+	}
 	failed := false
+	var empty []string
 	for _, s := range chosen {
 		report, err := b.scenario(ctx, s)
 		if ctx.Err() != nil {
@@ -40,10 +48,17 @@ func Measure(ctx context.Context, opts Options) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.Name, err)
 		}
+		failed = failed || slices.ContainsFunc(report.Missing, func(m result.Missing) bool { return m.Failed })
+		if len(report.Figures) == 0 { // which would only hide those of an earlier run
+			empty = append(empty, s.Name)
+			continue
+		}
 		if err := report.Save(opts.Results); err != nil {
 			return err
 		}
-		failed = failed || slices.ContainsFunc(report.Missing, func(m result.Missing) bool { return m.Failed })
+	}
+	if len(empty) > 0 {
+		return fmt.Errorf("%w: no figure of %s, which has no report: see above why", ErrFailed, strings.Join(empty, ", "))
 	}
 	if failed {
 		return fmt.Errorf("%w: see FAILED above and \"missing\" in %s", ErrFailed, opts.Results)
@@ -87,7 +102,7 @@ func choose(all []Scenario, opts Options) ([]Scenario, error) {
 func (b *bench) scenario(ctx context.Context, s Scenario) (*result.Report, error) {
 	started := time.Now()
 	report := &result.Report{
-		Schema: result.Schema, Scenario: s.Name, Base: s.Base, Commit: b.Commit, Quick: b.Quick,
+		Schema: result.Schema, Scenario: s.Name, Base: s.Base, Commit: b.Commit, Quick: b.Quick, Images: map[string]result.Image{},
 		Command: command(s, b.Options), Started: started.UTC().Truncate(time.Second), Missing: slices.Clone(s.Planned),
 	}
 	if report.Base == "" {
@@ -115,7 +130,7 @@ func (b *bench) scenario(ctx context.Context, s Scenario) (*result.Report, error
 		}
 		fmt.Fprintf(b.Log, "\n==> %s: %s\n", s.Name, c.Name)
 		err := s.Measure(ctx, r)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, errLab) {
 			return nil, err
 		}
 		if err != nil {

@@ -28,7 +28,8 @@ OLD and NEW are folders of reports, or single ones. What has a ratio to the base
 runs is compared by it; absolute values are, where both ran on the same machine. With four
 rounds or more on both sides, a difference is beyond noise when a U-test finds it (p < 0.05)
 and the medians are more than 3 % apart; with fewer, when the ranges do not overlap and the
-medians are more than 10 % apart; with one run each, when these are more than 5 % apart.`,
+medians are more than 10 % apart; with one run each, when these are more than 5 % apart.
+One run against more is not judged.`,
 		Example: "  bench compare bench/results .cache/results-quick",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -3,12 +3,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -22,13 +20,27 @@ import (
 var version = "devel"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := ending()
 	err := command().ExecuteContext(ctx)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// ending returns a context that ends when the program shall: what it made is cleared away
+// then. A run in a terminal that is closed ends too, unless it is to survive that (nohup).
+// Nothing is said to a pipe that nobody reads any more, but that must not end the program
+// in the middle of clearing away; ignored altogether, the signal would be ignored in every
+// program that is started here, too.
+func ending() (context.Context, context.CancelFunc) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signal.NotifyContext(context.Background(), signals...)
 }
 
 func command() *cobra.Command {
@@ -38,35 +50,6 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(runCommand(), compareCommand(), reportCommand(), listCommand())
 	return root
-}
-
-func runCommand() *cobra.Command {
-	var opts bench.Options
-	var profiles bool
-	c := &cobra.Command{
-		Use:   "run",
-		Short: "Run scenarios and write a report of each",
-		Example: `  bench run                                   # everything, under two hours
-  bench run --quick --out /tmp/results        # under ten minutes
-  bench run --only cold-start/golang --pprof`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.Commit, opts.Log = version, cmd.OutOrStdout()
-			opts.Lab = cmp.Or(os.Getenv("IPCS_BENCH_LAB"), "bench")
-			if profiles {
-				opts.Profiles = filepath.Join(opts.Results, "pprof")
-			}
-			return bench.Measure(cmd.Context(), opts)
-		},
-	}
-	f := c.Flags()
-	f.StringVar(&opts.Cache, "cache", ".cache", "folder of images, programs and machines")
-	f.StringVar(&opts.Bin, "bin", "bin", "folder of convert and ipcs-snapshotter")
-	f.StringVar(&opts.Results, "out", filepath.Join(".cache", "results"), "folder for the reports")
-	f.BoolVar(&opts.Quick, "quick", false, "fewer cases and rounds")
-	f.StringSliceVar(&opts.Only, "only", nil, "scenarios, or SCENARIO/CASE (default: all)")
-	f.BoolVar(&profiles, "pprof", false, "write CPU, allocation and blocking profiles beside the reports")
-	return c
 }
 
 func listCommand() *cobra.Command {
@@ -81,7 +64,7 @@ func listCommand() *cobra.Command {
 				}
 			}
 			fmt.Fprintln(out, "\nnot built yet:")
-			for _, u := range bench.Unbuilt() {
+			for _, u := range bench.ToCome() {
 				fmt.Fprintf(out, "    %-18s %s: %s\n", u.Name, u.Title, u.Reason)
 			}
 			fmt.Fprintln(out, "\nsystems:")

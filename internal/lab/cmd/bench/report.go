@@ -33,7 +33,7 @@ func reportCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&f.results, "results", filepath.Join("bench", "results"), "folder of the reports")
-	c.Flags().StringVar(&f.notes, "notes", filepath.Join("bench", "notes"), "folder of SCENARIO.md: why ipcs loses where it does")
+	c.Flags().StringVar(&f.notes, "notes", notes, "folder of SCENARIO.md: why ipcs loses where it does")
 	c.Flags().StringVar(&f.out, "out", "docs", "folder of the document")
 	return c
 }
@@ -45,7 +45,7 @@ func document(f folders) (report.Files, error) {
 		return nil, err
 	}
 	in := report.Input{Notes: map[string]string{}, Results: link}
-	for _, u := range bench.Unbuilt() {
+	for _, u := range bench.ToCome() {
 		in.Unbuilt = append(in.Unbuilt, report.Unbuilt{Title: u.Title, Reason: u.Reason})
 	}
 	if in.Reports, err = result.Load(f.results); err != nil {
