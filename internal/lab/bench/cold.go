@@ -19,6 +19,7 @@ var (
 	metricPull     = result.Metric{Name: "pull", Unit: "s", Better: result.Lower}
 	metricReceived = result.Metric{Name: "received", Unit: "B", Better: result.Lower}
 	metricCPU      = result.Metric{Name: "cpu", Unit: "s", Better: result.Lower}
+	metricDaemon   = result.Metric{Name: "daemon-cpu", Unit: "s", Better: result.Lower}
 	metricResident = result.Metric{Name: "resident", Unit: "B", Better: result.Lower}
 )
 
@@ -46,8 +47,11 @@ func cold() Scenario {
 		Title: "Cold start",
 		About: "From the start of `ctr image pull` to the end of a command in a container, on a machine that has " +
 			"nothing of the image: new folders for containerd and daemon in every run, page cache dropped. " +
+			"containerd and the daemons are up before the clock starts, and ipcs's has dialled its peers, as on a machine " +
+			"that has been running; nobody has connected to the registry yet. " +
 			"`ready` is the whole, `pull` the part that the first command takes, `received` what came over the " +
-			"machine's link, `cpu` what containerd and the daemon used, `resident` the daemon's memory at the end. " +
+			"machine's link, `cpu` what containerd and the system's daemons used on processors, `daemon-cpu` the daemons " +
+			"alone, `resident` the daemons' memory at the end. " +
 			"Some systems are measured over the first link alone.",
 		Systems:    []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-kubo", "stargz", "stargz-optimized"},
 		Quick:      []string{"overlayfs", "ipcs"},
@@ -114,12 +118,22 @@ func measureStarts(ctx context.Context, r *Run, record func(round int, s system.
 // publish makes a site and puts an image there for every system, over links without a
 // limit.
 func publish(ctx context.Context, r *Run, l *lab.Lab, image string) (*system.Site, map[string]*system.Image, error) {
-	site, err := system.NewSite(ctx, l, r.Layout)
+	site, err := r.site(ctx, l)
 	if err != nil {
 		return nil, nil, err
 	}
 	published, err := publishAt(ctx, r, site, image)
 	return site, published, err
+}
+
+// site makes a site whose programs are profiled if this run's are.
+func (r *Run) site(ctx context.Context, l *lab.Lab) (*system.Site, error) {
+	site, err := system.NewSite(ctx, l, r.Layout)
+	if err != nil {
+		return nil, err
+	}
+	site.Profile = func(program string) string { return r.Profile(program, 0) }
+	return site, nil
 }
 
 // publishAt puts an image on a site for every system. What it writes does not wait in
@@ -137,9 +151,8 @@ func publishAt(ctx context.Context, r *Run, site *system.Site, image string) (ma
 
 // A start is a cold start that was measured.
 type start struct {
-	pull, ready   time.Duration
-	received      int64
-	before, after system.Usage
+	pull, ready time.Duration
+	took        consumption
 }
 
 // startOnce measures one cold start.
@@ -154,34 +167,28 @@ func startOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.
 	if err := freshCaches(); err != nil {
 		return st, err
 	}
-	before, err := m.Received()
+	meter, err := newMeter(h)
 	if err != nil {
-		return st, err
-	}
-	if st.before, err = h.Usage(); err != nil {
 		return st, err
 	}
 	if st.pull, st.ready, err = pullAndRun(ctx, h, img.Ref, r.Command); err != nil {
 		return st, fmt.Errorf("%w%s", err, h.Tail())
 	}
-	after, err := m.Received()
-	if err != nil {
-		return st, err
-	}
-	st.received = after - before
-	st.after, err = h.Usage()
+	st.took, err = meter.read()
 	return st, err
 }
 
 // recordStart notes the figures of a cold start.
 func (r *Run) recordStart(round int, s system.System, st start) {
-	r.Log("%-18s pulled after %6.2f s, ready after %6.2f s, received %7.1f MB", s.Name(), st.pull.Seconds(), st.ready.Seconds(), float64(st.received)/1e6)
+	took := st.took
+	r.Log("%-18s pulled after %6.2f s, ready after %6.2f s, received %7.1f MB", s.Name(), st.pull.Seconds(), st.ready.Seconds(), float64(took.received)/1e6)
 	r.Record(round, s.Name(), metricReady, st.ready.Seconds())
 	r.Record(round, s.Name(), metricPull, st.pull.Seconds())
-	r.Record(round, s.Name(), metricReceived, float64(st.received))
-	r.Record(round, s.Name(), metricCPU, (st.after.CPU - st.before.CPU).Seconds())
-	if st.after.Resident > 0 {
-		r.Record(round, s.Name(), metricResident, float64(st.after.Resident))
+	r.Record(round, s.Name(), metricReceived, float64(took.received))
+	r.Record(round, s.Name(), metricCPU, took.cpu.Seconds())
+	if took.resident > 0 {
+		r.Record(round, s.Name(), metricDaemon, took.daemonCPU.Seconds())
+		r.Record(round, s.Name(), metricResident, float64(took.resident))
 	}
 }
 

@@ -12,20 +12,26 @@ import (
 	"github.com/hinshun/ipcs/internal/lab/bench/system"
 )
 
+// allContent says what it means that all content is local, where that is measured.
+const allContent = "All content is what is in layers where these are downloaded whole; for ipcs it is every file " +
+	"that a container can read: what an upper layer hides, and what would be needed to make the layers' tars again, " +
+	"is not fetched. containerd has synced the blobs that it downloaded to the disk by then, though not what it " +
+	"unpacked; ipcs syncs what it fetched within ten seconds, in the background. Afterwards the page cache is dropped " +
+	"and everything read again, and the run fails if ipcs fetches anything for that."
+
 // full is what whoever wants the whole image waits for.
 func full() Scenario {
 	slow, fast := Link{Mbit: 200}, Link{Mbit: 1000}
 	return Scenario{
 		Name:  "full-content",
 		Title: "All content local",
-		About: "From the start of `ctr image pull` until everything in the image is on the machine's disk, `local`, on a " +
+		About: "From the start of `ctr image pull` until all content of the image is on the machine's disk, `local`, on a " +
 			"machine that has nothing of it. Where layers are downloaded whole that is the end of the pull. Where content " +
 			"comes when it is read, the image is pulled and mounted, and every file read, with eight readers at once: " +
 			"ipcs does not fill its store in the background yet, and until it does this is how to get all content. " +
-			"(stargz fetches in the background besides, as it does by itself.) " +
-			"Afterwards the page cache is dropped and everything read again, and the run fails if ipcs fetches " +
-			"anything for that. `received` is what came over the " +
-			"machine's link, `cpu` what containerd and the daemon used, `peak` the most memory that the daemon held, " +
+			"(stargz fetches in the background besides, as it does by itself.) " + allContent + " " +
+			"`received` is what came over the machine's link, `cpu` what containerd and the system's daemons used on " +
+			"processors, `daemon-cpu` the daemons alone, `peak` the most memory that the daemons held, " +
 			"`disk` what all their folders take in the end, compressed layers that containerd keeps among it.",
 		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-kubo", "stargz"},
 		Quick:   []string{"overlayfs", "ipcs"},
@@ -65,8 +71,29 @@ func measureFull(ctx context.Context, r *Run) error {
 	})
 }
 
-// fullOnce measures one host.
-func fullOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.System, img *system.Image) (err error) {
+// fullOnce measures one host, and what it has on its disk in the end.
+func fullOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.System, img *system.Image) error {
+	return localOnce(ctx, r, m, round, s, img, func(h *system.Host, took consumption) error {
+		syscall.Sync() // blocks are given to files when these are written back
+		disk, err := diskUsage(ctx, h.Folders...)
+		if err != nil {
+			return err
+		}
+		r.Log("%-18s on disk %7.1f MB", s.Name(), float64(disk)/1e6)
+		r.Record(round, s.Name(), metricDisk, float64(disk))
+		if took.peak > 0 {
+			r.Record(round, s.Name(), metricDaemon, took.daemonCPU.Seconds())
+			r.Record(round, s.Name(), metricPeak, float64(took.peak))
+		}
+		return nil
+	})
+}
+
+// localOnce measures how all content of an image comes to a new host. At the end, when
+// all of it is there, it calls then.
+func localOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.System, img *system.Image,
+	then func(h *system.Host, took consumption) error,
+) (err error) {
 	h, err := s.Start(ctx, m, fmt.Sprintf("%s-%d", s.Name(), round), system.Options{
 		Peers: img.Peers, Registry: img.Registry(), Profile: r.Profile(s.Name(), round),
 	})
@@ -92,21 +119,11 @@ func fullOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.S
 	if err := allHere(ctx, h, img.Ref); err != nil {
 		return err
 	}
-	syscall.Sync() // blocks are given to files when these are written back
-	disk, err := diskUsage(ctx, h.Folders...)
-	if err != nil {
-		return err
-	}
-	r.Log("%-18s all of it local after %6.2f s, received %7.1f MB, on disk %7.1f MB",
-		s.Name(), local.Seconds(), float64(took.received)/1e6, float64(disk)/1e6)
+	r.Log("%-18s all of it local after %6.2f s, received %7.1f MB", s.Name(), local.Seconds(), float64(took.received)/1e6)
 	r.Record(round, s.Name(), metricLocal, local.Seconds())
 	r.Record(round, s.Name(), metricReceived, float64(took.received))
 	r.Record(round, s.Name(), metricCPU, took.cpu.Seconds())
-	if took.peak > 0 {
-		r.Record(round, s.Name(), metricPeak, float64(took.peak))
-	}
-	r.Record(round, s.Name(), metricDisk, float64(disk))
-	return nil
+	return then(h, took)
 }
 
 // pullAll brings all content of an image to the host's disk, and returns what that took.
@@ -124,31 +141,4 @@ func pullAll(ctx context.Context, h *system.Host, ref string, readers int) (time
 		return 0, errors.Join(err, context.Cause(ctx))
 	}
 	return time.Since(start), nil
-}
-
-// A meter reads what a host takes from a moment on.
-type meter struct {
-	host     *system.Host
-	received int64
-	used     system.Usage
-}
-
-func newMeter(h *system.Host) (meter, error) {
-	received, err1 := h.Machine.Received()
-	used, err2 := h.Usage()
-	return meter{h, received, used}, errors.Join(err1, err2)
-}
-
-// consumption is what a host took.
-type consumption struct {
-	received int64         // bytes over its link
-	cpu      time.Duration // of containerd and the system's daemons
-	peak     int64         // the most memory of the daemons; 0 where there is none
-}
-
-// read returns what the host took since the meter was made.
-func (t meter) read() (consumption, error) {
-	received, err1 := t.host.Machine.Received()
-	used, err2 := t.host.Usage()
-	return consumption{received - t.received, used.CPU - t.used.CPU, used.Peak}, errors.Join(err1, err2)
 }

@@ -80,9 +80,8 @@ func growthContainers() Scenario {
 func measureFiles(ctx context.Context, r *Run) error {
 	return measureStarts(ctx, r, func(round int, s system.System, st start) {
 		r.recordStart(round, s, st)
-		if st.after.Resident > 0 {
-			grown := st.after.Resident - st.before.Resident
-			r.Record(round, s.Name(), metricPerFile, float64(grown)/float64(r.Count))
+		if st.took.resident > 0 {
+			r.Record(round, s.Name(), metricPerFile, float64(st.took.grown)/float64(r.Count))
 		}
 	})
 }

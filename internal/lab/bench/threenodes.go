@@ -30,12 +30,12 @@ func threeNodes() Scenario {
 			"the image record alike) goes to one of three machines by the hash in its CID, and nobody else has it. The " +
 			"consumer's node knows those three. Layers in gzip or zstd, and all manifests, come from a registry on one " +
 			"machine. All links carry the same, so that the consumer's own is the limit for every system. `local` is " +
-			"the time from the start of `ctr image pull` until everything in the image is on the consumer's disk. Where " +
+			"the time from the start of `ctr image pull` until all content of the image is on the consumer's disk. Where " +
 			"layers are downloaded whole that is the end of the pull; for ipcs the image is pulled and mounted, and " +
-			"every file read, with eight readers at once. Afterwards the page cache is dropped and everything read " +
-			"again, and the run fails if ipcs fetches anything for that. New folders and a dropped page cache in every " +
-			"run; what serves has its disk in memory. `received` is what came over the consumer's link, `cpu` what its " +
-			"containerd and daemon used. The slices are of so many MB of gzip; postgres has about 190 and torch 700.",
+			"every file read, with eight readers at once. " + allContent + " New folders and a dropped page cache in " +
+			"every run; containerd and daemon are up before the clock starts, and the daemon has dialled the three. " +
+			"`received` is what came over the consumer's link, `cpu` what its containerd and daemon used on processors. " +
+			"The slices are of so many MB of gzip.",
 		Systems: []string{"overlayfs", "overlayfs-zstd", "ipcs"},
 		Main:    []string{metricLocal.Name, metricReceived.Name},
 		Measure: measureThreeNodes,
@@ -55,7 +55,7 @@ func threeNodes() Scenario {
 // measureThreeNodes spreads the image while it is published, and then pulls all of it.
 func measureThreeNodes(ctx context.Context, r *Run) error {
 	return r.Lab(ctx, func(l *lab.Lab) error {
-		site, err := system.NewSite(ctx, l, r.Layout)
+		site, err := r.site(ctx, l)
 		if err != nil {
 			return err
 		}
@@ -79,44 +79,10 @@ func measureThreeNodes(ctx context.Context, r *Run) error {
 				if err != nil {
 					return err
 				}
-				return sharedOnce(ctx, r, m, round, s, img)
+				return localOnce(ctx, r, m, round, s, img, func(*system.Host, consumption) error { return nil })
 			})
 		})
 	})
-}
-
-// sharedOnce measures how all content of an image comes to a new host.
-func sharedOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.System, img *system.Image) (err error) {
-	h, err := s.Start(ctx, m, fmt.Sprintf("%s-%d", s.Name(), round), system.Options{
-		Peers: img.Peers, Registry: img.Registry(), Profile: r.Profile(s.Name(), round),
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, h.Stop(ctx)) }()
-	if err := freshCaches(); err != nil {
-		return err
-	}
-	meter, err := newMeter(h)
-	if err != nil {
-		return err
-	}
-	local, err := pullAll(ctx, h, img.Ref, wholeReaders)
-	if err != nil {
-		return fmt.Errorf("%w%s", err, h.Tail())
-	}
-	took, err := meter.read()
-	if err != nil {
-		return err
-	}
-	if err := allHere(ctx, h, img.Ref); err != nil {
-		return err
-	}
-	r.Log("%-18s all of it local after %6.2f s, received %7.1f MB", s.Name(), local.Seconds(), float64(took.received)/1e6)
-	r.Record(round, s.Name(), metricLocal, local.Seconds())
-	r.Record(round, s.Name(), metricReceived, float64(took.received))
-	r.Record(round, s.Name(), metricCPU, took.cpu.Seconds())
-	return nil
 }
 
 // arrival is how all content of an image came to a host.

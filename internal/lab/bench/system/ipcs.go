@@ -36,8 +36,11 @@ func convert(ctx context.Context, site *Site, image, system, api string) (ref st
 		return "", err
 	}
 	ref = source + "-" + system
-	_, err = lab.Output(site.Publisher.Command(ctx, "convert", "--mediatype", "unixfs", "--plain-http",
-		"--ipfs-api", api, source, ref))
+	args := []string{"--mediatype", "unixfs", "--plain-http", "--ipfs-api", api}
+	if dir := site.Profile("convert-" + image + "-" + system); dir != "" {
+		args = append(args, "--pprof", dir)
+	}
+	_, err = lab.Output(site.Publisher.Command(ctx, "convert", append(args, source, ref)...))
 	return ref, err
 }
 

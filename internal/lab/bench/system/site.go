@@ -19,6 +19,9 @@ type Site struct {
 	Registry  *lab.Registry
 	Publisher *lab.Machine
 	Layout    Layout
+	// Profile returns the folder for the profiles of a program that publishes, and "" for
+	// none.
+	Profile func(program string) string
 
 	daemon *lab.Daemon           // the publisher's ipcs; nil until needed
 	spread *spread               // has the publisher's part; nil unless asked for
@@ -29,9 +32,10 @@ type Site struct {
 // Layout makes an image of the lab, if need be, and returns its OCI layout.
 type Layout func(ctx context.Context, image string) (dir string, err error)
 
-// NewSite adds the site's machines to a lab.
+// NewSite adds the site's machines to a lab. Nothing of it is profiled unless Profile is
+// set before something is published.
 func NewSite(ctx context.Context, l *lab.Lab, layout Layout) (*Site, error) {
-	s := &Site{Layout: layout, delays: map[string]*lab.Delay{}}
+	s := &Site{Layout: layout, Profile: func(string) string { return "" }, delays: map[string]*lab.Delay{}}
 	var err error
 	opts := lab.MachineOptions{Memory: true}
 	if s.Store, err = l.Add(ctx, "registry", opts); err != nil {
@@ -80,7 +84,7 @@ func (s *Site) Daemon(ctx context.Context) (*lab.Daemon, error) {
 	if s.daemon != nil {
 		return s.daemon, nil
 	}
-	d, err := s.Publisher.StartDaemon(ctx, lab.DaemonOptions{})
+	d, err := s.Publisher.StartDaemon(ctx, lab.DaemonOptions{Pprof: s.Profile("publisher")})
 	if err != nil {
 		return nil, err
 	}
