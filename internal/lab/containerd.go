@@ -152,11 +152,13 @@ func (c *Containerd) Command(ctx context.Context, name string, args ...string) *
 	return cmd
 }
 
-// Stop ends all containers, and then containerd.
+// Stop ends all containers, and then containerd. It goes on when ctx has ended.
 func (c *Containerd) Stop(ctx context.Context) error {
 	if !c.running() {
 		return nil
 	}
+	ctx, cancel := cleaning(ctx)
+	defer cancel()
 	var errs []error
 	all, err := c.Client.NamespaceService().List(ctx)
 	errs = append(errs, err)

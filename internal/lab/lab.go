@@ -1,6 +1,6 @@
 // Package lab makes machines out of network namespaces and runs stock containerd, a
-// registry and the daemon of ipcs on them: what the demo, the benchmark and the
-// end-to-end tests stand on.
+// registry and the daemon of ipcs on them, for the demo, the benchmark and the
+// end-to-end tests.
 //
 // A Lab is a folder for the machines' disks, one below /run for their sockets and
 // mounts, and, if its links have a rate, a router: a namespace that all links lead to.
@@ -17,8 +17,9 @@
 // The kernel's own delay (netem) is not on every host: a Delay is a TCP proxy on a
 // machine that adds a round-trip time to what goes through it.
 //
-// The methods of Lab and Machine are for one goroutine at a time, but for Dial, Listen
-// and Command, and for View on different machines. Every Process has a goroutine that waits for it, and every Delay those of its
+// Only one goroutine at a time may call methods of Lab and Machine. The exceptions are
+// Dial, Listen and Command, and what is done with containerds of different machines.
+// Every Process has a goroutine that waits for it, and every Delay those of its
 // connections; Close waits for all.
 package lab
 
@@ -53,6 +54,7 @@ type Options struct {
 type Lab struct {
 	opts      Options
 	disks     string // the machines' folders; removed by Close
+	memory    string // folder of the disks in memory; "" while there is none
 	run       string // sockets, state and mounts; removed by Close
 	lock      *os.File
 	state     *stateFile
@@ -162,7 +164,7 @@ func (l *Lab) prepare(ctx context.Context) error {
 // MachineOptions say what a machine is like.
 type MachineOptions struct {
 	Rate int // what its link carries in each direction, in Mbit/s; 0: that of the lab
-	// Memory makes its disk a tmpfs, for a server whose disk shall not be what is measured.
+	// Memory puts its disk into memory, for a server whose disk shall not be what is measured.
 	Memory bool
 }
 
@@ -181,14 +183,15 @@ func (l *Lab) Add(ctx context.Context, name string, opts MachineOptions) (*Machi
 		dir: filepath.Join(l.disks, name),
 		run: filepath.Join(l.run, name),
 	}
-	for _, dir := range []string{m.dir, m.run} {
+	if opts.Memory {
+		if err := l.mountMemory(); err != nil {
+			return nil, fmt.Errorf("machine %s: %w", name, err)
+		}
+		m.dir = filepath.Join(l.memory, name)
+	}
+	for _, dir := range []string{m.dir, m.temp(), m.run} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
-		}
-	}
-	if opts.Memory {
-		if err := mountMemory(m.dir); err != nil {
-			return nil, fmt.Errorf("machine %s: %w", name, err)
 		}
 	}
 	if l.network != nil {
@@ -200,13 +203,22 @@ func (l *Lab) Add(ctx context.Context, name string, opts MachineOptions) (*Machi
 	return m, nil
 }
 
-// mountMemory makes dir a tmpfs. It may grow to most of the memory: a disk that is
-// full is an error that a program reports, and no memory at all ends programs. What
-// is mounted below the lab's folders goes away with the lab.
-func mountMemory(dir string) error {
-	if err := unix.Mount("ipcs-lab", dir, "tmpfs", unix.MS_NODEV, "mode=0700,size=80%,nr_inodes=0"); err != nil {
+// mountMemory mounts the tmpfs for the disks in memory, when the first is wanted. It is
+// one for all, or each would have a limit and all together none. The limit leaves memory
+// for programs: a disk that is full is an error that one of them reports, and no memory
+// at all ends them. What is mounted below the lab's folders goes away with the lab.
+func (l *Lab) mountMemory() error {
+	if l.memory != "" {
+		return nil
+	}
+	dir := filepath.Join(l.disks, ".memory")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("ipcs-lab", dir, "tmpfs", unix.MS_NODEV, "mode=0700,size=60%,nr_inodes=0"); err != nil {
 		return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
 	}
+	l.memory = dir
 	return nil
 }
 

@@ -77,6 +77,16 @@ func TestMachinesAreApart(t *testing.T) {
 	}
 }
 
+// TestTemporary finds that what commands mount or write for a moment is in the machine's
+// folders, where the lab clears it away.
+func TestTemporary(t *testing.T) {
+	m := labtest.Machine(t, labtest.Open(t, "temp", 0), "node")
+	out, err := lab.Output(m.Command(t.Context(), "sh", "-c", `dirname $(mktemp) "$XDG_RUNTIME_DIR/x"`))
+	if want := m.Dir() + "/tmp\n" + m.State() + "\n"; err != nil || out != want {
+		t.Errorf("%q, %v; want %q", out, err, want)
+	}
+}
+
 // TestClearsAfterAKill opens a lab whose state is that of a process that was killed.
 func TestClearsAfterAKill(t *testing.T) {
 	opts := labtest.Options(t, "killed", 100)

@@ -31,6 +31,9 @@ func (m *Machine) State() string { return m.run }
 // Dir returns the machine's disk.
 func (m *Machine) Dir() string { return m.dir }
 
+// temp is the folder for temporary files, which may be large: on the disk.
+func (m *Machine) temp() string { return filepath.Join(m.dir, "tmp") }
+
 // Addr returns the IP address under which other machines reach this one.
 func (m *Machine) Addr() string {
 	if m.holder == nil {
@@ -40,7 +43,7 @@ func (m *Machine) Addr() string {
 }
 
 // Command is a command that runs on the machine: in its network namespace, with the
-// lab's programs on PATH. The caller starts it and waits for it.
+// lab's programs on PATH and temporary files in the machine's folders. The caller starts it and waits for it.
 func (m *Machine) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	path := m.lab.opts.Bin + ":" + m.lab.opts.Tools + ":" + os.Getenv("PATH")
 	for _, dir := range filepath.SplitList(path) {
@@ -55,7 +58,9 @@ func (m *Machine) Command(ctx context.Context, name string, args ...string) *exe
 	}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.WaitDelay = 5 * time.Second // for what it started and did not end
-	cmd.Env = append(os.Environ(), "PATH="+path)
+	// What containerd and ctr mount for a moment is in one of these folders. In the
+	// machine's own it is unmounted with the lab when they are killed meanwhile.
+	cmd.Env = append(os.Environ(), "PATH="+path, "XDG_RUNTIME_DIR="+m.run, "TMPDIR="+m.temp())
 	return cmd
 }
 
@@ -76,7 +81,7 @@ func (m *Machine) SetRate(ctx context.Context, mbit int) error {
 	return nil
 }
 
-// Received and Sent return the bytes that went over the machine's link.
+// Received returns the bytes that came to the machine over its link.
 func (m *Machine) Received() (int64, error) { return m.counter(0) }
 
 // Sent returns the bytes that the machine sent over its link.

@@ -39,6 +39,10 @@ func TestMemory(t *testing.T) {
 	if err := unix.Statfs(m.Dir(), &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
 		t.Errorf("%s has type %x, %v", m.Dir(), fs.Type, err)
 	}
+	var same unix.Statfs_t
+	if err := unix.Statfs(add(t, l, "second", lab.MachineOptions{Memory: true}).Dir(), &same); err != nil || same.Fsid != fs.Fsid {
+		t.Errorf("the second disk in memory has a limit of its own (%v)", err)
+	}
 	if info, err := os.Stat(m.Dir()); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("%s: %v, %v", m.Dir(), info, err)
 	}

@@ -16,6 +16,15 @@ import (
 // stopTime is how long a process has to stop after SIGTERM before it is killed.
 const stopTime = 20 * time.Second
 
+// cleanTime is how long containerd has for what it is asked to end.
+const cleanTime = 2 * time.Minute
+
+// cleaning returns a context for that: it goes on when ctx has ended, or nothing would be
+// cleaned up after an interruption, but not for ever, or what hangs would be waited for.
+func cleaning(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
+}
+
 // logTail is how much of a log an error shows.
 const logTail = 4 << 10
 

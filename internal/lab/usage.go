@@ -12,25 +12,49 @@ import (
 const tick = time.Second / 100
 
 // Resident returns the memory that the process holds, in bytes.
-func (p *Process) Resident() (int64, error) { return p.memory("VmRSS") }
+func (p *Process) Resident() (int64, error) { return p.memory(resident) }
 
 // Peak returns the most memory that the process has held so far, in bytes.
-func (p *Process) Peak() (int64, error) { return p.memory("VmHWM") }
+func (p *Process) Peak() (int64, error) { return p.memory(peak) }
 
-// memory returns a line of /proc/PID/status that is in kB, in bytes.
+// PeakOf returns the most memory that a process, of the lab or not, has held so far, in
+// bytes.
+func PeakOf(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	return memory(text, peak)
+}
+
+// Lines of /proc/PID/status.
+const (
+	resident = "VmRSS"
+	peak     = "VmHWM"
+)
+
 func (p *Process) memory(name string) (int64, error) {
 	text, err := p.proc("status")
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(text)) {
+	n, err := memory(text, name)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", p.name, err)
+	}
+	return n, nil
+}
+
+// memory returns a line of /proc/PID/status that is in kB, in bytes.
+func memory(status []byte, name string) (int64, error) {
+	for line := range strings.Lines(string(status)) {
 		if value, ok := strings.CutPrefix(line, name+":"); ok {
 			var kilobytes int64
 			_, err := fmt.Sscan(value, &kilobytes)
 			return kilobytes << 10, err
 		}
 	}
-	return 0, fmt.Errorf("%s: no %s: it has ended", p.name, name)
+	return 0, fmt.Errorf("no %s: the process has ended", name)
 }
 
 // CPU returns the time that all threads of the process have spent on processors since

@@ -91,9 +91,10 @@ func (v *View) Unmount() error { return mount.UnmountAll(v.Root, unix.UMOUNT_NOF
 // Key names the snapshot.
 func (v *View) Key() string { return v.key }
 
-// Close unmounts and removes the view.
+// Close unmounts and removes the view. It goes on when ctx has ended.
 func (v *View) Close(ctx context.Context) error {
-	ctx = v.c.Context(ctx)
+	ctx, cancel := cleaning(v.c.Context(ctx))
+	defer cancel()
 	err := v.Unmount()
 	if v.active {
 		err = errors.Join(err, v.c.Client.MountManager().Deactivate(ctx, v.key))
