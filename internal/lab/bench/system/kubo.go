@@ -34,26 +34,25 @@ func (kubo) Missing(_ context.Context, programs Programs) string {
 
 // Publish converts the image onto Kubo.
 func (k kubo) Publish(ctx context.Context, site *Site, source Source) (*Image, error) {
-	node, err := site.Kubo(ctx)
+	node, err := site.publisherKubo(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ref, err := convert(ctx, site, source.Image, k.Name(), node.API)
+	ref, err := convert(ctx, site, source.Image, k.Name(), node.api)
 	if err != nil {
 		return nil, err
 	}
-	return &Image{Name: source.Image, Ref: ref, Peers: []string{node.Peer}}, nil
+	return &Image{Name: source.Image, Ref: ref, Peers: []string{node.peer}}, nil
 }
 
-// A Kubo is a running daemon of Kubo.
-type Kubo struct {
-	*lab.Process
-	API  string // address of its RPC, for convert
-	Peer string // multiaddr of its node
+// A kuboNode is a running daemon of Kubo, which the lab stops.
+type kuboNode struct {
+	api  string // address of its RPC, for convert
+	peer string // multiaddr of its node
 }
 
-// Kubo returns the publisher's Kubo, which it starts when it is first needed.
-func (s *Site) Kubo(ctx context.Context) (*Kubo, error) {
+// publisherKubo returns the publisher's Kubo, which it starts when it is first needed.
+func (s *Site) publisherKubo(ctx context.Context) (*kuboNode, error) {
 	if s.kubo != nil {
 		return s.kubo, nil
 	}
@@ -66,11 +65,11 @@ func (s *Site) Kubo(ctx context.Context) (*Kubo, error) {
 }
 
 // startKubo starts a daemon of Kubo on the machine with a repository of its own.
-func startKubo(ctx context.Context, m *lab.Machine) (*Kubo, error) {
+func startKubo(ctx context.Context, m *lab.Machine) (*kuboNode, error) {
 	repo, socket := filepath.Join(m.Dir(), "kubo"), filepath.Join(m.State(), "kubo.sock")
-	env := append(os.Environ(), "IPFS_PATH="+repo, "IPFS_TELEMETRY=off")
+	env := []string{"IPFS_PATH=" + repo, "IPFS_TELEMETRY=off"}
 	setup := m.Command(ctx, "ipfs", "init", "--empty-repo")
-	setup.Env = env
+	setup.Env = append(setup.Env, env...)
 	if _, err := lab.Output(setup); err != nil {
 		return nil, err
 	}
@@ -84,12 +83,11 @@ func startKubo(ctx context.Context, m *lab.Machine) (*Kubo, error) {
 		return nil, err
 	}
 	cmd := m.Command(context.WithoutCancel(ctx), "ipfs", "daemon")
-	cmd.Env = env
-	p, err := m.Start(ctx, "kubo", cmd, func(ctx context.Context) error { return answers(ctx, socket) })
-	if err != nil {
+	cmd.Env = append(cmd.Env, env...)
+	if _, err := m.Start(ctx, "kubo", cmd, func(ctx context.Context) error { return answers(ctx, socket) }); err != nil {
 		return nil, err
 	}
-	return &Kubo{Process: p, API: "/unix" + socket, Peer: swarm + "/p2p/" + id}, nil
+	return &kuboNode{api: "/unix" + socket, peer: swarm + "/p2p/" + id}, nil
 }
 
 // configureKubo changes a configuration that Kubo made: it listens at swarm and api

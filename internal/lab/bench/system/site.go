@@ -25,7 +25,7 @@ type Site struct {
 
 	daemon *lab.Daemon           // the publisher's ipcs; nil until needed
 	spread *spread               // has the publisher's part; nil unless asked for
-	kubo   *Kubo                 // the publisher's Kubo; nil until needed
+	kubo   *kuboNode             // the publisher's Kubo; nil until needed
 	delays map[string]*lab.Delay // by where they are, what they lead to and their round trip
 }
 
@@ -75,12 +75,14 @@ func (s *Site) Push(ctx context.Context, image, tag string) (ref string, err err
 	}
 	repository, _, _ := strings.Cut(image, "+")
 	ref = fmt.Sprintf("%s/%s:%s", s.Registry.Addr, repository, tag)
-	_, err = images.Copy(ctx, "oci:"+layout, ref, s.Store.HTTPClient())
+	client := s.Store.HTTPClient()
+	defer client.CloseIdleConnections()
+	_, err = images.Copy(ctx, "oci:"+layout, ref, client)
 	return ref, err
 }
 
-// Daemon returns the publisher's ipcs, which it starts when it is first needed.
-func (s *Site) Daemon(ctx context.Context) (*lab.Daemon, error) {
+// publisherDaemon returns the publisher's ipcs, which it starts when it is first needed.
+func (s *Site) publisherDaemon(ctx context.Context) (*lab.Daemon, error) {
 	if s.daemon != nil {
 		return s.daemon, nil
 	}
@@ -98,7 +100,7 @@ func (s *Site) into(ctx context.Context, convert func(api string) error) (peers 
 	if s.spread != nil {
 		return s.spread.addrs, s.spread.fill(ctx, convert)
 	}
-	daemon, err := s.Daemon(ctx)
+	daemon, err := s.publisherDaemon(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -86,9 +86,7 @@ type Options struct {
 	// Registry is the host:port of what it will pull, which speaks plain HTTP, for systems
 	// that must be told. Image.Registry returns it.
 	Registry string
-	// Listen makes the host's node serve other hosts, for systems whose consumers do.
-	Listen  bool
-	Profile string // folder for profiles of the system's daemon; "" for none
+	Profile  string // folder for profiles of the system's daemon; "" for none
 }
 
 // A Host is a consumer that is ready to pull.
@@ -100,8 +98,6 @@ type Host struct {
 	Helpers     []*lab.Process // that belong to the system, Daemon's among them
 	// Lazy says that content comes when it is read, and else all of it with the pull.
 	Lazy bool
-	// PullCommand overrides how an image is pulled; nil for ctr's own.
-	PullCommand func(ctx context.Context, ref string) *exec.Cmd
 	// Folders are removed when the host stops.
 	Folders []string
 }
@@ -121,9 +117,6 @@ func (h *Host) start(ctx context.Context, root string, opts lab.ContainerdOption
 
 // Pull is the command that pulls an image.
 func (h *Host) Pull(ctx context.Context, ref string) *exec.Cmd {
-	if h.PullCommand != nil {
-		return h.PullCommand(ctx, ref)
-	}
 	return h.Containerd.Ctr(ctx, "image", "pull", "--plain-http", "--snapshotter", h.Snapshotter, ref)
 }
 
@@ -170,11 +163,12 @@ func (h *Host) Tail() string {
 	return text
 }
 
-// Stop ends the host's processes, containerd first, and removes its folders.
+// Stop ends the host's processes, containerd first, and removes its folders. It goes on
+// when ctx has ended.
 func (h *Host) Stop(ctx context.Context) error {
 	var errs []error
 	if h.Containerd != nil {
-		errs = append(errs, h.Containerd.Stop(context.WithoutCancel(ctx)))
+		errs = append(errs, h.Containerd.Stop(ctx))
 	}
 	for _, p := range h.Helpers {
 		errs = append(errs, p.Stop())
