@@ -31,7 +31,7 @@ func idle() Scenario {
 			"whose links have no limit: `started`, and nothing was pulled; `mounted`, the image golang pulled and mounted "+
 			"once; `listed`, `find -ls` over the mount; `read`, every file read to its end, with eight readers at once; "+
 			"`containers`, %d containers of the image that run `sleep`. The seconds begin when the step has ended, so that "+
-			"what a daemon fetches or writes in the background counts. overlayfs and erofs have no daemon, and "+
+			"what a daemon fetches or writes in the background counts, and the kernel counts hundredths. overlayfs and erofs have no daemon, and "+
 			"ratios are to ipcs.", idlePeriod.Seconds(), idleContainers),
 		Systems: []string{"ipcs", "stargz"},
 		Cases:   []Case{{Name: "all", Image: "golang", Rounds: 3}},

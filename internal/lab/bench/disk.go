@@ -34,10 +34,11 @@ func disk() Scenario {
 			"every file read to its end. `disk` is what the folders of containerd and of the system's daemons take after " +
 			"each image, with those before it: blocks of the file system, each inode once, nothing that is mounted. " +
 			"For containerd's own snapshotters that is the compressed layers, which it keeps, and the unpacked ones. " +
+			"ipcs has what a container can read of each image. " +
 			"`layers` is the size of the compressed layers alone, each once, for those whose registry has them. " +
 			"debian, node, postgres and both golang are on the same base layer as base; base-updated is another, of " +
 			"a later date. One round: nothing here is left to chance.",
-		Systems: []string{"overlayfs", "overlayfs-zstd", "ipcs"},
+		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs"},
 		Cases:   []Case{{Name: "all", Rounds: 1}},
 		Measure: measureDisk,
 	}
@@ -45,14 +46,16 @@ func disk() Scenario {
 
 // measureDisk records under the names of the images, each with a plus.
 func measureDisk(ctx context.Context, r *Run) error {
+	all := r.Name
 	return r.Each(ctx, func(s system.System) error {
+		r.Name = all // what fails before the first image has to do with none
 		return r.Lab(ctx, func(l *lab.Lab) error { return collect(ctx, r, l, s) })
 	})
 }
 
 // collect brings all images to one host.
 func collect(ctx context.Context, r *Run, l *lab.Lab, s system.System) (err error) {
-	site, err := system.NewSite(ctx, l, r.Layout)
+	site, err := r.site(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -65,7 +68,9 @@ func collect(ctx context.Context, r *Run, l *lab.Lab, s system.System) (err erro
 		return err
 	}
 	last := published[len(published)-1]
-	h, err := s.Start(ctx, m, s.Name(), system.Options{Peers: last.Peers, Registry: last.Registry()})
+	h, err := s.Start(ctx, m, s.Name(), system.Options{
+		Peers: last.Peers, Registry: last.Registry(), Profile: r.Profile(s.Name(), 0),
+	})
 	if err != nil {
 		return err
 	}

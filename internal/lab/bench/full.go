@@ -13,8 +13,8 @@ import (
 )
 
 // allContent says what it means that all content is local, where that is measured.
-const allContent = "All content is what is in layers where these are downloaded whole; for ipcs it is every file " +
-	"that a container can read: what an upper layer hides, and what would be needed to make the layers' tars again, " +
+const allContent = "All content is all that is in the layers where these are downloaded whole; for ipcs it is every " +
+	"file that a container can read: what an upper layer hides, and what would be needed to make the layers' tars again, " +
 	"is not fetched. containerd has synced the blobs that it downloaded to the disk by then, though not what it " +
 	"unpacked; ipcs syncs what it fetched within ten seconds, in the background. Afterwards the page cache is dropped " +
 	"and everything read again, and the run fails if ipcs fetches anything for that."

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"time"
 
@@ -24,8 +23,9 @@ type resident struct {
 type residents map[string]*resident
 
 // settle starts a host of every system on one machine, and brings all content of the
-// image to each. They must be stopped, also after an error. The servers go on: a system
-// may ask them again.
+// image to each, and then into the page cache: finding out that all content is on one's
+// disk drops what the page cache has of the others. They must be stopped, also after an
+// error. The servers go on: a system may ask them again.
 func settle(ctx context.Context, r *Run, l *lab.Lab, image string) (residents, error) {
 	all := residents{}
 	_, published, err := publish(ctx, r, l, image)
@@ -47,11 +47,14 @@ func settle(ctx context.Context, r *Run, l *lab.Lab, image string) (residents, e
 		all[s.Name()] = &resident{Host: h, ref: img.Ref}
 		return all[s.Name()].fill(ctx, r, s.Name())
 	})
-	return all, err
+	if err != nil {
+		return all, err
+	}
+	return all, r.Each(ctx, func(s system.System) error { return all[s.Name()].read(ctx) })
 }
 
-// fill pulls the image and reads every file of it, twice: what is fetched when it is read
-// is on the disk then, and in the page cache from where it is read from then on.
+// fill pulls the image and reads every file of it: what is fetched when it is read is on
+// the disk then.
 func (h *resident) fill(ctx context.Context, r *Run, name string) error {
 	got, err := pullWhole(ctx, h.Host, h.ref, wholeReaders)
 	if err != nil {
@@ -60,13 +63,18 @@ func (h *resident) fill(ctx context.Context, r *Run, name string) error {
 	if err := allHere(ctx, h.Host, h.ref); err != nil {
 		return err
 	}
+	r.Log("%-18s has %d files of %.1f MB", name, got.Files, float64(got.Bytes)/1e6)
+	return nil
+}
+
+// read reads every file of the image in a new mount: all of them are in the page cache then.
+func (h *resident) read(ctx context.Context) error {
 	if err := h.inView(ctx, func(root string) error {
 		_, err := readWhole(ctx, root, wholeReaders)
 		return err
 	}); err != nil {
 		return fmt.Errorf("%w%s", err, h.Tail())
 	}
-	r.Log("%-18s has %d files of %.1f MB", name, got.Files, float64(got.Bytes)/1e6)
 	return nil
 }
 
@@ -88,7 +96,7 @@ func (h *resident) runAll(ctx context.Context, command string, n int) (time.Dura
 	defer cancel()
 	runs := make([]*exec.Cmd, n)
 	for i := range runs {
-		runs[i] = h.Run(ctx, h.ref, fmt.Sprintf("bench-%d-%d", os.Getpid(), i), command)
+		runs[i] = h.Run(ctx, h.ref, fmt.Sprintf("%s-%d", containerID(h.Host), i), command)
 	}
 	var g errgroup.Group // when one fails the others go on: one that is ended leaves its container
 	start := time.Now()
