@@ -12,13 +12,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/bench/result"
 	"github.com/hinshun/ipcs/internal/lab/bench/system"
 )
 
 // machine describes this machine. Disks are below dir.
 func machine(dir string) (result.Machine, error) {
-	m := result.Machine{Cores: runtime.NumCPU()}
+	m := result.Machine{Cores: runtime.NumCPU(), Congestion: lab.Congestion}
 	var err error
 	if m.CPU, err = value("/proc/cpuinfo", "model name", ":"); err != nil {
 		m.CPU = runtime.GOARCH // some architectures name no model
@@ -31,11 +32,6 @@ func machine(dir string) (result.Machine, error) {
 	if m.Memory, err = memory("MemTotal"); err != nil {
 		return m, err
 	}
-	congestion, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
-	if err != nil {
-		return m, err
-	}
-	m.Congestion = strings.TrimSpace(string(congestion))
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
 		return m, err

@@ -24,6 +24,7 @@ type group struct {
 type bar struct {
 	system string
 	figure result.Figure
+	mark   string // what is wanting in the figure
 	failed bool
 }
 
@@ -40,7 +41,7 @@ func (v *view) bars(metric result.Metric, link string, cases []string) *bars {
 				measured++
 			}
 			if failed := !ok && v.failed(name, link, s); ok || failed {
-				g.bars = append(g.bars, bar{system: s, figure: f, failed: failed})
+				g.bars = append(g.bars, bar{system: s, figure: f, mark: v.mark(f), failed: failed})
 			}
 		}
 		if measured == 0 {
@@ -75,7 +76,7 @@ func (c *bars) label(b bar) string {
 	if b.figure.Ratio != nil {
 		text = result.FormatRatio(*b.figure.Ratio) + " (" + text + ")"
 	}
-	return text
+	return text + b.mark
 }
 
 // Measures of bars, in pixels.

@@ -51,8 +51,8 @@ func newReport(scenario, base string) *result.Report {
 	return &result.Report{
 		Schema: result.Schema, Scenario: scenario, Base: base, Command: "make bench ONLY=" + scenario, Commit: "1234567",
 		Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Seconds: 754,
-		Machine:  result.Machine{CPU: "A CPU", Cores: 2, Memory: 24 << 30, OS: "Debian", Kernel: "6.18", Disk: "ext2/ext3"},
-		Versions: map[string]string{"containerd": "containerd v2.4.2", "go": "go1.26"},
+		Machine:  result.Machine{CPU: "A CPU", Cores: 2, Memory: 24 << 30, OS: "Debian", Kernel: "6.18", Disk: "ext2/ext3", Congestion: "cubic"},
+		Versions: map[string]string{"containerd": "containerd v2.4.2", "go": "go1.26", "unpigz": "none"},
 	}
 }
 
@@ -70,7 +70,11 @@ func sampleStart() *result.Report {
 		for c, name := range []string{"debian", "python"} {
 			for s, system := range []string{"overlayfs", "overlayfs-zstd", "ipcs", "stargz"} {
 				f := result.Figure{Case: name, Link: link, System: system, Metric: "ready", Unit: "s", Better: result.Lower}
-				measured(rec, 5, f, 3*[]float64{1, 0.75, 0.3, 0.2}[s]*float64(1+l+c))
+				rounds := 5
+				if system == "stargz" && name == "python" { // it ended before the others
+					rounds = 3
+				}
+				measured(rec, rounds, f, 3*[]float64{1, 0.75, 0.3, 0.2}[s]*float64(1+l+c))
 				f.Metric, f.Unit = "received", "B"
 				measured(rec, 5, f, 63e6*[]float64{1, 0.85, 0.05, 0.08}[s]*float64(1+c))
 				if f.Metric, f.Unit = "cpu", "s"; s < 3 {
@@ -80,6 +84,7 @@ func sampleStart() *result.Report {
 		}
 	}
 	rec.Finish()
+	r.Images = map[string]result.Image{"base": {Bytes: 31e6}, "debian": {Bytes: 103e6}, "debian+zstd": {Bytes: 88e6}}
 	r.Missing = []result.Missing{
 		{System: "erofs", Reason: "mkfs.erofs is older than 1.8"},
 		{Case: "debian", System: "stargz", Reason: "it did | not start\na log", Failed: true},

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -56,9 +57,9 @@ func (d *document) cases(v *view) {
 		if c.Command == "" && c.Image == "" || !slices.Contains(v.cases, c.Name) {
 			continue
 		}
-		image := code(c.Image)
+		image := v.image(c.Image)
 		if c.Before != "" {
-			image += " after " + code(c.Before)
+			image += " after " + v.image(c.Before)
 		}
 		rows = append(rows, []string{c.Name, image, code(c.Command)})
 	}
@@ -66,8 +67,26 @@ func (d *document) cases(v *view) {
 		return
 	}
 	d.printf("<details><summary>The cases</summary>\n\n")
-	d.rows([]string{"case", "image", "command"}, rows)
+	d.rows([]string{"case", "image (compressed layers)", "command"}, rows)
 	d.printf("</details>\n\n")
+}
+
+// image writes which image it is and how large its layers are, in each of the forms in
+// which it was measured: NAME+zstd is NAME in another compression.
+func (v *view) image(name string) string {
+	var sizes []string
+	for _, other := range slices.Sorted(maps.Keys(v.report.Images)) {
+		form, ok := strings.CutPrefix(other, name)
+		if !ok || form != "" && form[0] != '+' {
+			continue
+		}
+		size := result.Format(float64(v.report.Images[other].Bytes), "B")
+		sizes = append(sizes, strings.TrimPrefix(strings.TrimSpace(form+" "+size), "+"))
+	}
+	if name == "" || len(sizes) == 0 {
+		return code(name)
+	}
+	return code(name) + " (" + strings.Join(sizes, ", ") + ")"
 }
 
 // code writes a text as code in a table's cell.

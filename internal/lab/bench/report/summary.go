@@ -30,7 +30,14 @@ In every round each system is measured once, in an order that rotates. Figures a
 the rounds; ± is half the distance from the smallest to the largest run, as a share of the
 median. × is the ratio to the base (containerd's overlayfs with gzip layers, where nothing else is
 said): the median of the ratios within the rounds, since machines drift and rounds are short.
-The best of each row is bold. Seconds are this machine's; ratios are what to compare.
+The best of each row is bold. Seconds are this machine's; ratios are what to compare. n= is the number
+of runs of a system that has fewer than its row, and † is at one that failed there after the runs that
+it has; neither is ever bold, nor is another in its place.
+
+In scenarios with links the servers, which are the registry and the publisher, have their disks in
+memory, and the consumers, which are measured, theirs on the disk. containerd unpacks gzip layers with
+`+"`igzip`"+` or `+"`unpigz`"+` if it finds one on the machine and else by itself; "none" below is for programs that
+were not there.
 
 `, d.in.Results)
 	var machines, commits, dates []string
@@ -63,7 +70,8 @@ The best of each row is bold. Seconds are this machine's; ratios are what to com
 }
 
 func machine(m result.Machine) string {
-	return fmt.Sprintf("%s, %d cores, %.0f GiB, %s, Linux %s, disks on %s", m.CPU, m.Cores, float64(m.Memory)/(1<<30), m.OS, m.Kernel, m.Disk)
+	return fmt.Sprintf("%s, %d cores, %.0f GiB, %s, Linux %s, disks on %s, TCP with %s", m.CPU, m.Cores, float64(m.Memory)/(1<<30),
+		m.OS, m.Kernel, m.Disk, m.Congestion)
 }
 
 // summary is what a reader in a hurry reads.
@@ -103,12 +111,11 @@ func (d *document) start(v *view) {
 			if !ok1 || !ok2 {
 				continue
 			}
-			best, _ := v.best(c, link, startMetric, func(string) bool { return true })
 			cell := func(f result.Figure) string {
-				if f.Median == best.Median {
+				if v.wins(f) {
 					return "**" + brief(f) + "**"
 				}
-				return brief(f)
+				return brief(f) + v.mark(f)
 			}
 			other := "–"
 			if f, ok := v.best(c, link, startMetric, func(s string) bool { return !ours(s) && s != v.report.Base }); ok {
@@ -145,11 +152,11 @@ func (v *view) overview(metric string) [][]string {
 			if f.Ratio != nil {
 				ratios = append(ratios, *f.Ratio)
 			}
-			if b, ok := v.best(f.Case, f.Link, metric, func(string) bool { return true }); ok {
+			if _, ok := v.best(f.Case, f.Link, metric, func(string) bool { return true }); ok {
 				all++
-				if b.Median == f.Median {
-					best++
-				}
+			}
+			if v.wins(f) {
+				best++
 			}
 		}
 		if len(ratios) == 0 {

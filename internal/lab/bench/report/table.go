@@ -58,13 +58,12 @@ func (d *document) figures(v *view, link string, rows []row) {
 	}
 	var lines [][]string
 	for _, r := range rows {
-		runs := 0
+		runs := v.rounds(r.name, link, r.metric)
 		cells := []string{r.label, ""}
 		for _, s := range systems {
 			f, ok := v.figure(r.name, link, s, r.metric)
 			switch {
 			case ok:
-				runs = max(runs, len(f.Runs))
 				cells = append(cells, v.cell(f, len(systems) > 1))
 			case v.failed(r.name, link, s):
 				cells = append(cells, "failed")
@@ -81,11 +80,11 @@ func (d *document) figures(v *view, link string, rows []row) {
 	d.rows(head, lines)
 }
 
-// cell writes a figure: the median, its ratio and its spread. The best of a row is bold.
+// cell writes a figure: the median, its ratio, its spread and what is wanting in it. The
+// best of a row is bold.
 func (v *view) cell(f result.Figure, many bool) string {
 	text := strings.ReplaceAll(result.Format(f.Median, f.Unit), " ", "\u00a0")
-	best, ok := v.best(f.Case, f.Link, f.Metric, func(string) bool { return true })
-	if many && ok && best.Median == f.Median {
+	if many && v.wins(f) {
 		text = "**" + text + "**"
 	}
 	if f.Ratio != nil {
@@ -94,5 +93,5 @@ func (v *view) cell(f result.Figure, many bool) string {
 	if len(f.Runs) > 1 {
 		text += " " + strings.ReplaceAll(result.FormatSpread(f.Spread), " ", "\u00a0")
 	}
-	return text
+	return text + v.mark(f)
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -105,6 +106,37 @@ func (v *view) count(name string) int {
 // where it is measured against tar.
 func ours(system string) bool {
 	return system == "ipcs" || strings.HasPrefix(system, "ipcs-") || system == "convert"
+}
+
+// rounds returns in how many rounds a row's systems were measured, at most.
+func (v *view) rounds(c, link, metric string) int {
+	n := 0
+	for _, s := range v.systems {
+		if f, ok := v.figure(c, link, s, metric); ok {
+			n = max(n, len(f.Runs))
+		}
+	}
+	return n
+}
+
+// mark says what is wanting in a figure: runs, or an end without a failure. "" for nothing.
+func (v *view) mark(f result.Figure) string {
+	mark := ""
+	if len(f.Runs) < v.rounds(f.Case, f.Link, f.Metric) {
+		mark = fmt.Sprintf(" n=%d", len(f.Runs))
+	}
+	if v.failed(f.Case, f.Link, f.System) {
+		mark += " †"
+	}
+	return mark
+}
+
+// wins reports whether a figure is the best of its cell's systems, or as good, and nothing
+// is wanting in it. Where it is in the best one none wins: what a system did before it
+// failed is not forgotten in favour of others.
+func (v *view) wins(f result.Figure) bool {
+	best, ok := v.best(f.Case, f.Link, f.Metric, func(string) bool { return true })
+	return ok && best.Median == f.Median && v.mark(f) == ""
 }
 
 // best returns the best figure of a cell's systems, of those that are wanted.
