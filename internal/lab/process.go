@@ -116,6 +116,9 @@ func (p *Process) Stop() error {
 
 // Kill ends the process and its group at once, and waits for it.
 func (p *Process) Kill() {
+	if !p.running() {
+		return
+	}
 	// The group exists as long as its leader has not been waited for.
 	_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
 	<-p.done

@@ -76,11 +76,11 @@ func idleOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.S
 	if _, err := lab.Output(h.Pull(ctx, img.Ref)); err != nil {
 		return errors.Join(err, context.Cause(ctx))
 	}
-	view, err := h.Containerd.View(ctx, img.Ref, h.Snapshotter)
+	view, err := h.View(ctx, img.Ref)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, view.Close(context.WithoutCancel(ctx))) }()
+	defer func() { err = errors.Join(err, view.Close(ctx)) }()
 	steps := []struct {
 		name string
 		do   func() error

@@ -29,11 +29,11 @@ func allHere(ctx context.Context, h *system.Host, ref string) (err error) {
 	if err := freshCaches(); err != nil {
 		return err
 	}
-	view, err := h.Containerd.View(ctx, ref, h.Snapshotter)
+	view, err := h.View(ctx, ref)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, view.Close(context.WithoutCancel(ctx))) }()
+	defer func() { err = errors.Join(err, view.Close(ctx)) }()
 	if _, err := readWhole(ctx, view.Root, wholeReaders); err != nil {
 		return err
 	}

@@ -81,11 +81,11 @@ func (h *resident) read(ctx context.Context) error {
 // inView calls f with a new mount of the image, as a container has it, that nobody has
 // read from.
 func (h *resident) inView(ctx context.Context, f func(root string) error) (err error) {
-	v, err := h.Containerd.Writable(ctx, h.ref, h.Snapshotter)
+	v, err := h.Writable(ctx, h.ref)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, v.Close(context.WithoutCancel(ctx))) }()
+	defer func() { err = errors.Join(err, v.Close(ctx)) }()
 	return f(v.Root)
 }
 

@@ -100,11 +100,11 @@ func pullWhole(ctx context.Context, h *system.Host, ref string, readers int) (go
 	if _, err := lab.Output(pull); err != nil {
 		return got, errors.Join(err, context.Cause(ctx))
 	}
-	view, err := h.Containerd.View(ctx, ref, h.Snapshotter)
+	view, err := h.View(ctx, ref)
 	if err != nil {
 		return got, err
 	}
-	defer func() { err = errors.Join(err, view.Close(context.WithoutCancel(ctx))) }()
+	defer func() { err = errors.Join(err, view.Close(ctx)) }()
 	if got.whole, err = readWhole(ctx, view.Root, readers); err != nil {
 		return got, errors.Join(err, context.Cause(ctx))
 	}

@@ -19,8 +19,9 @@ type whole struct {
 
 // readWhole reads every regular file below root to its end: one goroutine walks, and as
 // many as there are readers read what it finds, in the order of the walk. It returns
-// when all have ended. An image may hold what opens and never ends, such as a pipe, so
-// that nothing else is opened.
+// when all have ended; when ctx ends, each finishes the file that it reads, or fails when
+// the view of the host is aborted. An image may hold what opens and never ends, such as a
+// pipe, so that nothing else is opened.
 func readWhole(ctx context.Context, root string, readers int) (whole, error) {
 	paths := make(chan string, readers)
 	g, ctx := errgroup.WithContext(ctx)
