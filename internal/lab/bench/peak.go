@@ -3,10 +3,11 @@ package bench
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/hinshun/ipcs/internal/lab"
 )
 
 // peakInterval is how often outputPeak looks.
@@ -38,22 +39,9 @@ func outputPeak(cmd *exec.Cmd) (int64, error) {
 			}
 			return peak, nil
 		case <-ticker.C:
-			peak = max(peak, highWater(cmd.Process.Pid))
+			if now, err := lab.PeakOf(cmd.Process.Pid); err == nil { // or it has ended
+				peak = max(peak, now)
+			}
 		}
 	}
-}
-
-// highWater returns the most memory that a process has held so far, and 0 if it has ended.
-func highWater(pid int) int64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(text)) {
-		var kilobytes int64
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kilobytes); err == nil {
-			return kilobytes << 10
-		}
-	}
-	return 0
 }

@@ -91,26 +91,6 @@ func (s *Stored) unpack(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Size returns the bytes of all layers of the image in a layout, as they are there and
-// as tars, and how many layers there are. It reads them all.
-func Size(layout string) (compressed, uncompressed int64, layers int, err error) {
-	s, err := Open(layout)
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	for _, layer := range s.Manifest.Layers {
-		compressed += layer.Size
-		if err := s.read(layer, func(tar io.Reader) error {
-			n, err := io.Copy(io.Discard, tar)
-			uncompressed += n
-			return err
-		}); err != nil {
-			return 0, 0, 0, fmt.Errorf("size of %s: %w", layout, err)
-		}
-	}
-	return compressed, uncompressed, len(s.Manifest.Layers), nil
-}
-
 // Recompress writes the image of the layout at dir to the layout at to, with its
 // layers in another compression: the tars, and so the diffIDs and the configuration,
 // are the same.

@@ -119,18 +119,3 @@ func TestRecompressDamaged(t *testing.T) {
 		t.Errorf("left behind: %q", left)
 	}
 }
-
-// TestSize compares with the sizes of the blobs.
-func TestSize(t *testing.T) {
-	dir := write(t, nil, "a", "b", "c")
-	var wantCompressed, wantPlain int64
-	for _, l := range open(t, dir).Manifest.Layers {
-		b := blob(t, dir, l)
-		wantCompressed += int64(len(b))
-		wantPlain += int64(len(plain(t, l.MediaType, b)))
-	}
-	compressed, uncompressed, layers, err := images.Size(dir)
-	if err != nil || compressed != wantCompressed || uncompressed != wantPlain || layers != 3 {
-		t.Errorf("got %d, %d, %d, %v; want %d, %d, 3", compressed, uncompressed, layers, err, wantCompressed, wantPlain)
-	}
-}
