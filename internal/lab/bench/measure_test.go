@@ -1,12 +1,6 @@
 package bench_test
 
 import (
-	"bytes"
-	"context"
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/hinshun/ipcs/internal/lab/bench"
@@ -22,19 +16,6 @@ func smallest(t *testing.T, name string) bench.Options {
 	return bench.Options{
 		Cache: labtest.Cache(t), Bin: o.Bin, Results: t.TempDir(), Lab: name,
 		Quick: true, Only: []string{"cold-start/debian"}, Commit: "test", Log: t.Output(),
-	}
-}
-
-// nothingLeft finds no folders of a lab. Processes and mounts would keep them.
-func nothingLeft(t *testing.T, opts bench.Options) {
-	t.Helper()
-	for _, dir := range []string{
-		filepath.Join(opts.Cache, "run", "lab-"+opts.Lab),
-		filepath.Join("/run/ipcs-lab", opts.Lab),
-	} {
-		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s was left behind (%v)", dir, err)
-		}
 	}
 }
 
@@ -72,34 +53,5 @@ func TestMeasure(t *testing.T) {
 	}
 	if n := len(ready["ipcs"].Runs); n != len(ready["overlayfs"].Runs) || ready["ipcs"].Ratio == nil {
 		t.Errorf("ipcs: %d runs, ratio %v", n, ready["ipcs"].Ratio)
-	}
-}
-
-// interrupter cancels when something is written that has the words in it.
-type interrupter struct {
-	t      *testing.T
-	words  []byte
-	cancel context.CancelFunc
-}
-
-func (i interrupter) Write(p []byte) (int, error) {
-	if bytes.Contains(p, i.words) {
-		i.cancel()
-	}
-	return i.t.Output().Write(p)
-}
-
-// TestInterrupt ends a run in the middle of a measurement.
-func TestInterrupt(t *testing.T) {
-	opts := smallest(t, "interr")
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	opts.Log = interrupter{t, []byte("overlayfs"), cancel}
-	if err := bench.Measure(ctx, opts); !errors.Is(err, context.Canceled) {
-		t.Errorf("interrupted: %v", err)
-	}
-	nothingLeft(t, opts)
-	if left, err := os.ReadDir(opts.Results); err != nil || len(left) != 0 {
-		t.Errorf("half a scenario has a report: %v, %v", left, err)
 	}
 }
