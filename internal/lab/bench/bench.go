@@ -131,10 +131,14 @@ type Run struct {
 
 // Rounds returns how often each system is measured.
 func (r *Run) Rounds() int {
+	rounds := r.Case.Rounds
 	if r.bench.Quick {
-		return r.Case.Quick
+		rounds = r.Case.Quick
 	}
-	return r.Case.Rounds
+	if r.bench.Rounds > 0 {
+		return min(rounds, r.bench.Rounds)
+	}
+	return rounds
 }
 
 // Log tells whoever watches.
@@ -279,6 +283,7 @@ type Options struct {
 	Profiles string   // folder for profiles; "" for none
 	Lab      string   // name of the labs, for runs beside each other
 	Quick    bool     // fewer cases and rounds
+	Rounds   int      // at most so many, to see that all works; 0 for what cases say
 	Only     []string // scenarios, or SCENARIO/CASE; none for all
 	Commit   string   // of ipcs
 	Log      io.Writer

@@ -31,7 +31,8 @@ The document and the comparison are made at the end of what was measured, also w
 of it failed. With SIGINT, SIGTERM or SIGHUP the run ends and leaves nothing behind.`,
 		Example: `  bench run                                   # everything, under two hours
   bench run --quick --out /tmp/results        # under ten minutes
-  bench run --only cold-start/golang --pprof`,
+  bench run --only cold-start/golang --pprof
+  bench run --rounds 1                        # does everything work here?`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Commit, opts.Log = version, cmd.OutOrStdout()
@@ -54,6 +55,7 @@ of it failed. With SIGINT, SIGTERM or SIGHUP the run ends and leaves nothing beh
 	f.StringVar(&opts.Bin, "bin", "bin", "folder of convert and ipcs-snapshotter")
 	f.StringVar(&opts.Results, "out", filepath.Join(".cache", "results"), "folder for the reports")
 	f.BoolVar(&opts.Quick, "quick", false, "fewer cases and rounds")
+	f.IntVar(&opts.Rounds, "rounds", 0, "at most so many rounds, to see that all works (default: what each case says)")
 	f.StringSliceVar(&opts.Only, "only", nil, "scenarios, or SCENARIO/CASE (default: all)")
 	f.BoolVar(&profiles, "pprof", false, "write CPU, allocation and blocking profiles beside the reports")
 	f.StringVar(&documents, "document", "", "folder to write the document of the reports to")
