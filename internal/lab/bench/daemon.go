@@ -34,7 +34,7 @@ func idle() Scenario {
 			"what a daemon fetches or writes in the background counts, and the kernel counts hundredths. overlayfs and erofs have no daemon, and "+
 			"ratios are to ipcs.", idlePeriod.Seconds(), idleContainers),
 		Systems: []string{"ipcs", "stargz"},
-		Cases:   []Case{{Name: "all", Image: "golang", Rounds: 3}},
+		Cases:   []Case{{Name: "all", Image: "golang", Rounds: 2}},
 		Main:    []string{metricResident.Name, metricIdle.Name},
 		Measure: measureIdle,
 	}
