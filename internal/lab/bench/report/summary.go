@@ -26,8 +26,8 @@ ipcs against what people use now on machines made of network namespaces, with li
 in the kernel, a stock registry, containerd and runc; `+"`make bench ONLY=SCENARIO`"+` does one
 scenario, and `+"`bench compare OLD NEW`"+` says what changed from one run to another.
 
-In every round each system is measured once, in an order that rotates. Figures are medians of
-the rounds; ± is half the distance from the smallest to the largest run, as a share of the
+In every round each system is measured once, in an order in which each comes first and follows each
+other equally often. Figures are medians of the rounds; ± is half the distance from the smallest to the largest run, as a share of the
 median. × is the ratio to the base (containerd's overlayfs with gzip layers, where nothing else is
 said): the median of the ratios within the rounds, since machines drift and rounds are short.
 The best of each row is bold. Seconds are this machine's; ratios are what to compare. n= is the number
