@@ -82,35 +82,22 @@ func cold() Scenario {
 
 // measureCold publishes the image for every system, and then starts it on new hosts.
 func measureCold(ctx context.Context, r *Run) error {
-	return measureStarts(ctx, r, r.recordStart)
+	return measureStarts(ctx, r, trial.recordStart)
 }
 
 // measureStarts is measureCold with a function that records a start.
-func measureStarts(ctx context.Context, r *Run, record func(round int, s system.System, st start)) error {
+func measureStarts(ctx context.Context, r *Run, record func(t trial, st start)) error {
 	return r.Lab(ctx, func(l *lab.Lab) error {
 		site, published, err := publish(ctx, r, l, r.Image)
 		if err != nil {
 			return err
 		}
-		m, err := l.Machine(ctx, "consumer")
-		if err != nil {
-			return err
-		}
-		return r.EachLink(func() error {
-			if err := errors.Join(site.SetRate(ctx, r.Link.Mbit), m.SetRate(ctx, r.Link.Mbit)); err != nil {
-				return err
+		return r.consume(ctx, l, site, published, func(t trial) error {
+			st, err := t.start(ctx)
+			if err == nil {
+				record(t, st)
 			}
-			return r.Rotate(ctx, func(round int, s system.System) error {
-				img, err := site.Delayed(ctx, m, published[s.Name()], r.Link.RTT)
-				if err != nil {
-					return err
-				}
-				st, err := startOnce(ctx, r, m, round, s, img)
-				if err == nil {
-					record(round, s, st)
-				}
-				return err
-			})
+			return err
 		})
 	})
 }
@@ -155,11 +142,9 @@ type start struct {
 	took        consumption
 }
 
-// startOnce measures one cold start.
-func startOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.System, img *system.Image) (st start, err error) {
-	h, err := s.Start(ctx, m, fmt.Sprintf("%s-%d", s.Name(), round), system.Options{
-		Peers: img.Peers, Registry: img.Registry(), Profile: r.Profile(s.Name(), round),
-	})
+// start measures one cold start.
+func (t trial) start(ctx context.Context) (st start, err error) {
+	h, err := t.host(ctx)
 	if err != nil {
 		return st, err
 	}
@@ -171,7 +156,7 @@ func startOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.
 	if err != nil {
 		return st, err
 	}
-	if st.pull, st.ready, err = pullAndRun(ctx, h, img.Ref, r.Command); err != nil {
+	if st.pull, st.ready, err = pullAndRun(ctx, h, t.image.Ref, t.Command); err != nil {
 		return st, fmt.Errorf("%w%s", err, h.Tail())
 	}
 	st.took, err = meter.read()
@@ -179,16 +164,16 @@ func startOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.
 }
 
 // recordStart notes the figures of a cold start.
-func (r *Run) recordStart(round int, s system.System, st start) {
+func (t trial) recordStart(st start) {
 	took := st.took
-	r.Log("%-18s pulled after %6.2f s, ready after %6.2f s, received %7.1f MB", s.Name(), st.pull.Seconds(), st.ready.Seconds(), float64(took.received)/1e6)
-	r.Record(round, s.Name(), metricReady, st.ready.Seconds())
-	r.Record(round, s.Name(), metricPull, st.pull.Seconds())
-	r.Record(round, s.Name(), metricReceived, float64(took.received))
-	r.Record(round, s.Name(), metricCPU, took.cpu.Seconds())
+	t.log("pulled after %6.2f s, ready after %6.2f s, received %7.1f MB", st.pull.Seconds(), st.ready.Seconds(), float64(took.received)/1e6)
+	t.record(metricReady, st.ready.Seconds())
+	t.record(metricPull, st.pull.Seconds())
+	t.record(metricReceived, float64(took.received))
+	t.record(metricCPU, took.cpu.Seconds())
 	if took.resident > 0 {
-		r.Record(round, s.Name(), metricDaemon, took.daemonCPU.Seconds())
-		r.Record(round, s.Name(), metricResident, float64(took.resident))
+		t.record(metricDaemon, took.daemonCPU.Seconds())
+		t.record(metricResident, float64(took.resident))
 	}
 }
 

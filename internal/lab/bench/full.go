@@ -56,47 +56,32 @@ func measureFull(ctx context.Context, r *Run) error {
 		if err != nil {
 			return err
 		}
-		m, err := l.Machine(ctx, "consumer")
-		if err != nil {
-			return err
-		}
-		return r.EachLink(func() error {
-			if err := errors.Join(site.SetRate(ctx, r.Link.Mbit), m.SetRate(ctx, r.Link.Mbit)); err != nil {
-				return err
-			}
-			return r.Rotate(ctx, func(round int, s system.System) error {
-				return fullOnce(ctx, r, m, round, s, published[s.Name()])
-			})
-		})
+		return r.consume(ctx, l, site, published, func(t trial) error { return t.full(ctx) })
 	})
 }
 
-// fullOnce measures one host, and what it has on its disk in the end.
-func fullOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.System, img *system.Image) error {
-	return localOnce(ctx, r, m, round, s, img, func(h *system.Host, took consumption) error {
+// full measures one host, and what it has on its disk in the end.
+func (t trial) full(ctx context.Context) error {
+	return t.whole(ctx, func(h *system.Host, took consumption) error {
 		syscall.Sync() // blocks are given to files when these are written back
 		disk, err := diskUsage(ctx, h.Folders...)
 		if err != nil {
 			return err
 		}
-		r.Log("%-18s on disk %7.1f MB", s.Name(), float64(disk)/1e6)
-		r.Record(round, s.Name(), metricDisk, float64(disk))
+		t.log("on disk %7.1f MB", float64(disk)/1e6)
+		t.record(metricDisk, float64(disk))
 		if took.peak > 0 {
-			r.Record(round, s.Name(), metricDaemon, took.daemonCPU.Seconds())
-			r.Record(round, s.Name(), metricPeak, float64(took.peak))
+			t.record(metricDaemon, took.daemonCPU.Seconds())
+			t.record(metricPeak, float64(took.peak))
 		}
 		return nil
 	})
 }
 
-// localOnce measures how all content of an image comes to a new host. At the end, when
+// whole measures how all content of an image comes to a new host. At the end, when
 // all of it is there, it calls then.
-func localOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.System, img *system.Image,
-	then func(h *system.Host, took consumption) error,
-) (err error) {
-	h, err := s.Start(ctx, m, fmt.Sprintf("%s-%d", s.Name(), round), system.Options{
-		Peers: img.Peers, Registry: img.Registry(), Profile: r.Profile(s.Name(), round),
-	})
+func (t trial) whole(ctx context.Context, then func(h *system.Host, took consumption) error) (err error) {
+	h, err := t.host(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,7 +93,7 @@ func localOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.
 	if err != nil {
 		return err
 	}
-	local, err := pullAll(ctx, h, img.Ref, wholeReaders)
+	local, err := pullAll(ctx, h, t.image.Ref, wholeReaders)
 	if err != nil {
 		return fmt.Errorf("%w%s", err, h.Tail())
 	}
@@ -116,13 +101,13 @@ func localOnce(ctx context.Context, r *Run, m *lab.Machine, round int, s system.
 	if err != nil {
 		return err
 	}
-	if err := allHere(ctx, h, img.Ref); err != nil {
+	if err := allHere(ctx, h, t.image.Ref); err != nil {
 		return err
 	}
-	r.Log("%-18s all of it local after %6.2f s, received %7.1f MB", s.Name(), local.Seconds(), float64(took.received)/1e6)
-	r.Record(round, s.Name(), metricLocal, local.Seconds())
-	r.Record(round, s.Name(), metricReceived, float64(took.received))
-	r.Record(round, s.Name(), metricCPU, took.cpu.Seconds())
+	t.log("all of it local after %6.2f s, received %7.1f MB", local.Seconds(), float64(took.received)/1e6)
+	t.record(metricLocal, local.Seconds())
+	t.record(metricReceived, float64(took.received))
+	t.record(metricCPU, took.cpu.Seconds())
 	return then(h, took)
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/hinshun/ipcs/internal/lab/bench/result"
-	"github.com/hinshun/ipcs/internal/lab/bench/system"
 )
 
 // metricPerFile is a file's part of a daemon's memory.
@@ -82,10 +81,10 @@ func growthContainers() Scenario {
 
 // measureFiles measures cold starts, and what a file takes of the daemon's memory.
 func measureFiles(ctx context.Context, r *Run) error {
-	return measureStarts(ctx, r, func(round int, s system.System, st start) {
-		r.recordStart(round, s, st)
+	return measureStarts(ctx, r, func(t trial, st start) {
+		t.recordStart(st)
 		if st.took.resident > 0 {
-			r.Record(round, s.Name(), metricPerFile, float64(st.took.grown)/float64(r.Count))
+			t.record(metricPerFile, float64(st.took.grown)/float64(r.Count))
 		}
 	})
 }

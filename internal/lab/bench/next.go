@@ -53,26 +53,18 @@ func measureNext(ctx context.Context, r *Run) error {
 		if err != nil {
 			return err
 		}
-		m, err := l.Machine(ctx, "consumer")
-		if err != nil {
-			return err
-		}
-		return r.EachLink(func() error {
-			return r.Rotate(ctx, func(round int, s system.System) error {
-				return nextOnce(ctx, r, site, m, round, s, before[s.Name()], published[s.Name()])
-			})
+		return r.consume(ctx, l, site, published, func(t trial) error {
+			return t.next(ctx, site, before[t.system.Name()])
 		})
 	})
 }
 
-// nextOnce measures one host.
-func nextOnce(ctx context.Context, r *Run, site *system.Site, m *lab.Machine, round int, s system.System, before, img *system.Image) (err error) {
-	if err := errors.Join(site.SetRate(ctx, Unlimited), m.SetRate(ctx, Unlimited)); err != nil {
+// next measures one host.
+func (t trial) next(ctx context.Context, site *system.Site, before *system.Image) (err error) {
+	if err := errors.Join(site.SetRate(ctx, Unlimited), t.consumer.SetRate(ctx, Unlimited)); err != nil {
 		return err
 	}
-	h, err := s.Start(ctx, m, fmt.Sprintf("%s-%d", s.Name(), round), system.Options{
-		Peers: img.Peers, Registry: img.Registry(), Profile: r.Profile(s.Name(), round),
-	})
+	h, err := t.host(ctx)
 	if err != nil {
 		return err
 	}
@@ -82,23 +74,23 @@ func nextOnce(ctx context.Context, r *Run, site *system.Site, m *lab.Machine, ro
 		return fmt.Errorf("the image before: %w%s", err, h.Tail())
 	}
 	if err := errors.Join(
-		allHere(ctx, h, before.Ref), site.SetRate(ctx, r.Link.Mbit), m.SetRate(ctx, r.Link.Mbit), freshCaches(),
+		allHere(ctx, h, before.Ref), site.SetRate(ctx, t.Link.Mbit), t.consumer.SetRate(ctx, t.Link.Mbit), freshCaches(),
 	); err != nil {
 		return err
 	}
-	got, err := pullNext(ctx, h, img.Ref, r.Command)
+	got, err := pullNext(ctx, h, t.image.Ref, t.Command)
 	if err != nil {
 		return fmt.Errorf("%w%s", err, h.Tail())
 	}
-	if err := allHere(ctx, h, img.Ref); err != nil {
+	if err := allHere(ctx, h, t.image.Ref); err != nil {
 		return err
 	}
-	r.Log("%-18s ready after %6.2f s, received %7.1f MB; all of it local after %6.2f s, received %7.1f MB (the image before took %.2f s)",
-		s.Name(), got.ready.Seconds(), float64(got.received)/1e6, got.local.Seconds(), float64(got.receivedWhole)/1e6, prepared.Seconds())
-	r.Record(round, s.Name(), metricReady, got.ready.Seconds())
-	r.Record(round, s.Name(), metricReceived, float64(got.received))
-	r.Record(round, s.Name(), metricLocal, got.local.Seconds())
-	r.Record(round, s.Name(), metricReceivedWhole, float64(got.receivedWhole))
+	t.log("ready after %6.2f s, received %7.1f MB; all of it local after %6.2f s, received %7.1f MB (the image before took %.2f s)",
+		got.ready.Seconds(), float64(got.received)/1e6, got.local.Seconds(), float64(got.receivedWhole)/1e6, prepared.Seconds())
+	t.record(metricReady, got.ready.Seconds())
+	t.record(metricReceived, float64(got.received))
+	t.record(metricLocal, got.local.Seconds())
+	t.record(metricReceivedWhole, float64(got.receivedWhole))
 	return nil
 }
 

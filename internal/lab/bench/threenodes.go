@@ -66,21 +66,8 @@ func measureThreeNodes(ctx context.Context, r *Run) error {
 		if err != nil {
 			return err
 		}
-		m, err := l.Machine(ctx, "consumer")
-		if err != nil {
-			return err
-		}
-		return r.EachLink(func() error {
-			if err := errors.Join(site.SetRate(ctx, r.Link.Mbit), m.SetRate(ctx, r.Link.Mbit)); err != nil {
-				return err
-			}
-			return r.Rotate(ctx, func(round int, s system.System) error {
-				img, err := site.Delayed(ctx, m, published[s.Name()], r.Link.RTT)
-				if err != nil {
-					return err
-				}
-				return localOnce(ctx, r, m, round, s, img, func(*system.Host, consumption) error { return nil })
-			})
+		return r.consume(ctx, l, site, published, func(t trial) error {
+			return t.whole(ctx, func(*system.Host, consumption) error { return nil })
 		})
 	})
 }
