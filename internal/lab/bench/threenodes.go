@@ -46,7 +46,7 @@ func threeNodes() Scenario {
 		{Name: "slice-3", Image: "slice-3", Links: []Link{slow, fast}, Rounds: 5},
 		{Name: "slice-25", Image: "slice-25", Links: []Link{slow, fast, far}, Rounds: 5, Quick: 2},
 		{Name: "slice-30", Image: "slice-30", Links: []Link{slow, fast}, Rounds: 5},
-		{Name: "golang", Image: "golang", Links: []Link{slow, fast, far}, Rounds: 3},
+		{Name: "golang", Image: "golang", Links: []Link{slow, fast}, Rounds: 3},
 		{Name: "torch", Image: "torch", Links: []Link{fast}, Rounds: 3},
 	}
 	return s
