@@ -68,7 +68,7 @@ func cold() Scenario {
 	far := Link{Mbit: 1000, RTT: 20 * time.Millisecond}
 	links := map[string][]Link{
 		"debian": {fast, slow}, "python": {fast, slow, far}, "node": {fast, far},
-		"golang": {fast, slow, far}, "postgres": {fast}, "torch": {fast},
+		"golang": {fast, far}, "postgres": {fast}, "torch": {fast},
 	}
 	for _, c := range workloads {
 		c.Links = links[c.Name]

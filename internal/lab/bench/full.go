@@ -33,7 +33,7 @@ func full() Scenario {
 			"`received` is what came over the machine's link, `cpu` what containerd and the system's daemons used on " +
 			"processors, `daemon-cpu` the daemons alone, `peak` the most memory that the daemons held, " +
 			"`disk` what all their folders take in the end, compressed layers that containerd keeps among it.",
-		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-kubo", "stargz"},
+		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "stargz"},
 		Quick:   []string{"overlayfs", "ipcs"},
 		Cases: []Case{
 			{Name: "python", Image: "debian", Links: []Link{fast, slow}, Rounds: 5, Quick: 1, QuickLink: slow},

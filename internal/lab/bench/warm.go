@@ -41,14 +41,14 @@ func warm() Scenario {
 		Measure: measureWarm,
 	}
 	for _, w := range reads() {
-		c := Case{Name: w.name, Image: "files", Rounds: 11}
+		c := Case{Name: w.name, Image: "files", Rounds: 8}
 		if w.name == "find" || w.name == "small-files" || w.name == "large-file" {
 			c.Quick = 5
 		}
 		s.Cases = append(s.Cases, c)
 	}
 	s.Cases = append(s.Cases,
-		Case{Name: "python", Image: "debian", Command: pythonImport, Rounds: 11},
+		Case{Name: "python", Image: "debian", Command: pythonImport, Rounds: 8},
 		Case{Name: "go-build", Image: "golang", Command: goBuild, Rounds: 5})
 	return s
 }
