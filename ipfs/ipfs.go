@@ -4,7 +4,7 @@
 // A Node is small on purpose, so that an embedded node, a Kubo daemon and the
 // in-memory node of the tests all pass one suite (ipfs/ipfstest). Nothing that
 // comes out of a Node may be unverified: an implementation checks the hash of
-// every block it did not hash itself, and Verified wraps those that cannot.
+// every block it did not hash itself, and VerifiedBlock says that it was done.
 //
 // All methods of all types here are safe for concurrent use.
 package ipfs
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"unsafe"
 
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
@@ -36,6 +37,22 @@ var (
 type Block struct {
 	Cid  cid.Cid
 	Data []byte
+	// What this package hashed, so that Check need not do so again. It is compared with
+	// the fields above, which others may have set anew since.
+	hashed struct {
+		cid  cid.Cid
+		data []byte
+	}
+}
+
+// Check verifies a block, as Verify does, unless NewBlock or VerifiedBlock made it: hashing is most of what
+// storing a block costs.
+func (b Block) Check() error {
+	h := b.hashed
+	if h.cid.Defined() && h.cid.Equals(b.Cid) && len(h.data) == len(b.Data) && unsafe.SliceData(h.data) == unsafe.SliceData(b.Data) {
+		return nil
+	}
+	return Verify(b.Cid, b.Data)
 }
 
 // A Getter returns verified blocks, from this node or from peers.
@@ -103,7 +120,22 @@ func NewBlock(codec uint64, data []byte) (Block, error) {
 	if err != nil {
 		return Block{}, fmt.Errorf("hash block: %w", err)
 	}
-	return Block{Cid: cid.NewCidV1(codec, hash), Data: data}, nil
+	return hashed(cid.NewCidV1(codec, hash), data), nil
+}
+
+// VerifiedBlock verifies data, as Verify does, and returns it as a block that Check need
+// not hash again.
+func VerifiedBlock(c cid.Cid, data []byte) (Block, error) {
+	if err := Verify(c, data); err != nil {
+		return Block{}, err
+	}
+	return hashed(c, data), nil
+}
+
+func hashed(c cid.Cid, data []byte) Block {
+	b := Block{Cid: c, Data: data}
+	b.hashed.cid, b.hashed.data = c, data
+	return b
 }
 
 // Verify checks that data hashes to c. The error is ErrHash or ErrTooLarge, wrapped

@@ -22,8 +22,17 @@ const (
 // this header. It returns the inode of a new regular file, whose content follows in the
 // tar, else nil.
 func (t *tree) apply(hdr *tar.Header) (*inode, error) {
+	n, err := t.applyHeader(hdr)
+	return n, tarError(err)
+}
+
+func (t *tree) applyHeader(hdr *tar.Header) (*inode, error) {
 	if err := t.hold(hdr); err != nil {
 		return nil, err
+	}
+	if hdr.Typeflag == tar.TypeXGlobalHeader && hdr.PAXRecords == nil {
+		// archive/tar has stopped at a value that it cannot read, after others or before.
+		return nil, fmt.Errorf("%w: a global header whose values cannot be read", ErrTar)
 	}
 	name, err := cleanName(hdr.Name)
 	if err != nil {

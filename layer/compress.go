@@ -32,17 +32,39 @@ const (
 	freeInflat = 16 << 20
 )
 
+// indexLimit is how large an index of size bytes compressed may be.
+func indexLimit(size int64) int64 { return min(int64(MaxIndex), max(freeInflat, size*maxRatio)) }
+
+// An input remembers why it could not be read, to tell that from what a decompressor says
+// of what was read.
+type input struct {
+	r   io.Reader
+	err error
+}
+
+func (i *input) Read(p []byte) (int, error) {
+	n, err := i.r.Read(p)
+	if err != nil && err != io.EOF {
+		i.err = err
+	}
+	return n, err
+}
+
 // inflateIndex decompresses an index of size bytes. What it becomes is held to a limit
 // while it is read, whatever the frame says of itself.
 func inflateIndex(r io.Reader, size int64) (string, error) {
-	limit := min(int64(MaxIndex), max(freeInflat, size*maxRatio))
-	dec, err := newDecompressor(r)
+	limit := indexLimit(size)
+	in := &input{r: r}
+	dec, err := newDecompressor(in)
 	if err != nil {
 		return "", fmt.Errorf("decompress index: %w", err)
 	}
 	defer dec.Close()
 	var s strings.Builder
 	n, err := io.Copy(&s, io.LimitReader(dec, limit+1))
+	if in.err != nil {
+		return "", fmt.Errorf("read index: %w", in.err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("decompress index: %w: %w", ErrIndex, err)
 	}

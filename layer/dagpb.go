@@ -71,8 +71,8 @@ func symlinkNode(target string) []byte {
 
 var errDagPB = errors.New("malformed dag-pb")
 
-// parseNode reads a dag-pb node: its links in order, and its UnixFS data. It is as
-// lenient as protobuf is; who needs the one form encodes again and compares.
+// parseNode reads a dag-pb node: its links in order, and its UnixFS data. It takes links
+// and data in any order; who needs the one form encodes again and compares.
 func parseNode(s string) (links []link, data string, err error) {
 	r := cursor{s: s}
 	for r.more() {

@@ -145,7 +145,8 @@ func buildShards(ctx context.Context, links []link, out emit) (link, error) {
 	shard.SetCidBuilder(cid.V1Builder{Codec: cid.DagProtobuf, MhType: mh.SHA2_256})
 	for _, l := range links {
 		if err := shard.SetLink(ctx, l.name, &ipld.Link{Name: l.name, Size: l.tsize, Cid: l.cid}); err != nil {
-			return link{}, fmt.Errorf("add %q to sharded directory: %w", l.name, err)
+			// Names whose hashes are equal; the only error there is.
+			return link{}, fmt.Errorf("add %q to sharded directory: %w: %w", l.name, ErrTooLarge, err)
 		}
 	}
 	root, err := shard.Node()

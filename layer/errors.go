@@ -9,6 +9,8 @@ var (
 	ErrRoot = errors.New("malformed layer root")
 	// ErrTarSplit says that a tar-split does not fit its layer.
 	ErrTarSplit = errors.New("malformed tar-split")
+	// ErrViews says that parts of a layer contradict each other.
+	ErrViews = errors.New("parts of the layer contradict each other")
 	// ErrImage says that an image record is malformed.
 	ErrImage = errors.New("malformed image record")
 	// ErrTooLarge says that something exceeds a limit of the format.

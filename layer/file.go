@@ -25,7 +25,7 @@ func loadFile(ctx context.Context, src ipfs.Getter, c cid.Cid, limit int64) (ipf
 	}
 	links, unixfs, err := parseNode(string(data))
 	if err != nil {
-		return f, fmt.Errorf("file %s: %w", c, err)
+		return f, fmt.Errorf("file %s: %w: %w", c, ipfs.ErrFile, err)
 	}
 	size, ok := fileSize(unixfs)
 	if !ok {
@@ -57,7 +57,7 @@ func walkLeaves(ctx context.Context, src ipfs.Getter, links []link, n int) (stri
 			}
 			below, _, err := parseNode(string(data))
 			if err != nil {
-				return "", fmt.Errorf("node %s: %w", l.cid, err)
+				return "", fmt.Errorf("node %s: %w: %w", l.cid, ipfs.ErrFile, err)
 			}
 			next = append(next, below...)
 			if len(next) > n || level == maxLevels {

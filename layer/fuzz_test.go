@@ -183,7 +183,8 @@ func FuzzTarSplit(f *testing.F) {
 		other := *l
 		other.TarSplit = block.Cid
 		if err := other.WriteTar(context.Background(), src, io.Discard); err == nil {
-			if _, err := other.readTable(t.Context(), bytes.NewReader(zip.Bytes())); err != nil {
+			table := &Tar{layer: &other}
+			if err := table.readTable(t.Context(), bytes.NewReader(zip.Bytes())); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -190,7 +190,8 @@ func TestReadTableEnds(t *testing.T) {
 	l, _ := convert(t, makeTar(t, text("a", "1")))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := l.readTable(ctx, bytes.NewReader(splitOf(t, 1))); !errors.Is(err, context.Canceled) {
+	table := &Tar{layer: l}
+	if err := table.readTable(ctx, bytes.NewReader(splitOf(t, 1))); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 }

@@ -44,6 +44,36 @@ func EncodeImage(m *Image) ([]byte, error) {
 	return b, nil
 }
 
+// UnmarshalJSON takes the names of the specification exactly as they are written there;
+// encoding/json alone would take them in any case.
+func (m *Image) UnmarshalJSON(b []byte) error {
+	return unmarshalExact(b, map[string]any{"version": &m.Version, "layers": &m.Layers, "peers": &m.Peers, "profile": &m.Profile})
+}
+
+// UnmarshalJSON is as strict with names as that of Image.
+func (l *ImageLayer) UnmarshalJSON(b []byte) error {
+	return unmarshalExact(b, map[string]any{"digest": &l.Digest, "block": &l.Block})
+}
+
+// unmarshalExact decodes those members of an object whose names are in fields, and ignores
+// the others.
+func unmarshalExact(b []byte, fields map[string]any) error {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(b, &object); err != nil {
+		return err
+	}
+	for name, field := range fields {
+		raw, ok := object[name]
+		if !ok {
+			continue
+		}
+		if err := json.Unmarshal(raw, field); err != nil {
+			return fmt.Errorf("field %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // DecodeImage decodes an image record, and verifies the root blocks in it against their
 // digests. Fields it does not know are ignored.
 func DecodeImage(b []byte) (*Image, error) {

@@ -5,7 +5,8 @@ import (
 	mh "github.com/multiformats/go-multihash"
 )
 
-// Limits of the format. Whatever exceeds one is refused with ErrTooLarge.
+// Limits of the format and, where they bound work or memory, of this implementation
+// (spec/layer.md, "Limits"). Whatever exceeds one is refused with ErrTooLarge.
 const (
 	MaxRootBlock   = 4 << 10   // bytes of a layer root
 	MaxIndex       = 512 << 20 // bytes of an index before compression

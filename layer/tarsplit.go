@@ -116,20 +116,22 @@ func (s *splitWriter) varints(vs ...uint64) error {
 
 // A splitReader reads a tar-split record by record.
 type splitReader struct {
+	in  *input
 	zip *zstd.Decoder
 	r   *bufio.Reader
 }
 
 func newSplitReader(r io.Reader) (*splitReader, error) {
-	zip, err := newDecompressor(r)
+	in := &input{r: r}
+	zip, err := newDecompressor(in)
 	if err != nil {
 		return nil, fmt.Errorf("tar-split: %w", err)
 	}
-	s := &splitReader{zip: zip, r: bufio.NewReaderSize(zip, maxSegment)}
+	s := &splitReader{in: in, zip: zip, r: bufio.NewReaderSize(zip, maxSegment)}
 	magic := make([]byte, len(splitMagic))
 	if _, err := io.ReadFull(s.r, magic); err != nil || string(magic) != splitMagic {
 		zip.Close()
-		return nil, splitError("its start is not that of a tar-split", err)
+		return nil, s.failed("its start is not that of a tar-split", err)
 	}
 	return s, nil
 }
@@ -146,40 +148,40 @@ type record struct {
 func (s *splitReader) next() (record, error) {
 	kind, err := binary.ReadUvarint(s.r)
 	if err != nil {
-		return record{}, splitError("record", err)
+		return record{}, s.failed("record", err)
 	}
 	if kind == splitEnd {
 		return record{}, io.EOF
 	}
 	n, err := binary.ReadUvarint(s.r)
 	if err != nil {
-		return record{}, splitError("record", err)
+		return record{}, s.failed("record", err)
 	}
 	switch {
 	case kind == splitRaw && n > 0 && n <= maxSegment:
 		rec := record{raw: make([]byte, n)}
 		if _, err := io.ReadFull(s.r, rec.raw); err != nil {
-			return record{}, splitError("raw segment", err)
+			return record{}, s.failed("raw segment", err)
 		}
 		return rec, nil
 	case kind == splitPayload && n > 0 && n <= MaxFile:
 		return record{size: int64(n)}, nil
 	}
-	return record{}, splitError(fmt.Sprintf("record of kind %d, length %d", kind, n), nil)
+	return record{}, s.failed(fmt.Sprintf("record of kind %d, length %d", kind, n), nil)
 }
 
 // table reads the table, for an index of so many entries, to the end of the stream.
 func (s *splitReader) table(payloads, entries int) ([]int32, error) {
 	n, err := binary.ReadUvarint(s.r)
 	if err != nil || n != uint64(payloads) {
-		return nil, splitError("table is not as long as there are payloads", err)
+		return nil, s.failed("table is not as long as there are payloads", err)
 	}
 	places := make([]int32, payloads)
 	last := int64(0)
 	for i := range places {
 		v, err := binary.ReadUvarint(s.r)
 		if err != nil {
-			return nil, splitError("table", err)
+			return nil, s.failed("table", err)
 		}
 		if v == 0 {
 			places[i] = -1
@@ -187,12 +189,12 @@ func (s *splitReader) table(payloads, entries int) ([]int32, error) {
 		}
 		last += protowire.DecodeZigZag(v - 1)
 		if last < 0 || last >= int64(entries) {
-			return nil, splitError(fmt.Sprintf("payload %d is in entry %d", i, last), nil)
+			return nil, s.failed(fmt.Sprintf("payload %d is in entry %d", i, last), nil)
 		}
 		places[i] = int32(last)
 	}
 	if _, err := s.r.ReadByte(); err != io.EOF {
-		return nil, splitError("something follows the table", err)
+		return nil, s.failed("something follows the table", err)
 	}
 	return places, nil
 }
@@ -202,4 +204,12 @@ func splitError(what string, err error) error {
 		return fmt.Errorf("%w: %s: %w", ErrTarSplit, what, err)
 	}
 	return fmt.Errorf("%w: %s", ErrTarSplit, what)
+}
+
+// failed is splitError, unless it is reading that failed.
+func (s *splitReader) failed(what string, err error) error {
+	if s.in.err != nil {
+		return fmt.Errorf("read tar-split: %w", s.in.err)
+	}
+	return splitError(what, err)
 }

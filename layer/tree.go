@@ -84,8 +84,8 @@ func (t *tree) symlink(d *dirent) (string, bool) {
 
 // add puts a name for the inode into a directory that has no such name.
 func (t *tree) add(dir *dirent, name string, n *inode) (*dirent, error) {
-	if len(name) > MaxName {
-		return nil, fmt.Errorf("%w (name of %d bytes)", ErrTooLarge, MaxName)
+	if err := checkName(name); err != nil {
+		return nil, err
 	}
 	if t.entries++; t.entries > MaxEntries {
 		return nil, fmt.Errorf("%w (%d entries)", ErrTooLarge, MaxEntries)

@@ -40,6 +40,14 @@ type writer struct {
 	tree     *tree
 	payloads []*inode // of the payloads of the tar-split, in their order
 	sparse   int64    // bytes of sparse files so far
+	made     made
+}
+
+// made is what a writer makes of a tar, as far as it follows from the tar alone.
+type made struct {
+	index            *Index
+	places           []int32 // of the tar-split's table
+	rootfs, shadowed link    // shadowed.cid is cid.Undef when there is none
 }
 
 // Write converts a tar, read to its end, and puts all blocks of the layer to dst, the root
@@ -47,7 +55,15 @@ type writer struct {
 // pins nothing: the caller pins Result.Root. A Read of the tar that does not return is the
 // caller's to end.
 func Write(ctx context.Context, dst ipfs.Putter, tarball io.Reader, opts WriteOptions) (*Result, error) {
-	w := &writer{src: newSource(tarball, opts.Progress), tree: newTree(), pipe: newPipeline(ctx, dst)}
+	return newWriter(tarball, opts).write(ctx, dst)
+}
+
+func newWriter(tarball io.Reader, opts WriteOptions) *writer {
+	return &writer{src: newSource(tarball, opts.Progress), tree: newTree()}
+}
+
+func (w *writer) write(ctx context.Context, dst ipfs.Putter) (*Result, error) {
+	w.pipe = newPipeline(ctx, dst)
 	x, inodes, err := w.read()
 	if werr := w.pipe.wait(); werr != nil {
 		err = werr // what the reader saw is that the pipeline had stopped
@@ -105,11 +121,11 @@ func (w *writer) read() (*Index, []*inode, error) {
 		return nil, nil, err
 	}
 	x, inodes := w.tree.index()
-	places := make([]int32, len(w.payloads))
+	w.made.index, w.made.places = x, make([]int32, len(w.payloads))
 	for i, n := range w.payloads {
-		places[i] = n.number
+		w.made.places[i] = n.number
 	}
-	if err := w.split.close(places); err != nil {
+	if err := w.split.close(w.made.places); err != nil {
 		return nil, nil, err
 	}
 	return x, inodes, w.splitTo.Close()
@@ -208,6 +224,7 @@ func (w *writer) parts(ctx context.Context, x *Index) ([]link, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.made.rootfs, w.made.shadowed = rootfs, shadowed
 	links := []link{index, rootfs}
 	if shadowed.cid.Defined() {
 		links = append(links, shadowed)
@@ -234,6 +251,10 @@ func (w *writer) index(x *Index) (link, error) {
 	}
 	if err := pipe.Close(); err != nil {
 		return link{}, err
+	}
+	// No reader would take it.
+	if size := pipe.content.size; size > MaxIndexFile || int64(len(raw)) > indexLimit(size) {
+		return link{}, fmt.Errorf("index of %d bytes, %d compressed: %w", len(raw), size, ErrTooLarge)
 	}
 	return fileLink(linkIndex, &pipe.content, w.pipe.block)
 }

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -19,36 +20,67 @@ const (
 	windowOps    = 4096 // raw segments and leaves: a byte each is a fair tar-split
 )
 
-// WriteTar writes the tar that the layer was made of, bit for bit. It reads the tar-split
-// twice, since the table is at its end: once for the table, then along with the contents.
-// Whoever needs certainty hashes what is written, and compares it with the diffID. A hostile
-// tar-split can make a tar of any length: w may end it with an error.
+// WriteTar writes the tar that the layer was made of, bit for bit: OpenTar and Write.
 func (l *Layer) WriteTar(ctx context.Context, src Source, w io.Writer) error {
-	if err := l.writeTar(ctx, src, w); err != nil {
-		return fmt.Errorf("write tar of layer %s: %w", l.Root.Cid, err)
+	t, err := l.OpenTar(ctx, src)
+	if err != nil {
+		return err
+	}
+	return t.Write(ctx, w)
+}
+
+// A Tar is the tar that a layer was made of, ready to be written.
+type Tar struct {
+	Size     int64 // bytes
+	layer    *Layer
+	src      Source
+	split    ipfs.File
+	places   []int32
+	shadowed []cid.Cid
+}
+
+// OpenTar reads the tar-split of a layer, which tells how long the tar is; the contents of
+// files are not read.
+func (l *Layer) OpenTar(ctx context.Context, src Source) (*Tar, error) {
+	t, err := l.openTar(ctx, src)
+	if err != nil {
+		return nil, fmt.Errorf("tar of layer %s: %w", l.Root.Cid, err)
+	}
+	return t, nil
+}
+
+func (l *Layer) openTar(ctx context.Context, src Source) (*Tar, error) {
+	t := &Tar{layer: l, src: src}
+	var err error
+	if t.split, err = loadFile(ctx, src, l.TarSplit, MaxFile); err != nil {
+		return nil, err
+	}
+	if err := t.readTable(ctx, openFile(ctx, src, t.split)); err != nil {
+		return nil, err
+	}
+	t.shadowed, err = l.loadShadowed(ctx, src, t.places)
+	return t, err
+}
+
+// Write writes the tar. It reads the tar-split for the second time, since the table is at
+// its end, now along with the contents. Whoever needs certainty hashes what is written, and
+// compares it with the diffID. A hostile tar-split can make a tar of any length: w may end
+// it with an error. Tars may be written as often as wanted, also at the same time.
+func (t *Tar) Write(ctx context.Context, w io.Writer) error {
+	if err := t.write(ctx, w); err != nil {
+		return fmt.Errorf("write tar of layer %s: %w", t.layer.Root.Cid, err)
 	}
 	return nil
 }
 
-func (l *Layer) writeTar(ctx context.Context, src Source, w io.Writer) error {
-	split, err := loadFile(ctx, src, l.TarSplit, MaxFile)
-	if err != nil {
-		return err
-	}
-	places, err := l.readTable(ctx, openFile(ctx, src, split))
-	if err != nil {
-		return err
-	}
-	shadowed, err := l.loadShadowed(ctx, src, places)
-	if err != nil {
-		return err
-	}
-	s, err := newSplitReader(openFile(ctx, src, split))
+func (t *Tar) write(ctx context.Context, w io.Writer) error {
+	s, err := newSplitReader(openFile(ctx, t.src, t.split))
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	out := &window{src: src, w: w}
+	shadowed := t.shadowed
+	out := &window{src: t.src, w: w}
 	for k := 0; ; {
 		rec, err := s.next()
 		if err == io.EOF {
@@ -59,10 +91,10 @@ func (l *Layer) writeTar(ctx context.Context, src Source, w io.Writer) error {
 		}
 		if len(rec.raw) > 0 {
 			err = out.raw(ctx, rec.raw)
-		} else if k == len(places) {
+		} else if k == len(t.places) {
 			return splitError("it changed while it was read", nil)
 		} else {
-			err = l.payload(ctx, out, src, places[k], &shadowed, rec.size)
+			err = t.layer.payload(ctx, out, t.src, t.places[k], &shadowed, rec.size)
 			k++
 		}
 		if err != nil {
@@ -71,29 +103,34 @@ func (l *Layer) writeTar(ctx context.Context, src Source, w io.Writer) error {
 	}
 }
 
-// readTable reads a tar-split for its table, and checks it on the way.
-func (l *Layer) readTable(ctx context.Context, r io.Reader) ([]int32, error) {
+// readTable reads the tar-split for its table, and checks it on the way.
+func (t *Tar) readTable(ctx context.Context, r io.Reader) error {
 	s, err := newSplitReader(r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer s.close()
 	n := 0
 	for {
 		// A few bytes can decompress to terabytes.
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		rec, err := s.next()
 		if err == io.EOF {
-			return s.table(n, len(l.Index.Entries))
+			t.places, err = s.table(n, len(t.layer.Index.Entries))
+			return err
 		}
 		if err != nil {
-			return nil, err
+			return err
+		}
+		size := int64(len(rec.raw)) + rec.size
+		if t.Size += size; t.Size < size {
+			return fmt.Errorf("tar-split: %w (a tar of 2^63 bytes)", ErrTooLarge)
 		}
 		if len(rec.raw) == 0 {
 			if n++; n > MaxPayloads {
-				return nil, fmt.Errorf("tar-split: %w (%d payloads)", ErrTooLarge, MaxPayloads)
+				return fmt.Errorf("tar-split: %w (%d payloads)", ErrTooLarge, MaxPayloads)
 			}
 		}
 	}
@@ -106,7 +143,9 @@ func (l *Layer) payload(ctx context.Context, out *window, src Source, place int3
 		c := (*shadowed)[0]
 		*shadowed = (*shadowed)[1:]
 		var err error
-		if f, err = loadFile(ctx, src, c, size); err != nil {
+		if f, err = loadFile(ctx, src, c, size); errors.Is(err, ErrTooLarge) {
+			return splitError("a shadowed file is larger than its payload", nil)
+		} else if err != nil {
 			return fmt.Errorf("shadowed file: %w", err)
 		}
 	} else {
@@ -143,6 +182,9 @@ func (l *Layer) loadShadowed(ctx context.Context, src Source, places []int32) ([
 		return nil, fmt.Errorf("%w: the table names %d shadowed files, the layer root has shadowed: %t", ErrTarSplit, n, l.Shadowed.Defined())
 	}
 	links, err := listDirectory(ctx, src, l.Shadowed, n)
+	if errors.Is(err, errDagPB) {
+		err = splitError("shadowed", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("directory of shadowed files: %w", err)
 	}

@@ -32,6 +32,10 @@ const (
 	AnnotationRoot = "containerd.io/snapshot/ipcs.root"
 	// AnnotationImage is the CID of the image record (see package layer).
 	AnnotationImage = "containerd.io/snapshot/ipcs.image"
+	// AnnotationKeep, if it is "true", says that the config was left as it was: its
+	// diffIDs are digests of tars and prove nothing of layer roots (spec/image.md,
+	// "Kept diffIDs").
+	AnnotationKeep = "containerd.io/snapshot/ipcs.keep-diff-ids"
 	// AnnotationDiffID is the diffID of the layer that was converted: the sha256 of
 	// its uncompressed tar.
 	AnnotationDiffID = "com.github.hinshun.ipcs.diff-id"
@@ -39,9 +43,15 @@ const (
 	AnnotationSource = "com.github.hinshun.ipcs.source"
 )
 
-// AnnotationManifest, on a converted manifest, is the digest of the manifest that
-// it was converted from.
-const AnnotationManifest = "com.github.hinshun.ipcs.source-manifest"
+// Annotations of a converted manifest (spec/image.md, "The original").
+const (
+	// AnnotationManifest is the digest of the manifest that it was converted from.
+	AnnotationManifest = "com.github.hinshun.ipcs.source-manifest"
+	// AnnotationManifestData is that manifest, and AnnotationConfigData its config:
+	// the base64 of a zstd frame of the bytes.
+	AnnotationManifestData = "com.github.hinshun.ipcs.source-manifest.data"
+	AnnotationConfigData   = "com.github.hinshun.ipcs.source-config.data"
+)
 
 // ErrNotLayerRoot is returned for a CID or digest that cannot name a layer root.
 var ErrNotLayerRoot = errors.New("not a layer root")

@@ -251,7 +251,7 @@ func (s *Store) Put(ctx context.Context, blocks ...ipfs.Block) error {
 }
 
 func (s *Store) put(b ipfs.Block) error {
-	if err := ipfs.Verify(b.Cid, b.Data); err != nil {
+	if err := b.Check(); err != nil {
 		return fmt.Errorf("put: %w", err)
 	}
 	var err error

@@ -180,7 +180,7 @@ func (n *Node) BlockSize(ctx context.Context, c cid.Cid) (int, error) {
 // Put implements ipfs.Putter. Peers that wait for one of the blocks get it.
 func (n *Node) Put(ctx context.Context, blks ...ipfs.Block) error {
 	for _, b := range blks {
-		if err := ipfs.Verify(b.Cid, b.Data); err != nil {
+		if err := b.Check(); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,8 @@ package ipfstest
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,6 +67,20 @@ func (m *Memory) Corrupt(c cid.Cid) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.corrupt[c] = true
+}
+
+// Heal undoes Corrupt.
+func (m *Memory) Heal(c cid.Cid) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.corrupt, c)
+}
+
+// Cids lists the blocks stored.
+func (m *Memory) Cids() []cid.Cid {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Keys(m.blocks))
 }
 
 // Remove forgets a block, pinned or not.
@@ -226,7 +242,7 @@ func (m *Memory) Put(ctx context.Context, blocks ...ipfs.Block) error {
 			return err
 		}
 		count = func(*Counts) {}
-		if err := ipfs.Verify(b.Cid, b.Data); err != nil {
+		if err := b.Check(); err != nil {
 			return err
 		}
 	}

@@ -117,8 +117,7 @@ func readBlock(br *bufio.Reader) (ipfs.Block, error) {
 	if err != nil {
 		return ipfs.Block{}, fmt.Errorf("CID of a section: %v", err)
 	}
-	b := ipfs.Block{Cid: c, Data: section[used:]}
-	return b, ipfs.Verify(b.Cid, b.Data)
+	return ipfs.VerifiedBlock(c, section[used:])
 }
 
 // batch gathers blocks for one Put.

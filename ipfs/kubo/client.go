@@ -156,7 +156,7 @@ func (c *Client) Put(ctx context.Context, blocks ...ipfs.Block) error {
 		return nil
 	}
 	for _, b := range blocks {
-		if err := ipfs.Verify(b.Cid, b.Data); err != nil {
+		if err := b.Check(); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,254 @@
+package layer
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
+)
+
+// update has the vectors written that tables of the tests make:
+//
+//	go test ./layer -run TestVectors -update
+var update = flag.Bool("update", false, "write spec/testdata anew")
+
+// compareTables holds the files to what the tables make of them. So the bytes of the
+// vectors follow from the code, and what must come of them was written down by hand.
+func compareTables(t *testing.T) {
+	for name, made := range map[string]func(*testing.T) []byte{
+		"layers.json":   func(t *testing.T) []byte { return encodeCases(t, makeLayerVectors(t)) },
+		"tar.json":      func(t *testing.T) []byte { return encodeCases(t, refusedTars(t)) },
+		"tarsplit.json": func(t *testing.T) []byte { return encodeCases(t, splitVectors()) },
+		"broken.json":   func(t *testing.T) []byte { return encodeCases(t, brokenVectors(t)) },
+		"image.json":    makeImageVectors,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, file := made(t), filepath.Join(vectorDir, name)
+			if *update {
+				if err := os.WriteFile(file, b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if have, err := os.ReadFile(file); err != nil || !bytes.Equal(have, b) {
+				t.Errorf("%s is not what the tables make (%v); run: go test ./layer -run TestVectors -update", name, err)
+			}
+		})
+	}
+}
+
+// encodeCases writes cases, one a line.
+func encodeCases[V any](t *testing.T, all []V) []byte {
+	t.Helper()
+	lines := make([]string, len(all))
+	for i, v := range all {
+		lines[i] = "  " + oneLine(t, v)
+	}
+	return []byte("[\n" + strings.Join(lines, ",\n") + "\n]\n")
+}
+
+// oneLine is the JSON of a case.
+func oneLine(t *testing.T, v any) string {
+	t.Helper()
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// A layerVector is a tar, and what becomes of it.
+type layerVector struct {
+	Name     string    `json:"name"`
+	Tar      []tarPart `json:"tar"`
+	DiffID   string    `json:"diffID"`
+	Entries  []string  `json:"entries"`
+	Index    string    `json:"index"`
+	Rootfs   string    `json:"rootfs"`
+	TarSplit string    `json:"tarSplit"`
+	Shadowed string    `json:"shadowed,omitempty"`
+	Payloads int       `json:"payloads"`
+	Root     string    `json:"root"`
+}
+
+// layerOf makes a layer of a tar, and says what it is. The layer is verified on the way.
+func layerOf(t *testing.T, tarball []byte) layerVector {
+	t.Helper()
+	l, m := convert(t, tarball)
+	raw, err := EncodeIndex(l.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := l.OpenTar(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := layerVector{
+		DiffID:   digest.FromBytes(tarball).String(),
+		Entries:  []string{},
+		Index:    digest.FromBytes(raw).String(),
+		Rootfs:   l.Rootfs.String(),
+		TarSplit: digest.FromBytes(unzipped(t, m, l.TarSplit)).String(),
+		Payloads: len(opened.places),
+		Root:     digest.FromBytes(l.Root.Data).String(),
+	}
+	if l.Shadowed.Defined() {
+		v.Shadowed = l.Shadowed.String()
+	}
+	for i := 1; i < len(l.Index.Entries); i++ {
+		v.Entries = append(v.Entries, entryLine(l.Index, i))
+	}
+	if proof, err := verify(t, m, l.Root); err != nil || proof.DiffID.String() != v.DiffID {
+		t.Errorf("the layer is not proven: %+v, %v", proof, err)
+	}
+	return v
+}
+
+// unzipped is a part of a layer, decompressed.
+func unzipped(t *testing.T, m *memory, c cid.Cid) []byte {
+	t.Helper()
+	f, err := loadFile(t.Context(), m, c, MaxFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec, err := newDecompressor(openFile(t.Context(), m, f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dec.Close()
+	b, err := io.ReadAll(dec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// entryLine says of an entry what vectors say of it: path and kind.
+func entryLine(x *Index, i int) string {
+	e := &x.Entries[i]
+	kind := ""
+	major, minor := e.Device()
+	switch {
+	case e.Whiteout:
+		kind = "whiteout"
+	case e.Link >= 0:
+		kind = "link " + escaped(x.Path(int(e.Link)))
+	case e.Implied:
+		kind = "implied"
+	case e.Mode.IsDir():
+		kind = "dir " + octal(e.Mode)
+	case e.Mode.IsRegular():
+		kind = fmt.Sprintf("file %s %d", octal(e.Mode), e.Size)
+	case e.Mode&os.ModeSymlink != 0:
+		kind = "symlink " + escaped(e.Target)
+	case e.Mode&os.ModeCharDevice != 0:
+		kind = fmt.Sprintf("char %d:%d", major, minor)
+	case e.Mode&os.ModeDevice != 0:
+		kind = fmt.Sprintf("block %d:%d", major, minor)
+	case e.Mode&os.ModeNamedPipe != 0:
+		kind = "fifo " + octal(e.Mode)
+	}
+	if e.Opaque {
+		kind += " opaque"
+	}
+	if e.KeepXattrs {
+		kind += " keep"
+	}
+	return escaped(x.Path(i)) + " " + kind
+}
+
+// octal is a mode as chmod has it.
+func octal(m os.FileMode) string {
+	n := uint32(m.Perm())
+	for bit, is := range map[uint32]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid, 0o1000: os.ModeSticky} {
+		if m&is != 0 {
+			n |= bit
+		}
+	}
+	return fmt.Sprintf("%04o", n)
+}
+
+// escaped is a path without a byte that is not printed.
+func escaped(p string) string {
+	var b strings.Builder
+	for _, c := range []byte(p) {
+		if c < 0x21 || c > 0x7e || c == '\\' {
+			fmt.Fprintf(&b, `\x%02x`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// A layerCase is a tar, and the entries that the specification wants of it.
+type layerCase struct {
+	name    string
+	tar     []tarPart
+	entries []string
+}
+
+func makeLayerVectors(t *testing.T) []layerVector {
+	t.Helper()
+	var all []layerVector
+	for _, cases := range [][]layerCase{endCases(), headerCases(t), paxCases(), sparseCases(t), treeCases(), linkCases(), metaCases(), contentCases(t)} {
+		for _, c := range cases {
+			v := layerOf(t, buildTar(t, c.tar))
+			v.Name, v.Tar = c.name, c.tar
+			v.Entries = append([]string{}, c.entries...)
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+// splitImageCases tells the cases of image.json with records from those that package
+// convert makes, and keeps.
+func splitImageCases(t *testing.T, b []byte) (records, originals []json.RawMessage) {
+	t.Helper()
+	var all []json.RawMessage
+	if err := json.Unmarshal(b, &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, raw := range all {
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(raw, &fields); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := fields["record"]; ok {
+			records = append(records, raw)
+		} else {
+			originals = append(originals, raw)
+		}
+	}
+	return records, originals
+}
+
+// makeImageVectors makes the cases with records, and keeps the others as they are.
+func makeImageVectors(t *testing.T) []byte {
+	t.Helper()
+	var originals []json.RawMessage
+	b, err := os.ReadFile(vectorDir + "/image.json")
+	if err == nil {
+		_, originals = splitImageCases(t, b)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	var all []json.RawMessage
+	for _, v := range recordVectors(t) {
+		all = append(all, json.RawMessage(oneLine(t, v)))
+	}
+	return encodeCases(t, append(all, originals...))
+}

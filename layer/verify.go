@@ -1,0 +1,199 @@
+package layer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/opencontainers/go-digest"
+)
+
+// A Proof says what Verify found.
+type Proof struct {
+	DiffID digest.Digest // sha256 of the tar that the layer gives back
+	Bytes  int64         // length of that tar
+	Files  int           // regular files in the index, hard links counted once
+}
+
+// Verify reads every byte of the layer, and proves that its parts say the same. The tar is
+// rebuilt, and made a layer of again: its index, its rootfs, the places of its payloads
+// and its shadowed files must be those of this layer. What it returns is about the tar;
+// whether that is the right one, the caller knows. Errors are ErrViews, or those of
+// reading. Besides what Write needs, it holds the index a second time. progress, which may
+// be nil, is called with the bytes of the tar read since the last call.
+func (t *Tar) Verify(ctx context.Context, progress func(n int64)) (*Proof, error) {
+	proof, err := t.verify(ctx, progress)
+	if err != nil {
+		return nil, fmt.Errorf("verify layer %s: %w", t.layer.Root.Cid, err)
+	}
+	return proof, nil
+}
+
+func (t *Tar) verify(ctx context.Context, progress func(n int64)) (*Proof, error) {
+	l := t.layer
+	if err := l.verifyRoot(ctx, t.src); err != nil {
+		return nil, err
+	}
+	w, result, err := t.remake(ctx, progress)
+	if err != nil {
+		return nil, err
+	}
+	if err := compareIndexes(l.Index, w.made.index); err != nil {
+		return nil, err
+	}
+	if !slices.Equal(t.places, w.made.places) {
+		return nil, fmt.Errorf("%w: the table of the tar-split is not what its tar makes", ErrViews)
+	}
+	if !l.Shadowed.Equals(w.made.shadowed.cid) {
+		return nil, fmt.Errorf("%w: shadowed is %s, its tar makes %s", ErrViews, l.Shadowed, w.made.shadowed.cid)
+	}
+	if err := l.readRest(ctx, t.src, t.places); err != nil {
+		return nil, err
+	}
+	return &Proof{DiffID: result.DiffID, Bytes: result.Bytes, Files: result.Files}, nil
+}
+
+// remake makes a layer of the tar that nobody keeps.
+func (t *Tar) remake(ctx context.Context, progress func(n int64)) (*writer, *Result, error) {
+	r, pipe := io.Pipe()
+	rebuilt := make(chan error, 1)
+	go func() {
+		err := t.write(ctx, pipe)
+		pipe.CloseWithError(err) // never fails; nil ends the tar
+		rebuilt <- err
+	}()
+	w := newWriter(r, WriteOptions{Progress: progress})
+	result, err := w.write(ctx, nowhere{})
+	r.CloseWithError(errStopped)
+	if terr := <-rebuilt; terr != nil && !errors.Is(terr, errStopped) {
+		err = terr // and not what the writer made of a tar that broke off
+	}
+	return w, result, err
+}
+
+var errStopped = errors.New("nobody reads on")
+
+// nowhere takes blocks and forgets them.
+type nowhere struct{}
+
+func (nowhere) Put(context.Context, ...ipfs.Block) error { return nil }
+
+// compareIndexes says where the index of a layer and that of its tar differ first.
+func compareIndexes(have, made *Index) error {
+	for i := range min(len(have.Entries), len(made.Entries)) {
+		if a, b := &have.Entries[i], &made.Entries[i]; !equalEntries(a, b) {
+			return fmt.Errorf("%w: entry %d of the index, %.256q, is not what its tar makes there (%.256q)",
+				ErrViews, i, have.Path(i), made.Path(i))
+		}
+	}
+	if a, b := len(have.Entries), len(made.Entries); a != b {
+		return fmt.Errorf("%w: the index has %d entries, its tar makes %d", ErrViews, a, b)
+	}
+	return nil
+}
+
+func equalEntries(a, b *Entry) bool {
+	x, y := *a, *b
+	x.Extra, y.Extra = nil, nil
+	var none Extra
+	p, q := &none, &none
+	if a.Extra != nil {
+		p = a.Extra
+	}
+	if b.Extra != nil {
+		q = b.Extra
+	}
+	return x == y && p.Leaves == q.Leaves && p.Major == q.Major && p.Minor == q.Minor && slices.Equal(p.Xattrs, q.Xattrs)
+}
+
+// verifyRoot builds rootfs from the index, reading each of its blocks, and the root block
+// from its parts.
+func (l *Layer) verifyRoot(ctx context.Context, src Source) error {
+	read := &window{src: src, w: io.Discard}
+	rootfs, err := buildRootfs(ctx, l.Index, func(b ipfs.Block) error { return read.leaf(ctx, b.Cid, len(b.Data)) })
+	if err != nil {
+		return fmt.Errorf("rootfs: %w", err)
+	}
+	if !rootfs.cid.Equals(l.Rootfs) {
+		return fmt.Errorf("%w: rootfs is %s, its index makes %s", ErrViews, l.Rootfs, rootfs.cid)
+	}
+	if err := read.flush(ctx); err != nil {
+		return fmt.Errorf("rootfs: %w", err)
+	}
+	links, _, err := parseNode(string(l.Root.Data))
+	if err != nil {
+		return err
+	}
+	for _, k := range links {
+		var size uint64
+		switch k.name {
+		case linkRootfs:
+			size = rootfs.tsize
+		case linkShadowed:
+			size, err = directorySize(ctx, src, k)
+		default:
+			size, err = fileDagSize(ctx, src, k)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", k.name, err)
+		}
+		if k.tsize != size {
+			return fmt.Errorf("%w: the root gives %d bytes as the size of %s, which has %d", ErrViews, k.tsize, k.name, size)
+		}
+	}
+	return nil
+}
+
+func fileDagSize(ctx context.Context, src Source, k link) (uint64, error) {
+	f, err := loadFile(ctx, src, k.cid, MaxFile)
+	if err != nil {
+		return 0, err
+	}
+	return f.DagSize()
+}
+
+// directorySize is the size of shadowed, as its root block gives it: what is below is
+// compared as a whole.
+func directorySize(ctx context.Context, src Source, k link) (uint64, error) {
+	data, err := getVerified(ctx, src, k.cid)
+	if err != nil {
+		return 0, err
+	}
+	links, _, err := parseNode(string(data))
+	if err != nil {
+		return 0, err
+	}
+	size := uint64(len(data))
+	for _, l := range links {
+		size += l.tsize
+	}
+	return size, nil
+}
+
+// readRest reads the files that no payload of the tar-split is: those that are sparse in
+// the tar, and empty ones. Their digests were compared; that they are there was not.
+func (l *Layer) readRest(ctx context.Context, src Source, places []int32) error {
+	isPayload := make([]bool, len(l.Index.Entries))
+	for _, p := range places {
+		if p >= 0 {
+			isPayload[p] = true
+		}
+	}
+	read := &window{src: src, w: io.Discard}
+	for i := range l.Index.Entries {
+		e := &l.Index.Entries[i]
+		if isPayload[i] || e.Link >= 0 || e.Whiteout || !e.Mode.IsRegular() {
+			continue
+		}
+		f := e.File()
+		for k := range f.NumLeaves() {
+			if err := read.leaf(ctx, f.Leaf(k), f.LeafLen(k)); err != nil {
+				return fmt.Errorf("file %.256q: %w", l.Index.Path(i), err)
+			}
+		}
+	}
+	return read.flush(ctx)
+}
