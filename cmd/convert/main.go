@@ -51,10 +51,19 @@ func exitCode(err error, interrupted bool) int {
 func rootCommand() *cobra.Command {
 	var opts options
 	cmd := &cobra.Command{
-		Use:   "convert --mediatype unixfs SOURCE TARGET",
-		Short: "rewrite an image so that its files come from IPFS peers",
+		Use: `convert --mediatype unixfs SOURCE TARGET
+  convert --mediatype tar SOURCE TARGET
+  convert --verify REF`,
+		Short: "rewrite an image so that its files come from IPFS peers, and back",
 		Long: `convert reads the image SOURCE, puts its files on an IPFS node and writes the image
 TARGET, whose layers name those files. The source stays as it is.
+
+With --mediatype tar, SOURCE is such an image, and TARGET becomes the ordinary one that it
+was made from: every layer's tar to the last bit, and the same config. With tar+gzip or
+tar+zstd, layers are compressed.
+
+--verify reads every byte of the image REF, and exits with 1 unless it is what its
+original was: each layer's tar has the original's digest, and the layer shows nothing else.
 
 SOURCE and TARGET are one of
   HOST/NAME:TAG    in a registry, with the credentials of "docker login"
@@ -76,14 +85,17 @@ if anything fails it stays what it was.`,
   # without a daemon or a registry
   convert --mediatype unixfs --repo ./repo oci:./debian:latest oci:./debian:ipcs
 
+  # the ordinary image again, and whether an ipcs image is what it says
+  convert --mediatype tar+gzip registry.example.com/app:1-ipcs registry.example.com/app:1-again
+  convert --verify registry.example.com/app:1-ipcs
+
   # what containerd has already
   convert --mediatype unixfs containerd:registry.example.com/debian:13 containerd:registry.example.com/debian:ipcs`,
 		Version:       buildVersion(),
-		Args:          usageArgs(cobra.ExactArgs(2)),
+		Args:          opts.arguments,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opts.source, opts.target = args[0], args[1]
 			return run(cmd.Context(), opts, os.Stdout, os.Stderr)
 		},
 	}
@@ -94,14 +106,19 @@ if anything fails it stays what it was.`,
 	return cmd
 }
 
-// usageArgs makes a wrong number of arguments an error of usage.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return fmt.Errorf("%w: want SOURCE and TARGET, not %d arguments; see --help", errUsage, len(args))
-		}
-		return nil
+// arguments takes SOURCE and TARGET, or REF. A wrong number is an error of usage.
+func (o *options) arguments(_ *cobra.Command, args []string) error {
+	switch {
+	case o.verify && len(args) == 1:
+		o.source = args[0]
+	case o.verify:
+		return fmt.Errorf("%w: want REF, not %d arguments; see --help", errUsage, len(args))
+	case len(args) == 2:
+		o.source, o.target = args[0], args[1]
+	default:
+		return fmt.Errorf("%w: want SOURCE and TARGET, not %d arguments; see --help", errUsage, len(args))
 	}
+	return nil
 }
 
 func buildVersion() string {

@@ -22,6 +22,8 @@ type options struct {
 	platforms      []string
 	allPlatforms   bool
 	peers          []string
+	keepDiffIDs    bool
+	verify         bool
 	workers        int
 	json           bool
 	pprof          string // folder for profiles of the run
@@ -29,12 +31,14 @@ type options struct {
 
 func (o *options) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	flags.StringVar(&o.mediatype, "mediatype", "", "what becomes of the layers; only unixfs is there yet")
+	flags.StringVar(&o.mediatype, "mediatype", "", "what becomes of the layers: unixfs for an ipcs image; tar, tar+gzip or tar+zstd for an ordinary one again")
+	flags.BoolVar(&o.verify, "verify", false, "prove that the ipcs image REF is what it was made from, and write nothing")
 	flags.StringVar(&o.node.api, "ipfs-api", "", "`address` of an IPFS node: /unix/PATH, a multiaddr or a URL (default "+daemonSocket+" if it is there)")
 	flags.StringVar(&o.node.repo, "repo", "", "repository `folder` to write to without a daemon")
 	flags.StringArrayVar(&o.platforms, "platform", nil, "`platform` to convert, such as linux/arm64; repeatable (default this host's)")
 	flags.BoolVar(&o.allPlatforms, "all-platforms", false, "convert all platforms of the source")
 	flags.StringArrayVar(&o.peers, "peer-hint", nil, "`multiaddr` of a peer that has the files, to be written into the image; repeatable")
+	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config and so the image ID as they are; daemons refuse to mount such an image lazily unless told to (docs)")
 	flags.BoolVar(&o.access.PlainHTTP, "plain-http", false, "speak plain HTTP to registries (always done on this host)")
 	flags.StringVar(&o.access.ContainerdAddress, "containerd-address", "/run/containerd/containerd.sock", "containerd's `socket`")
 	flags.StringVar(&o.access.Namespace, "namespace", "default", "containerd's namespace")
@@ -43,60 +47,105 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
 }
 
-// run converts, and prints what was made to stdout.
+// run does what the command line says, and prints what was made to stdout.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	if err := o.check(); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
-	platforms, err := convert.ParsePlatforms(o.platforms)
-	if err != nil {
+	opts := convert.Options{
+		AllPlatforms: o.allPlatforms, Peers: o.peers, KeepDiffIDs: o.keepDiffIDs,
+		Compression: compressions[o.mediatype], Workers: o.workers,
+	}
+	if opts.Platforms, err = convert.ParsePlatforms(o.platforms); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	stop, err := profile.Start(o.pprof)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
+	var opened closers
+	opened.add(stop)
+	defer func() { err = errors.Join(err, opened.close()) }()
+	if err := o.open(ctx, &opts, &opened); err != nil {
+		return err
+	}
+	progress := newProgress(stderr, o.json)
+	opts.Progress = progress
+	if !o.verify && convert.Same(o.source, o.target) {
+		progress.Note("source and target are the same: the tag will be moved to the converted image")
+	}
+	switch {
+	case o.verify:
+		report, err := convert.Verify(ctx, opts)
+		progress.Close()
+		return errors.Join(err, o.printVerified(stdout, report))
+	case o.mediatype == "unixfs":
+		report, err := convert.Image(ctx, opts)
+		progress.Close()
+		return errors.Join(err, o.print(stdout, report))
+	default:
+		report, err := convert.Restore(ctx, opts)
+		progress.Close()
+		return errors.Join(err, o.print(stdout, report))
+	}
+}
+
+// closers close what was opened, the last first.
+type closers []func() error
+
+func (c *closers) add(f func() error) { *c = append(*c, f) }
+
+func (c closers) close() error {
+	var err error
+	for i := len(c) - 1; i >= 0; i-- {
+		err = errors.Join(err, c[i]())
+	}
+	return err
+}
+
+// open opens source, target and node.
+func (o *options) open(ctx context.Context, opts *convert.Options, opened *closers) error {
+	// What is closed must be closed also after an interrupt.
+	last := context.WithoutCancel(ctx)
 	source, err := o.access.OpenSource(ctx, o.source)
 	if err != nil {
 		return usageError(err)
 	}
-	// What is closed must be closed also after an interrupt.
-	last := context.WithoutCancel(ctx)
-	defer func() { err = errors.Join(err, source.Close(last)) }()
-	target, err := o.access.OpenTarget(ctx, o.target)
-	if err != nil {
-		return usageError(err)
+	opts.Source = source
+	opened.add(func() error { return source.Close(last) })
+	if !o.verify {
+		target, err := o.access.OpenTarget(ctx, o.target)
+		if err != nil {
+			return usageError(err)
+		}
+		opts.Target = target
+		opened.add(func() error { return target.Close(last) })
 	}
-	defer func() { err = errors.Join(err, target.Close(last)) }()
 	node, err := openNode(ctx, o.node)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, node.Close()) }()
+	opts.Node = node
+	opened.add(node.Close)
+	return nil
+}
 
-	progress := newProgress(stderr, o.json)
-	if convert.Same(o.source, o.target) {
-		progress.Note("source and target are the same: the tag will be moved to the converted image")
-	}
-	report, err := convert.Image(ctx, convert.Options{
-		Source: source, Target: target, Node: node,
-		Platforms: platforms, AllPlatforms: o.allPlatforms,
-		Peers: o.peers, Workers: o.workers, Progress: progress,
-	})
-	progress.Close()
-	if err != nil {
-		return err
-	}
-	return o.print(stdout, report)
+// compressions of what --mediatype names.
+var compressions = map[string]string{
+	"unixfs": convert.None, "tar": convert.None, "tar+gzip": convert.Gzip, "tar+zstd": convert.Zstd,
 }
 
 func (o *options) check() error {
+	_, known := compressions[o.mediatype]
 	switch {
-	case o.mediatype == "":
-		return errors.New("--mediatype is missing: chunked blobs, which will be the default, are not there yet; pass --mediatype unixfs")
-	case o.mediatype != "unixfs":
-		return fmt.Errorf("--mediatype %s is not known; pass --mediatype unixfs", o.mediatype)
+	case o.verify && o.mediatype != "":
+		return errors.New("--verify and --mediatype exclude each other")
+	case o.mediatype == "" && !o.verify:
+		return errors.New("--mediatype is missing: chunked blobs, which will be the default, are not there yet; pass --mediatype unixfs, or tar for the way back")
+	case !known && !o.verify:
+		return fmt.Errorf("--mediatype %s is not known; pass unixfs, tar, tar+gzip or tar+zstd", o.mediatype)
+	case o.mediatype != "unixfs" && (o.keepDiffIDs || len(o.peers) > 0):
+		return errors.New("--keep-diff-ids and --peer-hint are for --mediatype unixfs")
 	case o.allPlatforms && len(o.platforms) > 0:
 		return errors.New("--platform and --all-platforms exclude each other")
 	case o.node.api != "" && o.node.repo != "":
@@ -116,11 +165,43 @@ func usageError(err error) error {
 }
 
 func (o *options) print(w io.Writer, report *convert.Report) error {
+	if report == nil {
+		return nil // there is an error to tell
+	}
 	if o.json {
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		return enc.Encode(report)
+		return printJSON(w, report)
 	}
 	_, err := fmt.Fprintf(w, "%s %s\n", report.Target, report.Digest)
 	return err
+}
+
+// printVerified prints a line for each manifest and each layer.
+func (o *options) printVerified(w io.Writer, report *convert.VerifyReport) error {
+	if report == nil {
+		return nil // there is an error to tell
+	}
+	if o.json {
+		return printJSON(w, report)
+	}
+	var err error
+	line := func(what, found, bad string) {
+		if bad != "" {
+			found = "NOT PROVEN: " + bad
+		}
+		_, werr := fmt.Fprintf(w, "%s %s\n", what, found)
+		err = errors.Join(err, werr)
+	}
+	for _, m := range report.Manifests {
+		line("manifest "+m.Digest.String(), "made from "+m.Original.String(), m.Error)
+		for _, l := range m.Layers {
+			line("layer "+l.Digest.String(), fmt.Sprintf("gives the tar %s, %s", l.DiffID, mebibytes(l.Bytes)), l.Error)
+		}
+	}
+	return err
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
 }

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
 	"github.com/opencontainers/go-digest"
@@ -70,6 +72,24 @@ func (v *verifier) end() error {
 	return io.EOF
 }
 
+// A summer counts and hashes what goes through it to w.
+type summer struct {
+	w    io.Writer
+	hash hash.Hash
+	size int64
+}
+
+func newSummer(w io.Writer) *summer { return &summer{w: w, hash: digest.Canonical.Hash()} }
+
+func (s *summer) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.hash.Write(p[:n])
+	s.size += int64(n)
+	return n, err
+}
+
+func (s *summer) digest() digest.Digest { return digest.NewDigest(digest.Canonical, s.hash) }
+
 // Parameters of decompression, for each layer under way.
 const (
 	gzipBlock   = 1 << 20 // bytes decompressed ahead in one piece
@@ -105,6 +125,49 @@ func decompress(blob io.Reader) (io.ReadCloser, error) {
 		return io.NopCloser(r), nil
 	}
 }
+
+// Compressions of the layers that Restore writes.
+const (
+	None = ""
+	Gzip = "gzip"
+	Zstd = "zstd"
+)
+
+// compress returns a writer that compresses to w. Closing it leaves w open.
+func compress(w io.Writer, compression string) (io.WriteCloser, error) {
+	switch compression {
+	case None:
+		return nopCloser{w}, nil
+	case Gzip:
+		return pgzip.NewWriter(w), nil
+	case Zstd:
+		return zstd.NewWriter(w)
+	}
+	return nil, fmt.Errorf("compression %q is not known", compression)
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// tarType is the media type of a tar with this compression.
+func tarType(compression string, docker bool) string {
+	switch {
+	case compression == Gzip && docker:
+		return images.MediaTypeDockerSchema2LayerGzip
+	case compression == Gzip:
+		return ocispec.MediaTypeImageLayerGzip
+	case compression == Zstd && docker:
+		return images.MediaTypeDockerSchema2LayerZstd
+	case compression == Zstd:
+		return ocispec.MediaTypeImageLayerZstd
+	case docker:
+		return images.MediaTypeDockerSchema2Layer
+	}
+	return ocispec.MediaTypeImageLayer
+}
+
+func isDocker(mediaType string) bool { return strings.HasPrefix(mediaType, "application/vnd.docker.") }
 
 // isZstd reports whether a blob starts with a zstd frame or a skippable one.
 func isZstd(magic []byte) bool {

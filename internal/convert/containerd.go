@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -114,6 +115,26 @@ func (c *containerdImage) Prepare(ctx context.Context) error {
 func (c *containerdImage) Push(ctx context.Context, desc ocispec.Descriptor, data []byte) error {
 	ref := "ipcs-convert-" + desc.Digest.String()
 	return c.explain(content.WriteBlob(c.context(ctx), c.content, ref, bytes.NewReader(data), desc))
+}
+
+// PushStream implements Target.
+func (c *containerdImage) PushStream(ctx context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error) {
+	ctx = c.context(ctx)
+	ref := "ipcs-convert-" + rand.Text()
+	w, err := content.OpenWriter(ctx, c.content, content.WithRef(ref))
+	if err != nil {
+		return ocispec.Descriptor{}, c.explain(err)
+	}
+	sum := newSummer(w)
+	if err := write(sum); err != nil {
+		return ocispec.Descriptor{}, errors.Join(err, w.Close(), c.content.Abort(context.WithoutCancel(ctx), ref))
+	}
+	desc := ocispec.Descriptor{MediaType: mediaType, Digest: sum.digest(), Size: sum.size}
+	err = w.Commit(ctx, desc.Size, desc.Digest)
+	if errdefs.IsAlreadyExists(err) {
+		err = nil
+	}
+	return desc, c.explain(errors.Join(err, w.Close()))
 }
 
 // Tag implements Target.

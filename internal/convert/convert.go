@@ -1,4 +1,5 @@
-// Package convert rewrites an OCI or Docker image as an ipcs image.
+// Package convert rewrites an OCI or Docker image as an ipcs image, gives the original
+// back, and proves that an ipcs image is what it was made from.
 //
 // # Algorithm
 //
@@ -14,11 +15,15 @@
 //     are rewritten and pushed. The tag comes last: whatever fails, the target's tag
 //     stays what it was.
 //
+// Restore goes the other way: the tar of each ipcs layer is rebuilt and must have the
+// diffID of the original, whose config and manifest travel in annotations of the converted
+// one. Verify rebuilds the tars as well, and keeps nothing.
+//
 // # Concurrency
 //
 // Image converts up to Options.Workers layers at the same time, each a pipeline of its
 // own, and does the rest in the goroutine of its caller. It returns after all that it
-// started has ended. Nothing is held in memory but manifests, configs and what
+// started has ended; Restore and Verify likewise. Nothing is held in memory but manifests, configs and what
 // layer.Write keeps of each layer under way.
 package convert
 
@@ -52,6 +57,9 @@ type Target interface {
 	Prepare(ctx context.Context) error
 	// Push stores content under its digest. Pushing what is there is no error.
 	Push(ctx context.Context, desc ocispec.Descriptor, data []byte) error
+	// PushStream stores what write writes, and returns its digest and size under the
+	// media type. If write fails, nothing is stored, and the error is that of write.
+	PushStream(ctx context.Context, mediaType string, write func(w io.Writer) error) (ocispec.Descriptor, error)
 	// Tag stores a manifest or index and makes the reference point to it. All that it
 	// refers to was pushed before.
 	Tag(ctx context.Context, desc ocispec.Descriptor, data []byte) error
@@ -77,6 +85,8 @@ type Options struct {
 	Platforms    []ocispec.Platform
 	AllPlatforms bool
 	Peers        []string // multiaddrs to put into the image record
+	KeepDiffIDs  bool     // leave the config as it is; Image only
+	Compression  string   // of the layers that Restore writes: None, Gzip or Zstd
 	Workers      int      // layers converted at the same time; 0 means one for each core
 	Progress     Progress // nil means none
 }
@@ -112,13 +122,8 @@ type LayerReport struct {
 // Image converts an image.
 func Image(ctx context.Context, opts Options) (*Report, error) {
 	start := time.Now()
-	if opts.Workers <= 0 {
-		opts.Workers = runtime.GOMAXPROCS(0)
-	}
-	if opts.Progress == nil {
-		opts.Progress = noProgress{}
-	}
-	w := &walk{src: opts.Source, platforms: opts.Platforms, all: opts.AllPlatforms, progress: opts.Progress}
+	opts.setDefaults()
+	w := opts.walk(checkTar)
 	ims, err := w.load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", opts.Source, err)
@@ -134,12 +139,33 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("convert %s: %w", opts.Source, err)
 	}
-	p := &publisher{dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers, annotations: w.annotations}
+	p := &publisher{
+		dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers,
+		keep: opts.KeepDiffIDs, annotations: w.annotations,
+	}
 	report, err := p.publish(ctx, ims)
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", opts.Target, err)
 	}
-	report.Source, report.Target = opts.Source.String(), opts.Target.String()
-	report.Seconds = time.Since(start).Seconds()
+	opts.finish(report, start)
 	return report, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Progress == nil {
+		o.Progress = noProgress{}
+	}
+}
+
+// walk returns what reads the manifests that are wanted.
+func (o *Options) walk(check layerCheck) *walk {
+	return &walk{src: o.Source, platforms: o.Platforms, all: o.AllPlatforms, check: check, progress: o.Progress}
+}
+
+func (o *Options) finish(report *Report, start time.Time) {
+	report.Source, report.Target = o.Source.String(), o.Target.String()
+	report.Seconds = time.Since(start).Seconds()
 }

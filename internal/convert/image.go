@@ -27,8 +27,11 @@ var ErrUnsupported = errors.New("cannot be converted")
 // An image is one manifest of the source, checked, with all that the new one is made of.
 type image struct {
 	desc        ocispec.Descriptor // of the manifest
+	data        []byte             // the manifest
 	platform    ocispec.Platform
 	annotations map[string]string
+	configDesc  ocispec.Descriptor
+	configData  []byte
 	config      map[string]json.RawMessage
 	layers      []sourceLayer // bottom first
 }
@@ -39,20 +42,35 @@ type sourceLayer struct {
 	diffID digest.Digest
 }
 
-// loadImage reads a manifest and its config.
-func loadImage(ctx context.Context, src Source, desc ocispec.Descriptor, data []byte) (*image, error) {
-	var manifest ocispec.Manifest
-	if err := json.Unmarshal(data, &manifest); err != nil {
-		return nil, fmt.Errorf("manifest %s: %w: %w", desc.Digest, ErrCorrupt, err)
-	}
-	im, err := newImage(ctx, src, desc, &manifest)
+// A layerCheck refuses layers that cannot be dealt with.
+type layerCheck func(ocispec.Descriptor) error
+
+// loadImage parses a manifest and reads its config.
+func loadImage(ctx context.Context, src Source, desc ocispec.Descriptor, data []byte, check layerCheck) (*image, error) {
+	im, err := readImage(ctx, src, desc, data, check)
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", desc.Digest, err)
 	}
 	return im, nil
 }
 
-func newImage(ctx context.Context, src Source, desc ocispec.Descriptor, manifest *ocispec.Manifest) (*image, error) {
+func readImage(ctx context.Context, src Source, desc ocispec.Descriptor, data []byte, check layerCheck) (*image, error) {
+	manifest, err := parseManifest(data, check)
+	if err != nil {
+		return nil, err
+	}
+	config, err := fetchVerified(ctx, src, manifest.Config, "config", maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	return newImage(desc, data, manifest, config)
+}
+
+func parseManifest(data []byte, check layerCheck) (*ocispec.Manifest, error) {
+	manifest := new(ocispec.Manifest)
+	if err := json.Unmarshal(data, manifest); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	if err := checkConfigType(manifest); err != nil {
 		return nil, err
 	}
@@ -60,16 +78,17 @@ func newImage(ctx context.Context, src Source, desc ocispec.Descriptor, manifest
 		return nil, fmt.Errorf("%w: it has %d layers, more than the %d allowed", ErrUnsupported, n, layer.MaxImageLayers)
 	}
 	for i, l := range manifest.Layers {
-		if err := checkLayer(l); err != nil {
+		if err := check(l); err != nil {
 			return nil, fmt.Errorf("layer %d %s: %w", i+1, l.Digest, err)
 		}
 	}
-	data, err := fetchVerified(ctx, src, manifest.Config, "config", maxConfig)
-	if err != nil {
-		return nil, err
-	}
-	im := &image{desc: desc, annotations: manifest.Annotations}
-	diffIDs, err := im.parseConfig(data)
+	return manifest, nil
+}
+
+// newImage puts a manifest and its config, both verified, together.
+func newImage(desc ocispec.Descriptor, data []byte, manifest *ocispec.Manifest, config []byte) (*image, error) {
+	im := &image{desc: desc, data: data, annotations: manifest.Annotations, configDesc: manifest.Config, configData: config}
+	diffIDs, err := im.parseConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("config %s: %w", manifest.Config.Digest, err)
 	}
@@ -95,8 +114,19 @@ func checkConfigType(manifest *ocispec.Manifest) error {
 	}
 }
 
-// checkLayer refuses what is no tar that can be had and read.
-func checkLayer(desc ocispec.Descriptor) error {
+// checkTarOrIpcs refuses what is neither a layer that checkTar takes nor an ipcs layer.
+func checkTarOrIpcs(desc ocispec.Descriptor) error {
+	if desc.MediaType != mediatype.Layer {
+		return checkTar(desc)
+	}
+	if _, err := mediatype.RootCid(desc.Digest); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return nil
+}
+
+// checkTar refuses what is no tar that can be had and read.
+func checkTar(desc ocispec.Descriptor) error {
 	mt := desc.MediaType
 	switch {
 	case desc.Size < 0:
@@ -104,7 +134,7 @@ func checkLayer(desc ocispec.Descriptor) error {
 	case desc.Digest.Validate() != nil:
 		return fmt.Errorf("%w: its digest is malformed", ErrCorrupt)
 	case mt == mediatype.Layer:
-		return fmt.Errorf("%w: it is an ipcs layer already; convert the image it was made from", ErrUnsupported)
+		return fmt.Errorf("%w: it is an ipcs layer already; convert the image it was made from, or make that with --mediatype tar first", ErrUnsupported)
 	case mt == "":
 		return fmt.Errorf("%w: it has no media type", ErrUnsupported)
 	case strings.HasSuffix(mt, "+encrypted"):

@@ -136,13 +136,18 @@ func (c *converter) open(ctx context.Context, pin ipfs.Pin, l sourceLayer) (*con
 	if err != nil {
 		return nil, err
 	}
-	files := 0
-	for i := range opened.Index.Entries {
-		if e := &opened.Index.Entries[i]; e.Mode.IsRegular() && e.Link < 0 && !e.Whiteout {
-			files++
+	return newConverted(l, opened.Root, LayerReport{Files: countFiles(opened.Index), Reused: true})
+}
+
+// countFiles counts the regular files, hard links once.
+func countFiles(x *layer.Index) int {
+	n := 0
+	for i := range x.Entries {
+		if e := &x.Entries[i]; e.Mode.IsRegular() && e.Link < 0 && !e.Whiteout {
+			n++
 		}
 	}
-	return newConverted(l, opened.Root, LayerReport{Files: files, Reused: true})
+	return n
 }
 
 // convert reads a layer and writes it to the node.

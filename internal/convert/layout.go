@@ -210,6 +210,18 @@ func (l *layout) Push(_ context.Context, desc ocispec.Descriptor, data []byte) e
 	return replaceFile(l.blobPath(desc.Digest), data)
 }
 
+// PushStream implements Target.
+func (l *layout) PushStream(_ context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error) {
+	desc := ocispec.Descriptor{MediaType: mediaType}
+	err := writeFile(filepath.Dir(l.blobPath(digest.FromBytes(nil))), func(f *os.File) (string, error) {
+		sum := newSummer(f)
+		err := write(sum)
+		desc.Digest, desc.Size = sum.digest(), sum.size
+		return l.blobPath(desc.Digest), err
+	})
+	return desc, err
+}
+
 // Tag implements Target.
 func (l *layout) Tag(ctx context.Context, desc ocispec.Descriptor, data []byte) error {
 	if err := l.Push(ctx, desc, data); err != nil {
@@ -274,8 +286,17 @@ func (l *layout) retag(desc ocispec.Descriptor) ([]byte, error) {
 const tempPrefix = ".convert-"
 
 // replaceFile makes path hold data: all of it, durably, or as before.
-func replaceFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
+func replaceFile(path string, data []byte) error {
+	return writeFile(filepath.Dir(path), func(f *os.File) (string, error) {
+		_, err := f.Write(data)
+		return path, err
+	})
+}
+
+// writeFile makes a file in dir, in its place only when it is whole and durable. write
+// tells where that is.
+func writeFile(dir string, write func(f *os.File) (path string, err error)) (err error) {
+	f, err := os.CreateTemp(dir, tempPrefix+"*")
 	if err != nil {
 		return err
 	}
@@ -284,17 +305,19 @@ func replaceFile(path string, data []byte) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err != nil {
+	path, err := write(f)
+	if err == nil {
+		err = errors.Join(f.Chmod(0o644), f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	folder, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return errors.Join(folder.Sync(), folder.Close())
 }

@@ -74,6 +74,15 @@ func (m *memory) Push(ctx context.Context, desc ocispec.Descriptor, data []byte)
 	return nil
 }
 
+func (m *memory) PushStream(ctx context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error) {
+	var buf bytes.Buffer
+	if err := write(&buf); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(buf.Bytes()), Size: int64(buf.Len())}
+	return desc, m.Push(ctx, desc, buf.Bytes())
+}
+
 // Tag refuses what refers to blobs that were not pushed, as a registry does.
 func (m *memory) Tag(ctx context.Context, desc ocispec.Descriptor, data []byte) error {
 	if err := m.Push(ctx, desc, data); err != nil {
@@ -234,6 +243,31 @@ func zstandard(data []byte) []byte {
 }
 
 func plain(data []byte) []byte { return data }
+
+func gunzipped(data []byte) []byte {
+	r, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		panic(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
+func unzstandard(data []byte) []byte {
+	r, err := zstd.NewReader(bytes.NewReader(data))
+	if err != nil {
+		panic(err)
+	}
+	defer r.Close()
+	out, err := io.ReadAll(r)
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
 
 // twoMembers is gzip as some tools write it that compress in parallel.
 func twoMembers(data []byte) []byte {

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -22,6 +23,7 @@ type publisher struct {
 	node   Node
 	peers  []string
 	layers map[layerKey]*converted
+	keep   bool // the config as it is
 
 	annotations map[string]string // of the source's index
 }
@@ -44,25 +46,31 @@ func (p *publisher) publish(ctx context.Context, ims []*image) (*Report, error) 
 		manifests = append(manifests, m)
 		report.Manifests = append(report.Manifests, p.report(im, m.desc.Digest))
 	}
+	var err error
+	report.Digest, err = tag(ctx, p.dst, manifests, p.annotations)
+	return report, err
+}
+
+// tag points the target to the manifest, or to an index of several.
+func tag(ctx context.Context, dst Target, manifests []document, annotations map[string]string) (digest.Digest, error) {
 	top := manifests[0]
 	if len(manifests) > 1 {
 		for _, m := range manifests {
-			if err := p.dst.Push(ctx, m.desc, m.data); err != nil {
-				return nil, fmt.Errorf("push manifest %s: %w", m.desc.Digest, err)
+			if err := dst.Push(ctx, m.desc, m.data); err != nil {
+				return "", fmt.Errorf("push manifest %s: %w", m.desc.Digest, err)
 			}
 		}
 		var err error
-		if top, err = newIndex(manifests, p.annotations); err != nil {
-			return nil, err
+		if top, err = newIndex(manifests, annotations); err != nil {
+			return "", err
 		}
 	}
 	// These tell the manifests of an index apart; a tag points to a bare descriptor.
 	top.desc.Platform, top.desc.Annotations = nil, nil
-	if err := p.dst.Tag(ctx, top.desc, top.data); err != nil {
-		return nil, fmt.Errorf("tag %s: %w", top.desc.Digest, err)
+	if err := dst.Tag(ctx, top.desc, top.data); err != nil {
+		return "", fmt.Errorf("tag %s: %w", top.desc.Digest, err)
 	}
-	report.Digest = top.desc.Digest
-	return report, nil
+	return top.desc.Digest, nil
 }
 
 // manifest puts the image record on the node, pushes the config, and returns the manifest.
@@ -88,8 +96,16 @@ func (p *publisher) manifest(ctx context.Context, im *image) (document, error) {
 	if manifest.Annotations == nil {
 		manifest.Annotations = map[string]string{}
 	}
-	manifest.Annotations[mediatype.AnnotationManifest] = im.desc.Digest.String()
+	if err := im.annotateOriginal(manifest.Annotations, p.keep); err != nil {
+		return document{}, fmt.Errorf("original: %w", err)
+	}
 	doc, err := newDocument(manifest.MediaType, manifest)
+	if errors.Is(err, errManifestSize) {
+		// The way back then makes a config and a manifest that say the same.
+		delete(manifest.Annotations, mediatype.AnnotationManifestData)
+		delete(manifest.Annotations, mediatype.AnnotationConfigData)
+		doc, err = newDocument(manifest.MediaType, manifest)
+	}
 	if err != nil {
 		return document{}, err
 	}
@@ -121,6 +137,10 @@ func (p *publisher) putRecord(ctx context.Context, im *image) (cid.Cid, error) {
 }
 
 func (p *publisher) pushConfig(ctx context.Context, im *image) (ocispec.Descriptor, error) {
+	if p.keep {
+		desc := bare(im.configDesc)
+		return desc, p.dst.Push(ctx, desc, im.configData)
+	}
 	diffIDs := []digest.Digest{}
 	for _, l := range im.layers {
 		diffIDs = append(diffIDs, p.layers[l.key()].digest)
@@ -140,22 +160,31 @@ func (p *publisher) pushConfig(ctx context.Context, im *image) (ocispec.Descript
 // descriptor returns the descriptor of a converted layer.
 func (p *publisher) descriptor(l sourceLayer, record cid.Cid) ocispec.Descriptor {
 	c := p.layers[l.key()]
-	annotations := map[string]string{}
-	for key, value := range l.desc.Annotations {
-		if !describesBlob(key) {
-			annotations[key] = value
-		}
-	}
+	annotations := layerAnnotations(l.desc)
 	annotations[mediatype.AnnotationRoot] = c.root.Cid.String()
 	annotations[mediatype.AnnotationImage] = record.String()
 	annotations[mediatype.AnnotationDiffID] = l.diffID.String()
 	annotations[mediatype.AnnotationSource] = l.desc.Digest.String()
+	if p.keep {
+		annotations[mediatype.AnnotationKeep] = "true"
+	}
 	return ocispec.Descriptor{
 		MediaType:   mediatype.Layer,
 		Digest:      c.digest,
 		Size:        int64(len(c.root.Data)),
 		Annotations: annotations,
 	}
+}
+
+// layerAnnotations are the annotations of a layer that hold whatever blob it is.
+func layerAnnotations(desc ocispec.Descriptor) map[string]string {
+	out := map[string]string{}
+	for key, value := range desc.Annotations {
+		if !describesBlob(key) {
+			out[key] = value
+		}
+	}
+	return out
 }
 
 // describesBlob reports whether an annotation speaks to a snapshotter or of the bytes of
@@ -171,6 +200,8 @@ func describesBlob(key string) bool {
 	}
 	return false
 }
+
+var errManifestSize = errors.New("the new manifest is too large")
 
 func newIndex(manifests []document, annotations map[string]string) (document, error) {
 	index := ocispec.Index{
@@ -189,8 +220,12 @@ func newDocument(mt string, v any) (document, error) {
 	if err != nil {
 		return document{}, err
 	}
+	return asDocument(mt, data)
+}
+
+func asDocument(mt string, data []byte) (document, error) {
 	if len(data) > maxManifest {
-		return document{}, fmt.Errorf("the new manifest has %d bytes, more than the %d that registries take", len(data), maxManifest)
+		return document{}, fmt.Errorf("%w: %d bytes, more than the %d that registries take", errManifestSize, len(data), maxManifest)
 	}
 	return document{
 		desc: ocispec.Descriptor{MediaType: mt, Digest: digest.FromBytes(data), Size: int64(len(data))},
@@ -199,14 +234,18 @@ func newDocument(mt string, v any) (document, error) {
 }
 
 func (p *publisher) report(im *image, manifest digest.Digest) ManifestReport {
-	out := ManifestReport{
+	out := newManifestReport(im, manifest)
+	for _, l := range im.layers {
+		out.Layers = append(out.Layers, p.layers[l.key()].report)
+	}
+	return out
+}
+
+func newManifestReport(im *image, manifest digest.Digest) ManifestReport {
+	return ManifestReport{
 		Platform: platforms.FormatAll(im.platform),
 		Source:   im.desc.Digest,
 		Digest:   manifest,
 		Layers:   []LayerReport{},
 	}
-	for _, l := range im.layers {
-		out.Layers = append(out.Layers, p.layers[l.key()].report)
-	}
-	return out
 }

@@ -190,6 +190,30 @@ func (r *registryImage) Push(ctx context.Context, desc ocispec.Descriptor, data 
 	return r.explain(r.repo.Push(ctx, desc, bytes.NewReader(data)))
 }
 
+// PushStream implements Target. A registry must be told digest and size first, so all is
+// written to a temporary file.
+func (r *registryImage) PushStream(ctx context.Context, mediaType string, write func(io.Writer) error) (desc ocispec.Descriptor, err error) {
+	f, err := os.CreateTemp("", "ipcs-convert-*")
+	if err != nil {
+		return desc, fmt.Errorf("%w; TMPDIR names another folder", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	// Nobody needs the name, and so it is not left behind.
+	if err := os.Remove(f.Name()); err != nil {
+		return desc, err
+	}
+	sum := newSummer(f)
+	if err := write(sum); err != nil {
+		return desc, err
+	}
+	desc = ocispec.Descriptor{MediaType: mediaType, Digest: sum.digest(), Size: sum.size}
+	ctx = r.scope(ctx, auth.ActionPull, auth.ActionPush)
+	if ok, err := r.repo.Exists(ctx, desc); err == nil && ok {
+		return desc, nil
+	}
+	return desc, r.explain(r.repo.Push(ctx, desc, io.NewSectionReader(f, 0, desc.Size)))
+}
+
 // Tag implements Target.
 func (r *registryImage) Tag(ctx context.Context, desc ocispec.Descriptor, data []byte) error {
 	ctx = r.scope(ctx, auth.ActionPull, auth.ActionPush)

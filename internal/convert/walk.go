@@ -27,6 +27,7 @@ type walk struct {
 	src       Source
 	platforms []ocispec.Platform
 	all       bool
+	check     layerCheck
 	progress  Progress
 	manifests []ocispec.Descriptor // found in indexes so far, in their order
 
@@ -62,7 +63,7 @@ func (w *walk) load(ctx context.Context) ([]*image, error) {
 
 // single checks that the only manifest there is is the one that was asked for.
 func (w *walk) single(ctx context.Context, desc ocispec.Descriptor, data []byte) ([]*image, error) {
-	im, err := loadImage(ctx, w.src, desc, data)
+	im, err := loadImage(ctx, w.src, desc, data, w.check)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +207,7 @@ func (w *walk) fetchImage(ctx context.Context, desc ocispec.Descriptor) (*image,
 	} else if kind != kindManifest {
 		return nil, fmt.Errorf("manifest %s: %w: it is an index, and its descriptor does not say so", desc.Digest, ErrCorrupt)
 	}
-	im, err := loadImage(ctx, w.src, desc, data)
+	im, err := loadImage(ctx, w.src, desc, data, w.check)
 	if err != nil {
 		return nil, err
 	}
