@@ -5,20 +5,34 @@ package packaging
 import (
 	_ "embed"
 	"fmt"
+	"path/filepath"
 	"strings"
 )
 
 // Paths in the configuration, as they are on a machine that ipcs is installed on.
 const (
 	socket = `"/run/ipcs/snapshotter.sock"`
+	diff   = `"/run/ipcs/diff.sock"`
 	root   = `"/var/lib/ipcs"`
 )
 
 //go:embed containerd-config.toml
 var containerd string
 
+//go:embed containerd-unpack.toml
+var unpack string
+
+// Unpack returns the configuration, in addition to that of Containerd, of a containerd that
+// unpacks ipcs images on snapshotters that mount nothing lazily.
+func Unpack() string { return unpack }
+
 // Containerd returns the configuration of containerd for an ipcs-snapshotter that has
-// its socket and root elsewhere.
+// its sockets, of which that of the snapshotter is named, and root elsewhere.
 func Containerd(socketPath, rootPath string) string {
-	return strings.NewReplacer(socket, fmt.Sprintf("%q", socketPath), root, fmt.Sprintf("%q", rootPath)).Replace(containerd)
+	diffPath := filepath.Join(filepath.Dir(socketPath), "diff.sock")
+	return strings.NewReplacer(
+		socket, fmt.Sprintf("%q", socketPath),
+		diff, fmt.Sprintf("%q", diffPath),
+		root, fmt.Sprintf("%q", rootPath),
+	).Replace(containerd)
 }

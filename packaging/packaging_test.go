@@ -12,7 +12,7 @@ import (
 // TestContainerd finds that the private paths are in the places of the real ones.
 func TestContainerd(t *testing.T) {
 	text := Containerd("/x/y.sock", "/x/root")
-	if strings.Contains(text, socket) || strings.Contains(text, root) {
+	if strings.Contains(text, socket) || strings.Contains(text, diff) || strings.Contains(text, root) {
 		t.Errorf("a real path is left:\n%s", text)
 	}
 	var config struct {
@@ -28,28 +28,44 @@ func TestContainerd(t *testing.T) {
 	if ipcs.Address != "/x/y.sock" || ipcs.Exports["root"] != "/x/root" {
 		t.Errorf("address and root: %+v", ipcs)
 	}
+	if address := config.ProxyPlugins["ipcs-diff"].Address; address != "/x/diff.sock" {
+		t.Errorf("address of the differ: %s", address)
+	}
 }
 
-// TestReadme finds that README shows the configuration that is installed, without its
+// TestReadme finds that README shows the configurations that are shipped, without their
 // comments.
 func TestReadme(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(readme), "```toml\nversion = 4\n")
-	snippet, _, closed := strings.Cut(rest, "```")
-	if !ok || !closed {
-		t.Fatal("README.md has no configuration of containerd")
+	rest := string(readme)
+	for name, text := range map[string]string{"containerd-config.toml": containerd, "containerd-unpack.toml": unpack} {
+		var shipped map[string]any
+		if err := toml.Unmarshal([]byte(text), &shipped); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !shows(t, rest, shipped) {
+			t.Errorf("README.md does not show %s: %v", name, shipped)
+		}
 	}
-	var shown, installed map[string]any
-	if err := toml.Unmarshal([]byte("version = 4\n"+snippet), &shown); err != nil {
-		t.Fatalf("README.md: %v", err)
+}
+
+// shows says whether one of the configurations in a text is this one.
+func shows(t *testing.T, text string, want map[string]any) bool {
+	t.Helper()
+	const start = "```toml\nversion = 4\n"
+	blocks := strings.Split(text, start)[1:]
+	for _, b := range blocks {
+		snippet, _, _ := strings.Cut(b, "```")
+		var shown map[string]any
+		if err := toml.Unmarshal([]byte("version = 4\n"+snippet), &shown); err != nil {
+			t.Fatalf("README.md: %v", err)
+		}
+		if reflect.DeepEqual(shown, want) {
+			return true
+		}
 	}
-	if err := toml.Unmarshal([]byte(containerd), &installed); err != nil {
-		t.Fatalf("containerd-config.toml: %v", err)
-	}
-	if !reflect.DeepEqual(shown, installed) {
-		t.Errorf("README.md shows %v\nand containerd-config.toml is %v", shown, installed)
-	}
+	return false
 }

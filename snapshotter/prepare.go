@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/errdefs"
+
+	"github.com/hinshun/ipcs/mediatype"
 )
 
 // Prepare implements snapshots.Snapshotter. For an ipcs layer it commits a snapshot at
@@ -23,6 +25,11 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 	info, err := applyOpts(opts)
 	if err != nil {
 		return nil, err
+	}
+	if isKept(info.Labels) && !s.unverified {
+		s.log.Info("a layer of an image with kept diffIDs is unpacked, which takes the differ ipcs-diff; allow_unverified_diff_ids would let it be mounted unproven",
+			"root", info.Labels[mediatype.AnnotationRoot], "diffID", info.Labels[snapshots.LabelSnapshotDiffID])
+		return s.create(ctx, snapshots.KindActive, key, parent, info.Labels)
 	}
 	req, err := parseRequest(key, info.Labels)
 	if err != nil {

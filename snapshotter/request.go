@@ -31,9 +31,10 @@ type request struct {
 	key         string
 	root        cid.Cid
 	digest      digest.Digest // of the layer descriptor: what root says
+	diffID      digest.Digest // what the chainID is made of: digest, but for kept diffIDs
 	target      digest.Digest // chainID of the layer
 	parentChain digest.Digest // as containerd says it; may be empty
-	proven      bool          // containerd gave the diffID, and it is digest
+	proven      bool          // containerd gave the diffID, and it is the field diffID
 	image       cid.Cid       // image record; Undef if none is named
 }
 
@@ -60,21 +61,14 @@ func parseRequest(key string, labels map[string]string) (*request, error) {
 	if r.digest, err = mediatype.LayerDigest(r.root); err != nil {
 		return nil, invalid("label %s: %w", mediatype.AnnotationRoot, err)
 	}
+	r.diffID = r.digest
 	for _, d := range []digest.Digest{r.target, r.parentChain} {
 		if err := d.Validate(); d != "" && err != nil {
 			return nil, invalid("layer %s: chainID %q: %w", r.digest, d, err)
 		}
 	}
-	if diffID, ok := labels[snapshots.LabelSnapshotDiffID]; ok {
-		c, err := mediatype.RootCid(digest.Digest(diffID))
-		if err != nil {
-			return nil, invalid("layer %s: diffID: %w", r.digest, err)
-		}
-		if !c.Equals(r.root) {
-			return nil, contradiction("the image's config has diffID %s, its annotation %s names layer %s (%s)",
-				diffID, mediatype.AnnotationRoot, r.digest, r.root)
-		}
-		r.proven = true
+	if err := r.checkDiffID(labels); err != nil {
+		return nil, err
 	}
 	if value, ok := labels[mediatype.AnnotationImage]; ok {
 		// A hint: what cannot be read is as good as none.
@@ -83,6 +77,38 @@ func parseRequest(key string, labels map[string]string) (*request, error) {
 		}
 	}
 	return r, nil
+}
+
+// isKept says whether the labels are those of a layer whose image kept its diffIDs.
+func isKept(labels map[string]string) bool {
+	return labels[mediatype.AnnotationRoot] != "" && labels[mediatype.AnnotationKeep] == "true"
+}
+
+// checkDiffID compares what the config of the image calls the layer with its root. A kept
+// diffID is that of a tar, which says nothing of the root.
+func (r *request) checkDiffID(labels map[string]string) error {
+	value, ok := labels[snapshots.LabelSnapshotDiffID]
+	diffID := digest.Digest(value)
+	if isKept(labels) {
+		if err := diffID.Validate(); err != nil {
+			return invalid("layer %s: diffID %q: %w", r.digest, value, err)
+		}
+		r.diffID, r.proven = diffID, true
+		return nil
+	}
+	if !ok {
+		return nil
+	}
+	c, err := mediatype.RootCid(diffID)
+	if err != nil {
+		return invalid("layer %s: diffID: %w", r.digest, err)
+	}
+	if !c.Equals(r.root) {
+		return contradiction("the image's config has diffID %s, its annotation %s names layer %s (%s)",
+			diffID, mediatype.AnnotationRoot, r.digest, r.root)
+	}
+	r.proven = true
+	return nil
 }
 
 // verify proves that the target is the chainID of this layer on that parent: links are
@@ -104,9 +130,9 @@ func (r *request) verify(links []link) error {
 	default:
 		return contradiction("layer %s: its parent snapshot %s has no chainID on record, so its own cannot be checked", r.digest, links[0].name)
 	}
-	want := r.digest
+	want := r.diffID
 	if parent != "" {
-		want = identity.ChainID([]digest.Digest{parent, r.digest})
+		want = identity.ChainID([]digest.Digest{parent, r.diffID})
 	}
 	if want != r.target {
 		return contradiction("layer %s (%s) on %q has the chainID %s, but %s was asked for", r.digest, r.root, parent, want, r.target)

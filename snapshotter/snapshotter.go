@@ -103,7 +103,11 @@ type Config struct {
 	State        string        // mounts; gone after Close
 	ObjectsDir   string        // complete objects, as objects.Store.ObjectsDir returns it
 	IndexTimeout time.Duration // how long the index of a layer may take
-	Logger       *slog.Logger
+	// AllowUnverifiedDiffIDs mounts layers of images that kept their diffIDs lazily. A kept
+	// diffID proves nothing of the layer, and containerd shares snapshots by chainIDs that
+	// are made of diffIDs: whoever makes such an image can put files into another one.
+	AllowUnverifiedDiffIDs bool
+	Logger                 *slog.Logger
 }
 
 // Files is what a lazy mount asks which file a CID is. *Snapshotter implements it.
@@ -130,6 +134,7 @@ type Snapshotter struct {
 	ms             *storage.MetaStore
 	overlayOptions []string // as the overlay snapshotter has them
 	support        support
+	unverified     bool     // Config.AllowUnverifiedDiffIDs
 	data           []string // data-only layers, the first that has a file wins
 
 	opener *opener
@@ -154,7 +159,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	s := &Snapshotter{root: cfg.Root, log: cfg.Logger}
+	s := &Snapshotter{root: cfg.Root, log: cfg.Logger, unverified: cfg.AllowUnverifiedDiffIDs}
 	if err := clearMounts(cfg.State, stateDirs()); err != nil {
 		return nil, err
 	}

@@ -25,11 +25,14 @@ const configVersion = 1
 // config is the daemon's configuration: the defaults, then the file, then flags.
 // packaging/config.toml says what each setting means.
 type config struct {
-	Version  int        `toml:"version"`
-	Root     string     `toml:"root"`
-	State    string     `toml:"state"`
-	LogLevel slog.Level `toml:"log_level"`
-	Node     nodeConfig `toml:"node"`
+	Version    int              `toml:"version"`
+	Root       string           `toml:"root"`
+	State      string           `toml:"state"`
+	LogLevel   slog.Level       `toml:"log_level"`
+	Node       nodeConfig       `toml:"node"`
+	Containerd containerdConfig `toml:"containerd"`
+
+	AllowUnverifiedDiffIDs bool `toml:"allow_unverified_diff_ids"`
 
 	pprof string // folder for profiles; of one run, and so no setting of the file
 }
@@ -39,6 +42,10 @@ type nodeConfig struct {
 	Peers    []string `toml:"peers"`
 	SwarmKey string   `toml:"swarm_key"`
 	Timeout  duration `toml:"timeout"`
+}
+
+type containerdConfig struct {
+	Address string `toml:"address"`
 }
 
 // duration is a time.Duration that TOML writes as "30s".
@@ -53,16 +60,18 @@ func (d *duration) UnmarshalText(text []byte) error {
 
 func defaultConfig() config {
 	return config{
-		Version:  configVersion,
-		Root:     "/var/lib/ipcs",
-		State:    "/run/ipcs",
-		LogLevel: slog.LevelInfo,
-		Node:     nodeConfig{Timeout: duration(30 * time.Second)},
+		Version:    configVersion,
+		Root:       "/var/lib/ipcs",
+		State:      "/run/ipcs",
+		LogLevel:   slog.LevelInfo,
+		Node:       nodeConfig{Timeout: duration(30 * time.Second)},
+		Containerd: containerdConfig{Address: "/run/containerd/containerd.sock"},
 	}
 }
 
 func (c config) snapshotterSocket() string { return filepath.Join(c.State, "snapshotter.sock") }
 func (c config) apiSocket() string         { return filepath.Join(c.State, "api.sock") }
+func (c config) diffSocket() string        { return filepath.Join(c.State, "diff.sock") }
 
 // daemonFlags are the flags that the daemon and its subcommands share. A flag that is
 // given wins over the file.
@@ -84,6 +93,8 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.StringArrayVar(&f.given.Node.Peers, "peer", nil, "multiaddr of a peer, with /p2p/ID (repeatable)")
 	own.StringVar(&f.given.Node.SwarmKey, "swarm-key", "", "file with the key of a private IPFS network")
 	own.DurationVar((*time.Duration)(&f.given.Node.Timeout), "timeout", time.Duration(def.Node.Timeout), "how long a read waits for a peer before it fails")
+	own.StringVar(&f.given.Containerd.Address, "containerd", def.Containerd.Address, "containerd's socket, for unpacking and committing")
+	own.BoolVar(&f.given.AllowUnverifiedDiffIDs, "allow-unverified-diff-ids", false, "mount images that kept their diffIDs lazily, unproven: only if all images come from someone trusted")
 	own.StringVar(&f.given.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
 }
 
@@ -94,13 +105,16 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		return config{}, err
 	}
 	overrides := map[string]func(){
-		"state":     func() { cfg.State = f.given.State },
-		"root":      func() { cfg.Root = f.given.Root },
-		"listen":    func() { cfg.Node.Listen = f.given.Node.Listen },
-		"peer":      func() { cfg.Node.Peers = f.given.Node.Peers },
-		"swarm-key": func() { cfg.Node.SwarmKey = f.given.Node.SwarmKey },
-		"timeout":   func() { cfg.Node.Timeout = f.given.Node.Timeout },
-		"pprof":     func() { cfg.pprof = f.given.pprof },
+		"state":                     func() { cfg.State = f.given.State },
+		"root":                      func() { cfg.Root = f.given.Root },
+		"listen":                    func() { cfg.Node.Listen = f.given.Node.Listen },
+		"peer":                      func() { cfg.Node.Peers = f.given.Node.Peers },
+		"swarm-key":                 func() { cfg.Node.SwarmKey = f.given.Node.SwarmKey },
+		"timeout":                   func() { cfg.Node.Timeout = f.given.Node.Timeout },
+		"containerd":                func() { cfg.Containerd.Address = f.given.Containerd.Address },
+		"pprof":                     func() { cfg.pprof = f.given.pprof },
+		"allow-unverified-diff-ids": func() { cfg.AllowUnverifiedDiffIDs = f.given.AllowUnverifiedDiffIDs },
+
 		"log-level": func() { err = cfg.LogLevel.UnmarshalText([]byte(f.logLevel)) },
 	}
 	set.Visit(func(flag *pflag.Flag) {
@@ -158,6 +172,9 @@ func (c config) validate() error {
 		if strings.ContainsAny(path, ":,\\") {
 			return fmt.Errorf("configuration: %s %q must not contain a colon, comma or backslash", name, path)
 		}
+	}
+	if !filepath.IsAbs(c.Containerd.Address) {
+		return fmt.Errorf("configuration: containerd.address must be the absolute path of containerd's socket, not %q", c.Containerd.Address)
 	}
 	if c.Node.Timeout <= 0 {
 		return errors.New("configuration: node.timeout must be more than zero")

@@ -38,12 +38,14 @@ state = "/run/other"
 log_level = "debug"
 [node]
 timeout = "7s"
+[containerd]
+address = "/run/a.sock"
 `)
-	cfg, err := parse(t, "--config", path, "--state", "/run/given")
+	cfg, err := parse(t, "--config", path, "--state", "/run/given", "--containerd", "/run/b.sock")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Root != "/data/ipcs" || cfg.State != "/run/given" || time.Duration(cfg.Node.Timeout) != 7*time.Second || cfg.LogLevel != -4 {
+	if cfg.Root != "/data/ipcs" || cfg.State != "/run/given" || time.Duration(cfg.Node.Timeout) != 7*time.Second || cfg.LogLevel != -4 || cfg.Containerd.Address != "/run/b.sock" {
 		t.Fatalf("config = %+v", cfg)
 	}
 }
@@ -56,6 +58,7 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"colon in root":   {`root = "/a:b"`, "must not contain"},
 		"timeout":         {"[node]\ntimeout = \"0s\"", "more than zero"},
 		"peer without ID": {"[node]\npeers = [\"/ip4/10.0.0.1/tcp/4001\"]", "an example"},
+		"containerd":      {"[containerd]\naddress = \"containerd.sock\"", "absolute path"},
 		"listen":          {"[node]\nlisten = [\"10.0.0.1:4001\"]", "an example"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -77,7 +80,7 @@ func TestPackagedConfigurationIsTheDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.Node.Listen, cfg.Node.Peers = nil, nil
-	if cfg.Root != def.Root || cfg.State != def.State || cfg.Node.Timeout != def.Node.Timeout || cfg.LogLevel != def.LogLevel {
+	if cfg.Root != def.Root || cfg.State != def.State || cfg.Node.Timeout != def.Node.Timeout || cfg.LogLevel != def.LogLevel || cfg.Containerd != def.Containerd {
 		t.Fatalf("packaging/config.toml = %+v, the defaults are %+v", cfg, def)
 	}
 }

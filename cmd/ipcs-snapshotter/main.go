@@ -1,5 +1,6 @@
 // Command ipcs-snapshotter is the daemon of ipcs: containerd's remote snapshotter
-// "ipcs", an embedded IPFS node, and the part of Kubo's RPC that convert needs.
+// "ipcs" and its differ "ipcs-diff", an embedded IPFS node, and the part of Kubo's RPC that
+// convert needs.
 //
 // It wires the packages together and does nothing else: flags and configuration,
 // the order of start and stop, signals and exit codes. It stops in the reverse order

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -24,6 +25,7 @@ import (
 	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/ipfs/kubo"
 	"github.com/hinshun/ipcs/snapshotter"
+	"github.com/hinshun/ipcs/unpack"
 )
 
 // stopTimeout is how long requests that are under way may take when the daemon stops.
@@ -55,6 +57,28 @@ type parts struct {
 	node    *embedded.Node
 	fetcher *fetch.Fetcher
 	snaps   *snapshotter.Snapshotter
+	differ  *unpack.Differ
+}
+
+// sockets are what the daemon answers on.
+type sockets struct{ snaps, diff, api net.Listener }
+
+// listen opens the sockets.
+func listen(cfg config, started *closers) (s sockets, err error) {
+	for _, of := range []struct {
+		what, path string
+		to         *net.Listener
+	}{
+		{"snapshotter socket", cfg.snapshotterSocket(), &s.snaps},
+		{"diff socket", cfg.diffSocket(), &s.diff},
+		{"API socket", cfg.apiSocket(), &s.api},
+	} {
+		if *of.to, err = listenUnix(of.path); err != nil {
+			return s, err
+		}
+		started.add(of.what, ignoreClosed(*of.to))
+	}
+	return s, nil
 }
 
 // run starts the daemon, says that it is ready, and stops it when ctx is done.
@@ -77,16 +101,10 @@ func run(ctx context.Context, cfg config) (err error) {
 		return err
 	}
 	started.add("lock", lock.Close)
-	snapsListener, err := listenUnix(cfg.snapshotterSocket())
+	socks, err := listen(cfg, &started)
 	if err != nil {
 		return err
 	}
-	started.add("snapshotter socket", ignoreClosed(snapsListener))
-	apiListener, err := listenUnix(cfg.apiSocket())
-	if err != nil {
-		return err
-	}
-	started.add("API socket", ignoreClosed(apiListener))
 	stop, err := profile.Start(cfg.pprof)
 	if err != nil {
 		return err
@@ -97,7 +115,7 @@ func run(ctx context.Context, cfg config) (err error) {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, log, p, snapsListener, apiListener)
+	return serve(ctx, log, p, socks)
 }
 
 // start opens everything below the servers, lowest first.
@@ -127,7 +145,10 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		State:        filepath.Join(cfg.State, "mounts"),
 		ObjectsDir:   p.store.ObjectsDir(),
 		IndexTimeout: timeout,
-		Logger:       log,
+
+		AllowUnverifiedDiffIDs: cfg.AllowUnverifiedDiffIDs,
+
+		Logger: log,
 	}, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		server, err := lazyfs.Mount(dir, files, p.fetcher, lazyfs.Options{Logger: log})
 		if err != nil {
@@ -139,12 +160,15 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("snapshotter", p.snaps.Close)
+	if p.differ, err = startDiffer(cfg, p.node, log, started); err != nil {
+		return nil, err
+	}
 	return &p, nil
 }
 
-// serve answers on both sockets until ctx is done or one of them fails.
-func serve(ctx context.Context, log *slog.Logger, p *parts, snapsListener, apiListener net.Listener) error {
-	snaps := grpc.NewServer()
+// serve answers on all sockets until ctx is done or one of them fails.
+func serve(ctx context.Context, log *slog.Logger, p *parts, socks sockets) error {
+	snaps, diffs := grpc.NewServer(), diffServer(p.differ)
 	snapshotsapi.RegisterSnapshotsServer(snaps, snapshotservice.FromSnapshotter(p.snaps))
 	mux := http.NewServeMux()
 	mux.Handle("/api/v0/", kubo.NewHandler(p.node, p.node, log))
@@ -152,9 +176,10 @@ func serve(ctx context.Context, log *slog.Logger, p *parts, snapsListener, apiLi
 	api := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return snaps.Serve(snapsListener) })
+	group.Go(func() error { return snaps.Serve(socks.snaps) })
+	group.Go(func() error { return diffs.Serve(socks.diff) })
 	group.Go(func() error {
-		if err := api.Serve(apiListener); !errors.Is(err, http.ErrServerClosed) {
+		if err := api.Serve(socks.api); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
@@ -162,33 +187,39 @@ func serve(ctx context.Context, log *slog.Logger, p *parts, snapsListener, apiLi
 	group.Go(func() error {
 		<-gctx.Done()
 		notify(log, daemon.SdNotifyStopping)
-		return stopServers(context.WithoutCancel(gctx), snaps, api)
+		return stopServers(context.WithoutCancel(gctx), api, snaps, diffs)
 	})
 	notify(log, daemon.SdNotifyReady)
-	log.Info("ready", "snapshotter", snapsListener.Addr().String(), "api", apiListener.Addr().String(), "id", p.node.ID(), "addrs", p.node.Addrs())
+	log.Info("ready", "snapshotter", socks.snaps.Addr().String(), "diff", socks.diff.Addr().String(), "api", socks.api.Addr().String(), "id", p.node.ID(), "addrs", p.node.Addrs())
 	err := group.Wait()
 	log.Info("stopping")
 	return err
 }
 
 // stopServers lets requests that are under way end, for a while.
-func stopServers(ctx context.Context, snaps *grpc.Server, api *http.Server) error {
+func stopServers(ctx context.Context, api *http.Server, servers ...*grpc.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
-	graceful := make(chan struct{})
+	var graceful sync.WaitGroup
+	for _, s := range servers {
+		graceful.Go(s.GracefulStop)
+	}
+	stopped := make(chan struct{})
 	go func() {
-		defer close(graceful)
-		snaps.GracefulStop()
+		defer close(stopped)
+		graceful.Wait()
 	}()
 	err := api.Shutdown(ctx)
 	if err != nil {
 		err = api.Close()
 	}
 	select {
-	case <-graceful:
+	case <-stopped:
 	case <-ctx.Done():
-		snaps.Stop()
-		<-graceful
+		for _, s := range servers {
+			s.Stop()
+		}
+		<-stopped
 	}
 	return err
 }

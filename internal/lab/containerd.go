@@ -39,6 +39,7 @@ type ContainerdOptions struct {
 	Daemon *Daemon // the snapshotter "ipcs"; nil for none
 	CRI    *CRI    // what Kubernetes speaks to; nil for none
 	Erofs  bool    // its own erofs snapshotter, which needs mkfs.erofs of 1.8.2 or newer
+	Unpack bool    // with Daemon: ipcs images are unpacked on overlayfs and native, and for CRI
 	Import string  // text of a further file of configuration, as other snapshotters need it
 }
 
@@ -47,6 +48,12 @@ type CRI struct {
 	Registry string // host:port of a registry that is spoken to in plain HTTP
 	Sandbox  string // reference of the image that holds a pod together
 }
+
+// criOnOverlayfs has Kubernetes' images unpacked, too.
+const criOnOverlayfs = `
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+`
 
 // StartContainerd starts containerd on the machine.
 func (m *Machine) StartContainerd(ctx context.Context, opts ContainerdOptions) (*Containerd, error) {
@@ -85,6 +92,15 @@ func (o ContainerdOptions) files(state string, values map[string]string) error {
 		values["Import"] = filepath.Join(state, "ipcs.toml")
 		text := packaging.Containerd(o.Daemon.Snapshotter, o.Daemon.root)
 		if err := os.WriteFile(values["Import"], []byte(text), 0o600); err != nil {
+			return err
+		}
+		if err := o.Daemon.link(values["Socket"]); err != nil {
+			return err
+		}
+	}
+	if o.Unpack {
+		values["Unpack"] = filepath.Join(state, "unpack.toml")
+		if err := os.WriteFile(values["Unpack"], []byte(packaging.Unpack()+criOnOverlayfs), 0o600); err != nil {
 			return err
 		}
 	}

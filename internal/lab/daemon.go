@@ -3,7 +3,9 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,7 +110,7 @@ func (d *Daemon) configure(port int) error {
 	defer f.Close()
 	return t.Execute(f, map[string]any{
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
-		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port),
+		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.containerd(),
 	})
 }
 
@@ -129,6 +131,18 @@ func (d *Daemon) Start(ctx context.Context) error {
 		_, err := d.Status(ctx)
 		return err
 	})
+}
+
+// containerd is where the daemon looks for containerd's socket: a link, which leads to the
+// containerd that was given this daemon last.
+func (d *Daemon) containerd() string { return filepath.Join(d.state, "containerd.sock") }
+
+// link makes the daemon work with the containerd that listens on socket.
+func (d *Daemon) link(socket string) error {
+	if err := os.Remove(d.containerd()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(socket, d.containerd())
 }
 
 // Log returns the path of the daemon's log.

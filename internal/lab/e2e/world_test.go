@@ -33,6 +33,7 @@ type options struct {
 	timeout  time.Duration // of the consumer's reads; default 30 s
 	loopback bool          // no network of its own: this process reaches the registry, too
 	cri      bool          // the consumer's containerd has its CRI plugin
+	unpack   bool          // the consumer's containerd unpacks ipcs images on overlayfs and native
 }
 
 // newWorld starts it. The name tells it apart from those of tests that run beside it.
@@ -62,7 +63,7 @@ func newWorldWith(t testing.TB, name string, opts options) *world {
 	w.must(err)
 	w.daemon, err = w.consume.StartDaemon(ctx, lab.DaemonOptions{Peers: status.Addrs, Timeout: opts.timeout})
 	w.must(err)
-	run := lab.ContainerdOptions{Daemon: w.daemon}
+	run := lab.ContainerdOptions{Daemon: w.daemon, Unpack: opts.unpack}
 	if opts.cri {
 		run.CRI = &lab.CRI{Registry: w.registry.Addr, Sandbox: w.sandbox()}
 	}

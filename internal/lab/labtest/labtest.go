@@ -79,6 +79,14 @@ func Open(t testing.TB, name string, rate int) *lab.Lab {
 	return l
 }
 
+// Kubo makes the program ipfs available to the lab.
+func Kubo(t testing.TB) {
+	t.Helper()
+	if err := tools.Ensure(t.Context(), filepath.Join(Cache(t), "bin"), t.Logf, tools.Kubo...); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Machine adds a machine to the lab.
 func Machine(t testing.TB, l *lab.Lab, name string) *lab.Machine {
 	t.Helper()

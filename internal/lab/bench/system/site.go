@@ -25,7 +25,7 @@ type Site struct {
 
 	daemon *lab.Daemon           // the publisher's ipcs; nil until needed
 	spread *spread               // has the publisher's part; nil unless asked for
-	kubo   *kuboNode             // the publisher's Kubo; nil until needed
+	kubo   *lab.Kubo             // the publisher's Kubo; nil until needed
 	delays map[string]*lab.Delay // by where they are, what they lead to and their round trip
 }
 
