@@ -23,7 +23,7 @@ var (
 	metricResident = result.Metric{Name: "resident", Unit: "B", Better: result.Lower}
 )
 
-// workloads are the images that start, with a command that does real work in each.
+// workloads are the images that start, with a command for each: from none but a shell to a build.
 var workloads = []Case{
 	{Name: "debian", Image: "base", Command: `sh -c true`, Rounds: 5, Quick: 3},
 	{Name: "python", Image: "debian", Command: pythonImport, Rounds: 5, Quick: 3},

@@ -101,7 +101,7 @@ func (d *document) start(v *view) {
 	if v.metric(startMetric).Unit == "" {
 		return
 	}
-	d.printf("From the start of a pull to the end of a first command, which does real work, with nothing there before; "+
+	d.printf("From the start of a pull to the end of a first command, with nothing there before; "+
 		"medians, and ratios to %s:\n\n", v.report.Base)
 	var rows [][]string
 	for _, link := range v.links(startMetric) {
