@@ -3,7 +3,6 @@ package layer
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -50,26 +49,55 @@ func (i *input) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// inflateIndex decompresses an index of size bytes. What it becomes is held to a limit
-// while it is read, whatever the frame says of itself.
-func inflateIndex(r io.Reader, size int64) (string, error) {
+// inflateIndex decompresses an index of size bytes, in pieces, as decodeIndex takes them:
+// what is as large as this is never held twice. What it becomes is held to a limit while it
+// is read, whatever the frame says of itself.
+func inflateIndex(r io.Reader, size int64) ([]string, error) {
 	limit := indexLimit(size)
 	in := &input{r: r}
 	dec, err := newDecompressor(in)
 	if err != nil {
-		return "", fmt.Errorf("decompress index: %w", err)
+		return nil, fmt.Errorf("decompress index: %w", err)
 	}
 	defer dec.Close()
-	var s strings.Builder
-	n, err := io.Copy(&s, io.LimitReader(dec, limit+1))
+	pieces, n, err := readPieces(io.LimitReader(dec, limit+1))
 	if in.err != nil {
-		return "", fmt.Errorf("read index: %w", in.err)
+		return nil, fmt.Errorf("read index: %w", in.err)
 	}
 	if err != nil {
-		return "", fmt.Errorf("decompress index: %w: %w", ErrIndex, err)
+		return nil, fmt.Errorf("decompress index: %w: %w", ErrIndex, err)
 	}
 	if n > limit {
-		return "", fmt.Errorf("decompress index of %d bytes: %w (%d bytes decompressed)", size, ErrTooLarge, limit)
+		return nil, fmt.Errorf("decompress index of %d bytes: %w (%d bytes decompressed)", size, ErrTooLarge, limit)
 	}
-	return s.String(), nil
+	return pieces, nil
+}
+
+// indexPiece is the length of the pieces of an index, but for entries that are longer.
+const indexPiece = 64 << 10
+
+// readPieces reads an index in pieces, and returns its length. Each piece but the last ends
+// where a field does.
+func readPieces(r io.Reader) (pieces []string, total int64, err error) {
+	buf := make([]byte, 0, indexPiece)
+	for {
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf, total = buf[:len(buf)+n], total+int64(n)
+		if err == io.EOF {
+			return append(pieces, string(buf)), total, nil
+		}
+		if err != nil {
+			return nil, total, err
+		}
+		if len(buf) < cap(buf) {
+			continue
+		}
+		piece := string(buf)
+		if whole := wholeFields(piece); whole > 0 {
+			pieces = append(pieces, piece[:whole])
+			buf = append(buf[:0], piece[whole:]...)
+		} else {
+			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
+		}
+	}
 }

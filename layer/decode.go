@@ -10,13 +10,19 @@ import (
 
 // DecodeIndex reads an index and accepts nothing that EncodeIndex would not write, so
 // that one index has one form. The strings of the result are parts of one copy of b.
-func DecodeIndex(b []byte) (*Index, error) { return decodeIndex(string(b)) }
+func DecodeIndex(b []byte) (*Index, error) { return decodeIndex([]string{string(b)}) }
 
-func decodeIndex(s string) (*Index, error) {
-	if len(s) > MaxIndex {
+// decodeIndex reads an index that is in pieces, each but the last of whole fields.
+func decodeIndex(pieces []string) (*Index, error) {
+	size := 0
+	for _, p := range pieces {
+		size += len(p)
+	}
+	if size > MaxIndex {
 		return nil, fmt.Errorf("decode index: %w (%d bytes)", ErrTooLarge, MaxIndex)
 	}
-	r := cursor{s: s}
+	r := fields{rest: pieces}
+	r.more()
 	if !r.header() {
 		return nil, fmt.Errorf("decode index: %w: want version %d and profile %s first", ErrIndex, indexVersion, profile)
 	}
@@ -31,6 +37,7 @@ func decodeIndex(s string) (*Index, error) {
 	var path []int32 // the entries from the root down to the one before
 	for i := range x.Entries {
 		e := &x.Entries[i]
+		r.more()
 		r.uvarint()
 		depth, err := e.decode(r.bytes())
 		if err != nil {
@@ -54,14 +61,14 @@ func decodeIndex(s string) (*Index, error) {
 	return x, nil
 }
 
-func countEntries(r cursor) (int, error) {
+func countEntries(r fields) (int, error) {
 	n := 0
 	for r.more() {
 		if r.uvarint() != tagEntry {
-			return 0, fmt.Errorf("%w: something other than an entry at byte %d", ErrIndex, r.off)
+			return 0, fmt.Errorf("%w: something other than an entry at byte %d", ErrIndex, r.before+r.off)
 		}
 		if r.bytes(); r.bad {
-			return 0, fmt.Errorf("%w: cut off at byte %d", ErrIndex, r.off)
+			return 0, fmt.Errorf("%w: cut off at byte %d", ErrIndex, r.before+r.off)
 		}
 		if n++; n > MaxEntries {
 			return 0, fmt.Errorf("%w (%d entries)", ErrTooLarge, MaxEntries)
@@ -141,6 +148,39 @@ func (e *Entry) extra() *Extra {
 		e.Extra = new(Extra)
 	}
 	return e.Extra
+}
+
+// fields reads the fields of an index, piece after piece.
+type fields struct {
+	cursor
+	rest   []string
+	before int // bytes of the pieces before this one
+}
+
+// more says whether there is another field, and goes to the piece that has it.
+func (r *fields) more() bool {
+	for !r.bad && r.off == len(r.s) && len(r.rest) > 0 {
+		r.before += len(r.s)
+		r.s, r.off, r.rest = r.rest[0], 0, r.rest[1:]
+	}
+	return r.cursor.more()
+}
+
+// wholeFields returns how many bytes the fields have that s starts with, without one that
+// is cut off, or not as fields of an index are.
+func wholeFields(s string) int {
+	whole := 0
+	for r := (cursor{s: s}); r.more(); {
+		if tag := r.uvarint(); tag == tagVersion {
+			r.uvarint()
+		} else {
+			r.bytes()
+		}
+		if !r.bad {
+			whole = r.off
+		}
+	}
+	return whole
 }
 
 // A cursor reads the wire form from a string and stays bad after the first mistake.

@@ -202,7 +202,7 @@ func splitOf(t *testing.T, places ...int32) []byte {
 }
 
 // putFile puts a file.
-func putFile(t *testing.T, m *memory, data []byte) cid.Cid {
+func putFile(t testing.TB, m *memory, data []byte) cid.Cid {
 	t.Helper()
 	p := newPipeline(context.Background(), m)
 	w := &contentWriter{send: p.leaf}
