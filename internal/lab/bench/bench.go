@@ -109,6 +109,7 @@ func Scenarios() []Scenario {
 		warm(),
 		idle(),
 		conversion(),
+		restoration(),
 		disk(),
 		growthLayers(),
 		growthFiles(),

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ipfs/boxo/ipld/merkledag"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
@@ -30,6 +32,9 @@ var (
 	metricSynced     = result.Metric{Name: "synced", Unit: "s", Better: result.Lower}
 	metricPeak       = result.Metric{Name: "peak", Unit: "B", Better: result.Lower}
 	metricDaemonPeak = result.Metric{Name: "daemon-peak", Unit: "B", Better: result.Lower}
+	metricIndex      = result.Metric{Name: "index", Unit: "B", Better: result.Lower}
+	metricTarSplit   = result.Metric{Name: "tar-split", Unit: "B", Better: result.Lower}
+	metricMetadata   = result.Metric{Name: "metadata", Unit: "%", Better: result.Lower}
 )
 
 // conversion is what a publisher pays, once for each image.
@@ -43,7 +48,9 @@ func conversion() Scenario {
 			"start to end of the program; convert returns when all is on the disk, tar does not wait for that, and " +
 			"`synced` is the time until it is. `cpu` is what tar and gzip used, and convert and the daemon. `peak` is " +
 			"the most memory that convert held, `daemon-peak` the daemon. `again` converts the image once more, to " +
-			"another layout: the daemon has all of it.",
+			"another layout: the daemon has all of it. `index` and `tar-split` are the bytes of these parts of all layers, " +
+			"and `metadata` is what they are together in percent of the compressed layers: what an ipcs image has " +
+			"besides the files.",
 		Base: sideTar,
 		Cases: []Case{
 			{Name: "debian", Image: "debian", Rounds: 5, Quick: 2},
@@ -84,28 +91,12 @@ func measureConvert(ctx context.Context, r *Run) error {
 
 // untarOnce unpacks the layers.
 func untarOnce(ctx context.Context, r *Run, m *lab.Machine, round int, layout string) (err error) {
-	img, err := images.Open(layout)
-	if err != nil {
-		return err
-	}
 	dir := filepath.Join(m.Dir(), fmt.Sprintf("untar-%d", round))
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	var used time.Duration
 	start := time.Now()
-	for i, layer := range img.Manifest.Layers {
-		if layer.MediaType != ocispec.MediaTypeImageLayerGzip {
-			return fmt.Errorf("layer %s is %s; tar xzf reads gzip", layer.Digest, layer.MediaType)
-		}
-		to := filepath.Join(dir, fmt.Sprint(i))
-		if err := os.MkdirAll(to, 0o755); err != nil {
-			return err
-		}
-		blob := filepath.Join(layout, ocispec.ImageBlobsDir, layer.Digest.Algorithm().String(), layer.Digest.Encoded())
-		cmd := m.Command(ctx, "tar", "-C", to, "-xzf", blob)
-		if _, err := lab.Output(cmd); err != nil {
-			return err
-		}
-		used += processorTime(cmd)
+	used, err := untar(ctx, m, layout, dir)
+	if err != nil {
+		return err
 	}
 	took := time.Since(start)
 	if err := syncFS(dir); err != nil {
@@ -117,6 +108,35 @@ func untarOnce(ctx context.Context, r *Run, m *lab.Machine, round int, layout st
 	r.Record(round, sideTar, metricSynced, synced.Seconds())
 	r.Record(round, sideTar, metricCPU, used.Seconds())
 	return nil
+}
+
+// untar unpacks the layers of an image below dir, each into a folder of its own, and
+// returns the processor time that this took.
+func untar(ctx context.Context, m *lab.Machine, layout, dir string) (used time.Duration, err error) {
+	img, err := images.Open(layout)
+	if err != nil {
+		return 0, err
+	}
+	for i, layer := range img.Manifest.Layers {
+		if layer.MediaType != ocispec.MediaTypeImageLayerGzip {
+			return 0, fmt.Errorf("layer %s is %s; tar xzf reads gzip", layer.Digest, layer.MediaType)
+		}
+		to := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			return 0, err
+		}
+		cmd := m.Command(ctx, "tar", "-C", to, "-xzf", blob(layout, layer.Digest))
+		if _, err := lab.Output(cmd); err != nil {
+			return 0, err
+		}
+		used += processorTime(cmd)
+	}
+	return used, nil
+}
+
+// blob is the path of a blob in a layout.
+func blob(layout string, d digest.Digest) string {
+	return filepath.Join(layout, ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
 // convertOnce converts the image on a new daemon, twice.
@@ -131,7 +151,7 @@ func convertOnce(ctx context.Context, r *Run, m *lab.Machine, round int, layout 
 	if err != nil {
 		return err
 	}
-	first, err := runConvert(ctx, m, d, layout, filepath.Join(dir, "first"), r.Profile("convert", round))
+	first, err := runConvert(ctx, m, d, "unixfs", layout, filepath.Join(dir, "first"), r.Profile("convert", round))
 	if err != nil {
 		return err
 	}
@@ -140,8 +160,11 @@ func convertOnce(ctx context.Context, r *Run, m *lab.Machine, round int, layout 
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	again, err := runConvert(ctx, m, d, layout, filepath.Join(dir, "again"), r.Profile("convert-again", round))
+	again, err := runConvert(ctx, m, d, "unixfs", layout, filepath.Join(dir, "again"), r.Profile("convert-again", round))
 	if err != nil {
+		return err
+	}
+	if err := r.recordMetadata(round, layout, filepath.Join(dir, "first")); err != nil {
 		return err
 	}
 	used := first.cpu + after - before
@@ -156,15 +179,50 @@ func convertOnce(ctx context.Context, r *Run, m *lab.Machine, round int, layout 
 	return nil
 }
 
+// recordMetadata notes what an image takes besides its files: the indexes and tar-splits of
+// its layers, with the nodes above their leaves. The layer roots, which are the blobs of the
+// converted image, say so.
+func (r *Run) recordMetadata(round int, from, to string) error {
+	original, err1 := images.Open(from)
+	converted, err2 := images.Open(to)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	var compressed, index, split uint64
+	for i, layer := range converted.Manifest.Layers {
+		data, err := os.ReadFile(blob(to, layer.Digest))
+		if err != nil {
+			return err
+		}
+		root, err := merkledag.DecodeProtobuf(data)
+		if err != nil {
+			return fmt.Errorf("layer root %s: %w", layer.Digest, err)
+		}
+		x, err1 := root.GetNodeLink("index")
+		s, err2 := root.GetNodeLink("tar-split")
+		if err := errors.Join(err1, err2); err != nil {
+			return fmt.Errorf("layer root %s: %w", layer.Digest, err)
+		}
+		size := uint64(original.Manifest.Layers[i].Size)
+		r.Log("%-18s layer %d: index %d bytes and tar-split %d bytes, %.2f %% of %d compressed",
+			sideConvert, i, x.Size, s.Size, 100*float64(x.Size+s.Size)/float64(size), size)
+		compressed, index, split = compressed+size, index+x.Size, split+s.Size
+	}
+	r.Record(round, sideConvert, metricIndex, float64(index))
+	r.Record(round, sideConvert, metricTarSplit, float64(split))
+	r.Record(round, sideConvert, metricMetadata, 100*float64(index+split)/float64(compressed))
+	return nil
+}
+
 // converted is what a run of convert took.
 type converted struct {
 	took, synced, cpu time.Duration
 	peak              int64
 }
 
-// runConvert converts the image of one layout into another.
-func runConvert(ctx context.Context, m *lab.Machine, d *lab.Daemon, from, to, profile string) (converted, error) {
-	args := []string{"--mediatype", "unixfs", "--ipfs-api", d.API}
+// runConvert converts the image of one layout into another, to unixfs or back to tar.
+func runConvert(ctx context.Context, m *lab.Machine, d *lab.Daemon, mediatype, from, to, profile string) (converted, error) {
+	args := []string{"--mediatype", mediatype, "--ipfs-api", d.API}
 	if profile != "" {
 		args = append(args, "--pprof", profile)
 	}
