@@ -34,7 +34,12 @@ func (t *tree) applyHeader(hdr *tar.Header) (*inode, error) {
 		// archive/tar has stopped at a value that it cannot read, after others or before.
 		return nil, fmt.Errorf("%w: a global header whose values cannot be read", ErrTar)
 	}
-	name, err := cleanName(hdr.Name)
+	given := hdr.Name
+	if hdr.Typeflag == tar.TypeXGlobalHeader {
+		// GNU tar names them /tmp/GlobalHead.1, and says nothing by it.
+		given = strings.TrimPrefix(path.Clean(given), "/")
+	}
+	name, err := cleanName(given)
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,7 @@ func treeCases() []layerCase {
 		{"an opaque directory that is implied", ended(fileEntry("a/.wh..wh..opq", "")), []string{"a implied opaque"}},
 		{"an opaque root", ended(fileEntry(".wh..wh..opq", ""), fileEntry("a", "")), []string{"a file 0644 0"}},
 		{"what a global header leaves", ended(fileEntry("a", "1"), global("path=a"), global("path=d/x")), []string{"d implied"}},
+		{"a global header with an absolute name", ended(global("path=/../tmp/g"), fileEntry("tmp/a", "")), []string{"tmp implied", "tmp/a file 0644 0"}},
 	}
 }
 
