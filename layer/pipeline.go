@@ -56,6 +56,7 @@ func (p *pipeline) work(ctx context.Context, dst ipfs.Putter) error {
 		batch, size = nil, 0
 		return nil
 	}
+	var last cid.Cid // of the leaf before
 	for j := range p.jobs {
 		if j.sum != nil {
 			b, err := ipfs.NewBlock(cid.Raw, j.block.Data)
@@ -63,6 +64,10 @@ func (p *pipeline) work(ctx context.Context, dst ipfs.Putter) error {
 				return err
 			}
 			copy(j.sum[:], sumOf(b.Cid))
+			if b.Cid == last {
+				continue // a hole is the same leaf again and again
+			}
+			last = b.Cid
 			j.block = b
 		}
 		batch = append(batch, j.block)
