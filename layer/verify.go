@@ -111,8 +111,9 @@ func equalEntries(a, b *Entry) bool {
 
 // verifyRoot builds rootfs from the index, reading each of its blocks, and the root block
 // from its parts.
-func (l *Layer) verifyRoot(ctx context.Context, src Source) error {
+func (l *Layer) verifyRoot(ctx context.Context, src Source) (err error) {
 	read := &window{src: src, w: io.Discard}
+	defer func() { err = errors.Join(err, read.wait()) }()
 	rootfs, err := buildRootfs(ctx, l.Index, func(b ipfs.Block) error { return read.leaf(ctx, b.Cid, len(b.Data)) })
 	if err != nil {
 		return fmt.Errorf("rootfs: %w", err)
@@ -175,7 +176,7 @@ func directorySize(ctx context.Context, src Source, k link) (uint64, error) {
 
 // readRest reads the files that no payload of the tar-split is: those that are sparse in
 // the tar, and empty ones. Their digests were compared; that they are there was not.
-func (l *Layer) readRest(ctx context.Context, src Source, places []int32) error {
+func (l *Layer) readRest(ctx context.Context, src Source, places []int32) (err error) {
 	isPayload := make([]bool, len(l.Index.Entries))
 	for _, p := range places {
 		if p >= 0 {
@@ -183,6 +184,7 @@ func (l *Layer) readRest(ctx context.Context, src Source, places []int32) error 
 		}
 	}
 	read := &window{src: src, w: io.Discard}
+	defer func() { err = errors.Join(err, read.wait()) }()
 	for i := range l.Index.Entries {
 		e := &l.Index.Entries[i]
 		if isPayload[i] || e.Link >= 0 || e.Whiteout || !e.Mode.IsRegular() {

@@ -73,7 +73,7 @@ func (t *Tar) Write(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-func (t *Tar) write(ctx context.Context, w io.Writer) error {
+func (t *Tar) write(ctx context.Context, w io.Writer) (err error) {
 	s, err := newSplitReader(openFile(ctx, t.src, t.split))
 	if err != nil {
 		return err
@@ -81,6 +81,7 @@ func (t *Tar) write(ctx context.Context, w io.Writer) error {
 	defer s.close()
 	shadowed := t.shadowed
 	out := &window{src: t.src, w: w}
+	defer func() { err = errors.Join(err, out.wait()) }()
 	for k := 0; ; {
 		rec, err := s.next()
 		if err == io.EOF {
@@ -274,7 +275,8 @@ func loadShard(ctx context.Context, src Source, c cid.Cid) ([]link, error) {
 	return links, nil
 }
 
-// A window is a stretch of the tar: raw bytes, and leaves that flush fetches at once.
+// A window is a stretch of the tar: raw bytes, and leaves that flush fetches at once. While
+// it is being written, the next one is fetched.
 type window struct {
 	src  Source
 	w    io.Writer
@@ -282,6 +284,9 @@ type window struct {
 	cids []cid.Cid
 	want map[cid.Cid][]byte
 	size int
+	// written tells how the window before this one was written; nil if nothing was, or
+	// when it was waited for.
+	written chan error
 }
 
 type op struct {
@@ -313,25 +318,46 @@ func (w *window) add(ctx context.Context, o op) error {
 	return nil
 }
 
-// flush fetches the leaves and writes all in order.
+// flush fetches the leaves, and starts to write all in order. Who calls it calls wait at the
+// end, whatever happened.
 func (w *window) flush(ctx context.Context) error {
 	if len(w.cids) > 0 {
 		if err := fetchAll(ctx, w.src, w.cids, w.want); err != nil {
 			return err
 		}
 	}
-	for _, o := range w.ops {
+	if err := w.wait(); err != nil {
+		return err
+	}
+	written := make(chan error, 1)
+	go func(to io.Writer, ops []op, blocks map[cid.Cid][]byte) {
+		written <- writeOps(to, ops, blocks)
+	}(w.w, w.ops, w.want)
+	*w = window{src: w.src, w: w.w, written: written}
+	return nil
+}
+
+// wait returns when the window before this one is written.
+func (w *window) wait() error {
+	if w.written == nil {
+		return nil
+	}
+	err := <-w.written
+	w.written = nil
+	return err
+}
+
+func writeOps(to io.Writer, ops []op, blocks map[cid.Cid][]byte) error {
+	for _, o := range ops {
 		b := o.raw
 		if o.leaf.Defined() {
-			if b = w.want[o.leaf]; len(b) != o.size {
+			if b = blocks[o.leaf]; len(b) != o.size {
 				return fmt.Errorf("leaf %s: %w: it has %d bytes, not %d", o.leaf, ipfs.ErrFile, len(b), o.size)
 			}
 		}
-		if _, err := w.w.Write(b); err != nil {
+		if _, err := to.Write(b); err != nil {
 			return err
 		}
 	}
-	w.ops, w.cids, w.size = w.ops[:0], w.cids[:0], 0
-	clear(w.want)
 	return nil
 }
