@@ -214,7 +214,7 @@ func (l *layout) Push(_ context.Context, desc ocispec.Descriptor, data []byte) e
 func (l *layout) PushStream(_ context.Context, mediaType string, write func(io.Writer) error) (ocispec.Descriptor, error) {
 	desc := ocispec.Descriptor{MediaType: mediaType}
 	err := writeFile(filepath.Dir(l.blobPath(digest.FromBytes(nil))), func(f *os.File) (string, error) {
-		sum := newSummer(f)
+		sum := newSummer(&written{f: f})
 		err := write(sum)
 		desc.Digest, desc.Size = sum.digest(), sum.size
 		return l.blobPath(desc.Digest), err
@@ -280,6 +280,28 @@ func (l *layout) retag(desc ocispec.Descriptor) ([]byte, error) {
 		return nil, err
 	}
 	return marshal(index)
+}
+
+// A written file is on its way to the disk while it is written, so that syncing it in the
+// end takes little.
+type written struct {
+	f    *os.File
+	n    int64 // bytes written
+	sent int64 // of those, on their way
+}
+
+// sendBytes are sent to the disk at once.
+const sendBytes = 16 << 20
+
+func (w *written) Write(p []byte) (int, error) {
+	n, err := w.f.Write(p)
+	w.n += int64(n)
+	if part := w.n - w.sent; part >= sendBytes {
+		// Only a hint: Sync is what counts, and says what fails.
+		_ = unix.SyncFileRange(int(w.f.Fd()), w.sent, part, unix.SYNC_FILE_RANGE_WRITE)
+		w.sent = w.n
+	}
+	return n, err
 }
 
 // tempPrefix starts the names of files that are not in their place yet.

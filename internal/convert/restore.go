@@ -177,6 +177,9 @@ func (r *restorer) layer(ctx context.Context, l sourceLayer, key restoreKey, inf
 				return err
 			}
 			sum := newSummer(zip)
+			if blob, ok := w.(*summer); ok && r.compression == None {
+				sum = blob // it hashes the same bytes
+			}
 			if err := tar.Write(ctx, reporting{sum, progress}); err != nil {
 				return errors.Join(err, zip.Close())
 			}
