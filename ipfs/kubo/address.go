@@ -31,7 +31,7 @@ func dialAddr(addr string) (string, *http.Client, error) {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	transport := &http.Transport{
 		DialContext:         dialer.DialContext,
-		MaxIdleConnsPerHost: maxRequests,
+		MaxIdleConnsPerHost: 4 * maxRequests, // of a few calls of Fetch at a time
 		IdleConnTimeout:     time.Minute,
 		DisableCompression:  true,
 	}

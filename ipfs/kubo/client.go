@@ -1,6 +1,7 @@
 package kubo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,8 @@ type Client struct {
 	api  *rpc.HttpApi
 	http *http.Client
 	addr string
+	// What blocks are read into: each *[]byte is empty, with room for a leaf.
+	buffers sync.Pool
 }
 
 // New returns a client of the daemon at addr: /unix/PATH or the path of a socket, a
@@ -70,7 +73,7 @@ func (c *Client) Get(ctx context.Context, id cid.Cid) ([]byte, error) {
 		return nil, c.notGot(ctx, id, err)
 	}
 	defer resp.Cancel()
-	data, err := io.ReadAll(resp.Output) // limitBodies bounds it
+	data, err := c.read(resp.Output)
 	if err != nil {
 		return nil, c.notGot(ctx, id, err)
 	}
@@ -78,6 +81,22 @@ func (c *Client) Get(ctx context.Context, id cid.Cid) ([]byte, error) {
 		return nil, fmt.Errorf("IPFS API at %s: %w", c.addr, err)
 	}
 	return data, nil
+}
+
+// read reads a block, which limitBodies bounds, into a buffer that is used again: nobody
+// says how long it will be, and growing memory for it costs more than a copy.
+func (c *Client) read(r io.Reader) ([]byte, error) {
+	space, ok := c.buffers.Get().(*[]byte)
+	if !ok {
+		s := make([]byte, 0, ipfs.LeafSize+bytes.MinRead)
+		space = &s
+	}
+	defer c.buffers.Put(space)
+	buf := bytes.NewBuffer(*space)
+	if _, err := buf.ReadFrom(r); err != nil {
+		return nil, err
+	}
+	return bytes.Clone(buf.Bytes()), nil
 }
 
 // notGot is failed for Get: a block that does not come in time is not found.
