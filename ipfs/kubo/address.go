@@ -139,6 +139,8 @@ func (l limitBodies) RoundTrip(req *http.Request) (*http.Response, error) {
 	case resp.StatusCode >= http.StatusBadRequest:
 	case strings.HasSuffix(req.URL.Path, "/block/get"):
 		limit = ipfs.MaxBlock + 1
+	case strings.HasSuffix(req.URL.Path, "/"+manyCommand):
+		limit = maxMany * maxSection
 	case strings.HasSuffix(req.URL.Path, "/pin/ls"):
 		limit = maxPinReply
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/boxo/path"
@@ -41,6 +42,7 @@ type Client struct {
 	addr string
 	// What blocks are read into: each *[]byte is empty, with room for a leaf.
 	buffers sync.Pool
+	single  atomic.Bool // the daemon gives one block a request
 }
 
 // New returns a client of the daemon at addr: /unix/PATH or the path of a socket, a
@@ -113,16 +115,34 @@ func (c *Client) notGot(ctx context.Context, id cid.Cid, err error) error {
 
 // Fetch implements ipfs.Fetcher. A Kubo daemon stores what it fetches for us.
 func (c *Client) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
+	seen := make(map[cid.Cid]struct{}, len(cids))
+	var list []cid.Cid
+	for _, id := range cids {
+		if err := checkCid(id); err != nil {
+			return err
+		}
+		if _, ok := seen[id]; !ok {
+			seen[id] = struct{}{}
+			list = append(list, id)
+		}
+	}
+	left, missing, err := c.fetchMany(ctx, list, fn)
+	if err == nil {
+		err = c.fetchEach(ctx, left, fn)
+	}
+	if err == nil || errors.Is(err, ipfs.ErrNotFound) {
+		err = errors.Join(err, missing)
+	}
+	return err
+}
+
+// fetchEach fetches blocks with one request each.
+func (c *Client) fetchEach(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(maxRequests)
 	var mu sync.Mutex // held while fn runs
 	var missing error
-	seen := make(map[cid.Cid]struct{}, len(cids))
 	for _, id := range cids {
-		if _, ok := seen[id]; ok {
-			continue
-		}
-		seen[id] = struct{}{}
 		group.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("fetch block %s: %w", id, err)

@@ -4,8 +4,8 @@
 // answers the part of it that Handler implements. It believes nothing: every block
 // that comes is verified, and of what a daemon may send in place of an answer only
 // some kilobytes are read. Blocks go out as one CAR stream a Put, which costs one
-// request however many there are; they come in with one request each, at most
-// maxRequests at a time.
+// request however many there are; they come in with one request each, or for up to
+// maxMany where the daemon is ipcs-snapshotter, at most maxRequests at a time.
 //
 // Handler serves a node to Client, and to stock clients such as ipfs --api. It is
 // strict where Kubo is: POST only, nothing that a browser sent. All bodies stream:

@@ -79,6 +79,7 @@ func NewHandler(node ipfs.Node, id Identity, logger *slog.Logger) http.Handler {
 		"block/get":   h.blockGet,
 		"block/stat":  h.blockStat,
 		"block/put":   h.blockPut,
+		manyCommand:   h.blocksGet,
 		"dag/import":  h.dagImport,
 		"pin/add":     h.pinAdd,
 		"pin/rm":      h.pinRm,
