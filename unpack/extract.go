@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -32,16 +31,12 @@ type extraction struct {
 	progress *progress
 	log      *slog.Logger
 
-	root  *os.Root // target.dir, for what has to be removed
-	fd    int      // likewise, for system calls
-	moved moved
-	kept  []keptTime // of implied directories, in the order of the index; the walk's alone
-}
-
-// keptTime is the time that an implied directory gets when all in it was made.
-type keptTime struct {
-	entry int32
-	mtime unix.Timespec
+	root  *os.Root         // target.dir, for what has to be removed
+	fd    int              // likewise, for system calls
+	moved map[int32]string // where implied directories are that are symbolic links: paths below the root, without such
+	// mtimes are those that implied directories get when all in them was made. Neither map
+	// changes while workers read it: moved when a walk begins, and this is the walk's alone.
+	mtimes map[int32]unix.Timespec
 }
 
 // extract unpacks an index into a directory and, if asked for, writes that to disk.
@@ -58,7 +53,7 @@ func (d *Differ) extract(ctx context.Context, x *layer.Index, to target, syncFs 
 	defer top.Close()
 	e := &extraction{
 		index: x, source: d.node, target: to, workers: d.workers, held: d.held, progress: p, log: d.log,
-		root: root, fd: int(top.Fd()),
+		root: root, fd: int(top.Fd()), moved: make(map[int32]string), mtimes: make(map[int32]unix.Timespec),
 	}
 	if err := e.run(ctx); err != nil {
 		return err
@@ -71,19 +66,16 @@ func (d *Differ) extract(ctx context.Context, x *layer.Index, to target, syncFs 
 	return nil
 }
 
-// run does one step after the other; only files are written while the walk goes on.
+// run does one step after the other; only files are written while the walk goes on. What
+// lies behind symbolic links comes one link at a time, when all else is there: two paths may
+// lead to one place, and no two goroutines must work on one. The last one wins.
 func (x *extraction) run(ctx context.Context) error {
-	group, gctx := errgroup.WithContext(ctx)
-	jobs := make(chan job)
-	group.Go(func() error {
-		defer close(jobs)
-		return x.walk(gctx, jobs)
-	})
-	for range x.workers {
-		group.Go(func() error { return x.work(gctx, jobs) })
-	}
-	if err := group.Wait(); err != nil {
-		return err
+	for tops := []int32{0}; len(tops) > 0; tops = tops[1:] {
+		behind, err := x.fill(ctx, tops[0])
+		if err != nil {
+			return err
+		}
+		tops = append(tops, behind...)
 	}
 	if err := x.makeLinks(ctx); err != nil {
 		return err
@@ -91,35 +83,70 @@ func (x *extraction) run(ctx context.Context) error {
 	return x.finishDirs(ctx)
 }
 
-// walk makes everything but regular files and hard links, and hands the files to the
-// workers.
-func (x *extraction) walk(ctx context.Context, jobs chan<- job) error {
+// fill makes an entry and what is below it, but for directories and hard links as they are
+// at last. It returns the implied directories that are symbolic links, of which nothing was
+// done.
+func (x *extraction) fill(ctx context.Context, top int32) (behind []int32, err error) {
+	group, gctx := errgroup.WithContext(ctx)
+	jobs := make(chan job)
+	group.Go(func() error {
+		defer close(jobs)
+		var err error
+		behind, err = x.walk(gctx, top, jobs)
+		return err
+	})
+	for range x.workers {
+		group.Go(func() error { return x.work(gctx, jobs) })
+	}
+	err = group.Wait()
+	return behind, err
+}
+
+// walk makes everything from an entry down but regular files and hard links, and hands the
+// files to the workers.
+func (x *extraction) walk(ctx context.Context, top int32, jobs chan<- job) (behind []int32, err error) {
 	dirs := newDirs(x)
 	defer dirs.close()
-	if x.index.Entries[0].Opaque {
-		if err := x.makeOpaque(x.fd, 0); err != nil {
-			return fmt.Errorf("opaque root: %w", err)
+	b := batch{jobs: jobs}
+	first, end := top, x.end(top)
+	if top == 0 {
+		first = 1
+		if x.index.Entries[0].Opaque {
+			if err := x.makeOpaque(x.fd, 0); err != nil {
+				return nil, fmt.Errorf("opaque root: %w", err)
+			}
 		}
 	}
-	b := batch{jobs: jobs}
-	for i := int32(1); int(i) < len(x.index.Entries); i++ {
+	for i := first; i < end; i++ {
 		if i%checkEvery == 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 		e := &x.index.Entries[i]
 		switch {
 		case e.Link >= 0:
 		case e.Mode.IsRegular() && !e.Whiteout:
 			if err := b.add(ctx, i, e); err != nil {
-				return err
+				return nil, err
 			}
+		case e.Implied && i != top && x.isLink(dirs, i):
+			behind = append(behind, i)
+			i = x.end(i) - 1
 		default:
 			if err := x.makeOther(dirs, i); err != nil {
-				return x.at(i, err)
+				return nil, x.at(i, err)
 			}
 		}
 	}
-	return b.flush(ctx)
+	return behind, b.flush(ctx)
+}
+
+// end returns the entry after an entry and all below it.
+func (x *extraction) end(i int32) int32 {
+	end := i + 1
+	for int(end) < len(x.index.Entries) && x.index.Entries[end].Parent >= i {
+		end++
+	}
+	return end
 }
 
 // makeOther makes an entry that is neither a regular file nor a hard link.
@@ -216,27 +243,4 @@ func (x *extraction) remove(dir int, i int32) error {
 // at names the path of an entry in an error.
 func (x *extraction) at(i int32, err error) error {
 	return fmt.Errorf("%q: %w", x.index.Path(int(i)), err)
-}
-
-// moved says which implied directories are elsewhere: where a symbolic link of the layers
-// below leads. The walk adds to it while workers read it.
-type moved struct {
-	mu sync.RWMutex
-	to map[int32]string // by entry: a path below the root, without symbolic links
-}
-
-func (m *moved) set(i int32, to string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.to == nil {
-		m.to = make(map[int32]string)
-	}
-	m.to[i] = to
-}
-
-func (m *moved) get(i int32) (string, bool) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	to, ok := m.to[i]
-	return to, ok
 }

@@ -71,13 +71,21 @@ func (x *extraction) stays(dir int, i int32) (bool, error) {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		if e.Implied {
-			x.kept = append(x.kept, keptTime{i, st.Mtim})
+			x.mtimes[i] = st.Mtim
 		}
 		return true, nil
 	case unix.S_IFLNK:
 		return e.Implied && x.follow(i), nil
 	}
 	return false, nil
+}
+
+// isLink says whether a symbolic link is at the path of an entry.
+func (x *extraction) isLink(dirs *dirs, i int32) bool {
+	e := &x.index.Entries[i]
+	dir, err := dirs.open(e.Parent)
+	var st unix.Stat_t
+	return err == nil && unix.Fstatat(dir, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
 }
 
 // follow finds the directory that a symbolic link in the place of an entry stands for, as
@@ -97,7 +105,7 @@ func (x *extraction) follow(i int32) bool {
 		return false // also if something has changed meanwhile: then nothing is followed
 	}
 	unix.Close(fd)
-	x.moved.set(i, to)
+	x.moved[i] = to
 	return true
 }
 
@@ -179,7 +187,7 @@ func (x *extraction) takeOver(fd int, i int32, from string, st *unix.Stat_t) err
 		return fmt.Errorf("set mode of %s: %w", from, err)
 	}
 	if x.index.Entries[i].Implied {
-		x.kept = append(x.kept, keptTime{i, st.Mtim})
+		x.mtimes[i] = st.Mtim
 	}
 	names, err := sysx.LListxattr(from)
 	if err != nil && !errors.Is(err, unix.ENOTSUP) {
@@ -222,27 +230,22 @@ func (x *extraction) ownImplied(fd int, i int32) error {
 func (x *extraction) finishDirs(ctx context.Context) error {
 	dirs := newDirs(x)
 	defer dirs.close()
-	kept := x.kept
 	for i := int32(1); int(i) < len(x.index.Entries); i++ {
 		if i%checkEvery == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		e := &x.index.Entries[i]
-		if _, elsewhere := x.moved.get(i); elsewhere || !e.Mode.IsDir() {
+		if _, elsewhere := x.moved[i]; elsewhere || !e.Mode.IsDir() {
 			continue
 		}
 		dir, err := dirs.open(e.Parent)
 		if err != nil {
 			return x.at(i, err)
 		}
-		if !e.Implied {
-			err = x.describe(dir, e)
+		if e.Implied {
+			err = setTime(dir, e.Name, x.mtimes[i])
 		} else {
-			var mtime unix.Timespec
-			if len(kept) > 0 && kept[0].entry == i {
-				mtime, kept = kept[0].mtime, kept[1:]
-			}
-			err = setTime(dir, e.Name, mtime)
+			err = x.describeName(dir, e)
 		}
 		if err != nil {
 			return x.at(i, err)

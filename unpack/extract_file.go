@@ -194,14 +194,13 @@ func (x *extraction) writeFile(dirs *dirs, i int32, fill func(fd int) error) err
 	if err != nil {
 		return fmt.Errorf("make file: %w", err)
 	}
-	err = fill(fd)
+	if err = fill(fd); err == nil {
+		err = x.describe(fd, e)
+	}
 	if cerr := unix.Close(fd); err == nil && cerr != nil {
 		err = fmt.Errorf("close: %w", cerr)
 	}
-	if err != nil {
-		return err
-	}
-	return x.describe(dir, e)
+	return err
 }
 
 // writeLeaf writes leaf i of a file, after checking its length: the hash of a file's only

@@ -74,7 +74,7 @@ const openDirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O
 
 // openDir opens the directory of an entry in the open directory of its parent.
 func (x *extraction) openDir(parent int, i int32) (int, error) {
-	if to, ok := x.moved.get(i); ok {
+	if to, ok := x.moved[i]; ok {
 		return openBelow(x.fd, to)
 	}
 	return openAt(parent, x.index.Entries[i].Name, openDirFlags, 0)
@@ -107,7 +107,7 @@ func openBelow(dir int, path string) (int, error) {
 func (x *extraction) where(i int32) string {
 	var names []string
 	for ; i > 0; i = x.index.Entries[i].Parent {
-		if to, ok := x.moved.get(i); ok {
+		if to, ok := x.moved[i]; ok {
 			names = append(names, to)
 			break
 		}

@@ -4,11 +4,14 @@ package unpack_test
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
 	"github.com/klauspost/compress/zstd"
@@ -70,6 +73,58 @@ func TestHostileTree(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestTwoPaths unpacks a layer that has two paths to one place, since a directory of one of
+// them is a symbolic link below it. What another path makes there must not be taken for what
+// the first has made: a link would have the mode of something outside changed.
+func TestTwoPaths(t *testing.T) {
+	const many = 300 // enough for several goroutines to meet
+	setuid := func(f file) file { f.mode = 0o4777; return f }
+	for name, c := range map[string]struct {
+		first, second func(name, outside string) file
+		names         int
+		refused       bool
+	}{
+		"directory and link":  {func(n, _ string) file { return setuid(dir(n)) }, sym, many, true},
+		"file and link":       {func(n, _ string) file { return setuid(text(n, "1")) }, sym, many, false},
+		"fifo and link":       {func(n, _ string) file { return setuid(file{name: n, typ: tar.TypeFifo}) }, sym, many, false},
+		"link and file":       {sym, func(n, _ string) file { return setuid(text(n, "2")) }, many, false},
+		"file and file":       {func(n, _ string) file { return text(n, "first") }, func(n, _ string) file { return setuid(text(n, "2")) }, many, false},
+		"file and large file": {func(n, _ string) file { return text(n, string(make([]byte, 2*ipfs.LeafSize))) }, func(n, _ string) file { return text(n, "2") }, 20, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			root, outside := l.folder("root"), l.folder("outside")
+			below := makeTar(t, dir("usr"), dir("usr/lib"), sym("zlib", "usr/lib"))
+			files := []file{dir("usr"), dir("usr/lib")}
+			for i := range c.names {
+				files = append(files, c.first(fmt.Sprint("usr/lib/", i), outside))
+			}
+			for i := range c.names {
+				files = append(files, c.second(fmt.Sprint("zlib/", i), outside))
+			}
+			l.apply(l.convert(below), bind(root))
+			_, err := l.Apply(t.Context(), l.convert(makeTar(t, files...)), bind(root))
+			if (err != nil) != c.refused || c.refused && !errdefs.IsFailedPrecondition(err) {
+				t.Errorf("refused: %t, want %t: %v", err != nil, c.refused, err)
+			}
+			info, err := os.Stat(outside)
+			l.must(err)
+			if info.Mode() != os.ModeDir|0o755 {
+				t.Errorf("outside of the root, a directory has mode %v", info.Mode())
+			}
+			if c.refused {
+				return
+			}
+			want := l.folder("want")
+			for _, tarball := range [][]byte{below, makeTar(t, files...)} {
+				_, err := archive.Apply(t.Context(), want, bytes.NewReader(tarball))
+				l.must(err)
+			}
+			l.same(1, want, root, func(path string) bool { return path == "." || path == "usr/lib" })
+		})
 	}
 }
 
