@@ -146,7 +146,7 @@ type record struct {
 
 // next returns the next record, or io.EOF where the table starts.
 func (s *splitReader) next() (record, error) {
-	kind, err := binary.ReadUvarint(s.r)
+	kind, err := s.r.ReadByte()
 	if err != nil {
 		return record{}, s.failed("record", err)
 	}

@@ -154,6 +154,14 @@ func (b *breaker) roots() {
 	node := directoryNode([]link{{"", b.l.IndexCid, uint64(size)}})
 	node = append(node[:len(node)-len(directoryNode(nil))], varints(tagNodeData, uint64(len(data)))+data...)
 	b.add("an index with a node above its only leaf", stepOpen, "file", b.relink(linkIndex, b.node(node).Cid))
+	claims := func(size uint64, leaves int) cid.Cid {
+		data := varints(tagDataType, 2, tagDataSize, size)
+		node := directoryNode(slices.Repeat([]link{{"", b.l.IndexCid, uint64(len(b.m.blocks[b.l.IndexCid]))}}, leaves))
+		node = append(node[:len(node)-len(directoryNode(nil))], varints(tagNodeData, uint64(len(data)))+data...)
+		return b.node(node).Cid
+	}
+	b.add("an index of more than 256 MiB", stepOpen, "limit", b.relink(linkIndex, claims(MaxIndexFile+1, 257)))
+	b.add("an index with more leaves than its size needs", stepOpen, "file", b.relink(linkIndex, claims(ipfs.LeafSize+1, 3)))
 }
 
 // frames breaks the compression.
@@ -164,6 +172,8 @@ func (b *breaker) frames() {
 	b.add("an index that is cut off", stepOpen, "index", b.indexed(zip[:len(zip)-6]))
 	b.add("bytes after the index", stepOpen, "index", b.indexed(append(slices.Clone(zip), "more"...)))
 	b.add("an index with a dictionary", stepOpen, "index", b.indexed(zstdFrame([]byte{1, window4M, 7}, zstdBlock{data: raw})))
+	b.add("an index with a dictionary ID of 0", stepVerify, "", b.indexed(zstdFrame([]byte{1, window4M, 0}, zstdBlock{data: raw})))
+	b.add("an index with another checksum", stepOpen, "index", b.indexed(append(slices.Clone(zip[:len(zip)-1]), ^zip[len(zip)-1])))
 	b.add("an index with a window of 8 MiB", stepOpen, "index", b.indexed(zstdFrame([]byte{0, window8M}, zstdBlock{data: raw})))
 	before, blocks := leavesIndex(b.t, 40)
 	size := binary.LittleEndian.AppendUint32([]byte{singleSegment}, uint32(len(before)+40*zstdMost))
@@ -201,6 +211,7 @@ func (b *breaker) rebuilds() {
 	short := changed(b.t, b.l.Index, "x", func(e *Entry) { e.Digest = sumOf(putFile(b.t, b.m, []byte("first"))) })
 	numbered := putShadowed(b.t, b.m, 1, "first")
 	b.add("a tar-split that is not compressed", stepRebuild, "tar-split", split([]byte("nonsense")))
+	b.add("a tar-split with a window of 8 MiB", stepRebuild, "tar-split", split(zstdFrame([]byte{0, window8M}, zstdBlock{data: []byte(splitMagic + recTable())})))
 	b.add("bytes after the tar-split", stepRebuild, "tar-split", split(append(slices.Clone(zip), "more"...)))
 	b.add("a hard link as a place", stepRebuild, "tar-split", split(withPlaces(b.t, b.l, b.m, places)))
 	b.add("shadowed files numbered from 1", stepRebuild, "tar-split", b.relink(linkShadowed, numbered.cid))

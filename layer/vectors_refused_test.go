@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -23,6 +24,17 @@ func refusedBlocks(t *testing.T) []tarVector {
 	wrong := h
 	wrong.Checksum = &one
 	star := patch{508, "tar\x00"}
+	negative := patch{124, strings.Repeat("\xff", 12)}
+	binary := fileEntry("a", "")[0].Header
+	sum, err := binary.block()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.ParseInt(string(sum[148:154]), 8, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(sum[148:], []byte{0x80, 0, 0, 0, 0, 0, byte(n >> 8), byte(n)})
 	return []tarVector{
 		{"a wrong checksum", ended(bare(wrong)), "tar"},
 		{"a block of zeros between", ended([]tarPart{{Zeros: blockBytes}}, a), "tar"},
@@ -31,7 +43,10 @@ func refusedBlocks(t *testing.T) []tarVector {
 		{"an end within a content", joined(bare(tarHeader{Name: "a", Mode: "644", Type: "0", Size: 600}), []tarPart{{Text: "hello"}}), "tar"},
 		{"a mode that is no number", ended(patched(t, h, patch{100, "0000x44\x00"})), "tar"},
 		{"a number of more than 64 bits", ended(patched(t, h, patch{136, "\x80" + strings.Repeat("\xff", 11)})), "tar"},
-		{"a size below zero", ended(patched(t, h, patch{124, strings.Repeat("\xff", 12)})), "tar"},
+		{"a checksum in base 256", ended(runsOf(sum)), "tar"},
+		{"a size below zero", ended(patched(t, h, negative)), "tar"},
+		{"a size below zero in place of which PAX has another", ended(pax("size=0"), patched(t, h, negative)), "tar"},
+		{"a size below zero of a directory without a type", ended(patched(t, tarHeader{Name: "d/", Mode: "755"}, negative)), "tar"},
 		{"star with a time that is no number", ended(patched(t, h, star, patch{476, "not a number"})), "tar"},
 	}
 }
@@ -74,6 +89,9 @@ func refusedSparse(t *testing.T) []tarVector {
 		{"sparse, a directory", ended(pax("GNU.sparse.major=0", "GNU.sparse.minor=1", "GNU.sparse.numblocks=0"), dirEntry("d/")), "tar"},
 		{"sparse, version 1.0 without a map", ended(pax("GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.realsize=5"), fileEntry("s", "x\n")), "tar"},
 		{"sparse, version 0.0 in another order", ended(pax("GNU.sparse.size=10", "GNU.sparse.numblocks=1", "GNU.sparse.numbytes=5", "GNU.sparse.offset=2"), fileEntry("s", "abcde")), "tar"},
+		{"sparse, places out of turn in a global header", ended(global("GNU.sparse.numbytes=5"), fileEntry("s", "")), "tar"},
+		{"sparse, a place with a comma", ended(pax("GNU.sparse.size=10", "GNU.sparse.numblocks=1", "GNU.sparse.offset=2,5", "GNU.sparse.numbytes=5"), fileEntry("s", "abcde")), "tar"},
+		{"sparse, bytes stored of an empty file", ended(pax("GNU.sparse.major=0", "GNU.sparse.minor=1", "GNU.sparse.size=0", "GNU.sparse.numblocks=0"), fileEntry("s", "a")), "tar"},
 		{"sparse, type S in ustar", ended(ustar, []tarPart{{Text: "abcde"}, {Pad: true}}), "tar"},
 		{"sparse, a name with a NUL", ended(pax("GNU.sparse.major=0", "GNU.sparse.minor=1", "GNU.sparse.name=a\x00b", "GNU.sparse.size=0", "GNU.sparse.numblocks=0"),
 			fileEntry("s", "")), "tar"},

@@ -166,6 +166,7 @@ func refusedSplits(hello []string) []splitVector {
 		splitCase("another magic", "tar-split", nil, nil, "ipcs tar-split 2\n", recTable()),
 		bad("no table", nil, nil, recRaw("abc")),
 		bad("a record that nobody knows", nil, nil, varints(3, 1), "a", recTable()),
+		bad("a kind of two bytes", nil, nil, "\x81\x00\x01a", recTable()),
 		bad("a raw record of no bytes", nil, nil, recRaw(""), recTable()),
 		bad("a raw record that is too long", nil, nil, varints(splitRaw, maxSegment+1)),
 		bad("a raw record that is cut off", nil, nil, varints(splitRaw, 5), "abc"),

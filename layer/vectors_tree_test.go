@@ -54,6 +54,8 @@ func linkCases() []layerCase {
 			[]string{"f file 0644 0", "s symlink f", "t link s"}},
 		{"a hard link through a symlink", ended(dirEntry("d/"), fileEntry("d/f", "1"), symEntry("s", "d"), linkEntry("g", "s/f")),
 			[]string{"d dir 0755", "d/f file 0644 1", "g link d/f", "s symlink d"}},
+		{"a hard link to a name that ends in a slash", ended(fileEntry("f", ""), symEntry("s", "f"), linkEntry("b", "s/")),
+			[]string{"b file 0644 0", "f link b", "s symlink f"}},
 		{"a hard link to a device", ended(deviceEntry("c", "3", 5, 1), linkEntry("d", "c")), []string{"c char 5:1", "d link c"}},
 		{"a hard link to a whiteout", ended(fileEntry(".wh.a", ""), linkEntry("b", "a")), []string{"a whiteout", "b whiteout"}},
 		{"a hard link outlives the first name", ended(fileEntry("a", "1"), linkEntry("b", "a"), fileEntry("a", "2")),

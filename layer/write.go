@@ -164,6 +164,11 @@ func (w *writer) entry(tr *tar.Reader, hdr *tar.Header) error {
 		}
 		left -= int64(len(leaf))
 	}
+	// The reader tells that a sparse file has more bytes than its map says where it ends,
+	// and nothing was read of an empty one.
+	if _, err := tr.Read(make([]byte, 1)); err != io.EOF {
+		return w.src.error("read content", err)
+	}
 	return nil
 }
 
