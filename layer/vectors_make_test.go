@@ -26,11 +26,13 @@ var update = flag.Bool("update", false, "write spec/testdata anew")
 // vectors follow from the code, and what must come of them was written down by hand.
 func compareTables(t *testing.T) {
 	for name, made := range map[string]func(*testing.T) []byte{
-		"layers.json":   func(t *testing.T) []byte { return encodeCases(t, makeLayerVectors(t)) },
-		"tar.json":      func(t *testing.T) []byte { return encodeCases(t, refusedTars(t)) },
-		"tarsplit.json": func(t *testing.T) []byte { return encodeCases(t, splitVectors()) },
-		"broken.json":   func(t *testing.T) []byte { return encodeCases(t, brokenVectors(t)) },
-		"image.json":    makeImageVectors,
+		"layers.json":      func(t *testing.T) []byte { return encodeCases(t, makeLayerVectors(t)) },
+		"tar.json":         func(t *testing.T) []byte { return encodeCases(t, refusedTars(t)) },
+		"tarsplit.json":    func(t *testing.T) []byte { return encodeCases(t, splitVectors()) },
+		"broken.json":      func(t *testing.T) []byte { return encodeCases(t, brokenVectors(t)) },
+		"merge.json":       func(t *testing.T) []byte { return encodeCases(t, mergeVectors()) },
+		"directories.json": func(t *testing.T) []byte { return encodeCases(t, directoryVectors(t)) },
+		"image.json":       makeImageVectors,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, file := made(t), filepath.Join(vectorDir, name)

@@ -64,13 +64,15 @@ func checkWord(t *testing.T, err error, want string) {
 func TestVectors(t *testing.T) {
 	t.Run("tables", compareTables)
 	readers := map[string]func(*testing.T, []byte){
-		"index.json":    runIndexVectors,
-		"root.json":     runRootVectors,
-		"layers.json":   runLayerVectors,
-		"tar.json":      runTarVectors,
-		"tarsplit.json": runSplitVectors,
-		"broken.json":   runBrokenVectors,
-		"image.json":    runImageVectors,
+		"index.json":       runIndexVectors,
+		"root.json":        runRootVectors,
+		"layers.json":      runLayerVectors,
+		"tar.json":         runTarVectors,
+		"tarsplit.json":    runSplitVectors,
+		"broken.json":      runBrokenVectors,
+		"merge.json":       runMergeVectors,
+		"directories.json": runDirectoryVectors,
+		"image.json":       runImageVectors,
 	}
 	files, err := filepath.Glob(vectorDir + "/*")
 	if err != nil || len(files) == 0 {
