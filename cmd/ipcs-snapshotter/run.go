@@ -176,8 +176,8 @@ func serve(ctx context.Context, log *slog.Logger, p *parts, socks sockets) error
 	api := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return snaps.Serve(socks.snaps) })
-	group.Go(func() error { return diffs.Serve(socks.diff) })
+	group.Go(func() error { return serveGRPC(snaps, socks.snaps) })
+	group.Go(func() error { return serveGRPC(diffs, socks.diff) })
 	group.Go(func() error {
 		if err := api.Serve(socks.api); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -194,6 +194,14 @@ func serve(ctx context.Context, log *slog.Logger, p *parts, socks sockets) error
 	err := group.Wait()
 	log.Info("stopping")
 	return err
+}
+
+// serveGRPC answers until the server is stopped, which may have been before it began.
+func serveGRPC(s *grpc.Server, l net.Listener) error {
+	if err := s.Serve(l); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
 }
 
 // stopServers lets requests that are under way end, for a while.

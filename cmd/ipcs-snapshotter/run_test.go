@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moby/sys/mountinfo"
+	"google.golang.org/grpc"
 
 	"github.com/hinshun/ipcs/internal/lab/labtest"
 	"github.com/hinshun/ipcs/internal/profile/profiletest"
@@ -120,4 +121,18 @@ func listenNotify(t *testing.T, path string) <-chan string {
 		t.Fatal(err)
 	}
 	return notified
+}
+
+// TestStoppedBeforeServing ends a server before it has begun, as a daemon that is stopped at
+// once does: that is no failure.
+func TestStoppedBeforeServing(t *testing.T) {
+	l, err := listenUnix(filepath.Join(t.TempDir(), "sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	s.Stop()
+	if err := serveGRPC(s, l); err != nil {
+		t.Error(err)
+	}
 }
