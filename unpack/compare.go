@@ -33,6 +33,9 @@ const pinPrefix = "ipcs:commit:"
 // has written the manifest that refers to it.
 const leaseTime = time.Hour
 
+// endLeaseTime is how long the end of a lease may take, whose caller may be gone.
+const endLeaseTime = 5 * time.Second
+
 // Compare makes a layer of what upper has changed of lower: an ipcs layer if that media type
 // is asked for, else what containerd itself makes. The descriptor of an ipcs layer has the
 // annotations by which the snapshotter knows it, and the digest is its diffID.
@@ -46,34 +49,42 @@ func (d *Differ) Compare(ctx context.Context, lower, upper []mount.Mount, opts .
 	if config.MediaType == mediatype.Layer && config.Compressor != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("make layer: an ipcs layer is not compressed as a whole: %w", errdefs.ErrInvalidArgument)
 	}
-	ctx, err := d.leased(ctx)
-	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("make layer: %w", err)
-	}
 	if config.MediaType != mediatype.Layer {
-		return d.comparer.Compare(ctx, lower, upper, opts...)
+		return d.leased(ctx, func(ctx context.Context) (ocispec.Descriptor, error) {
+			return d.comparer.Compare(ctx, lower, upper, opts...)
+		})
 	}
 	if config.SourceDateEpoch == nil {
 		config.SourceDateEpoch = epoch.FromContext(ctx)
 	}
-	desc, err := d.commit(ctx, lower, upper, &config)
+	desc, err := d.leased(ctx, func(ctx context.Context) (ocispec.Descriptor, error) {
+		return d.commit(ctx, lower, upper, &config)
+	})
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("make layer: %w", err)
 	}
 	return desc, nil
 }
 
-// leased returns a context with a lease: the caller's, if it is known, or one that expires
-// by itself.
-func (d *Differ) leased(ctx context.Context) (context.Context, error) {
+// leased calls fn with a lease: the caller's, if it is known, or one that expires by itself,
+// and that ends at once when fn fails.
+func (d *Differ) leased(ctx context.Context, fn func(context.Context) (ocispec.Descriptor, error)) (ocispec.Descriptor, error) {
 	if _, ok := leases.FromContext(ctx); ok || d.leases == nil {
-		return ctx, nil
+		return fn(ctx)
 	}
 	l, err := d.leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime))
 	if err != nil {
-		return nil, fmt.Errorf("make a lease: %w", err)
+		return ocispec.Descriptor{}, fmt.Errorf("make a lease: %w", err)
 	}
-	return leases.WithLease(ctx, l.ID), nil
+	desc, err := fn(leases.WithLease(ctx, l.ID))
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLeaseTime)
+		defer cancel()
+		if derr := d.leases.Delete(ctx, l); derr != nil {
+			d.log.Warn("a lease that holds nothing of use is left until it expires", "lease", l.ID, "error", derr)
+		}
+	}
+	return desc, err
 }
 
 func (d *Differ) commit(ctx context.Context, lower, upper []mount.Mount, config *diff.Config) (ocispec.Descriptor, error) {

@@ -4,15 +4,20 @@ package unpack_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"math/rand"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/containerd/v2/pkg/labels"
@@ -23,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/mediatype"
+	"github.com/hinshun/ipcs/unpack"
 )
 
 // whole is what the log says when whole trees are compared.
@@ -237,6 +243,30 @@ func TestCompareRenamed(t *testing.T) {
 	}
 }
 
+// TestCompareRenamedMeanwhile makes no layer when a container that runs renames a directory
+// after the upper directory was found to say all: of what is in it, that one has nothing.
+func TestCompareRenamedMeanwhile(t *testing.T) {
+	l := newLab(t)
+	lower, upper := l.container("redirect_dir=on", func(root string) {
+		big := make([]byte, 64<<20)
+		rand.New(rand.NewSource(1)).Read(big)
+		l.must(os.WriteFile(filepath.Join(root, "big"), big, 0o600))
+		l.must(os.WriteFile(filepath.Join(root, "lib/new"), nil, 0o600))
+	})
+	merged := l.path("merged")
+	l.mount("overlay", merged, "overlay", strings.Join(upper[0].Options, ","))
+	var once sync.Once
+	l.node.SetFault(func(op string, _ cid.Cid) (err error) {
+		once.Do(func() { err = os.Rename(filepath.Join(merged, "lib/x"), filepath.Join(merged, "lib/elsewhere")) })
+		return err
+	})
+	_, err := l.Compare(t.Context(), lower, upper, diff.WithMediaType(mediatype.Layer))
+	l.node.SetFault(nil)
+	if !errdefs.IsAborted(err) || !strings.Contains(err.Error(), "lib/elsewhere was renamed") {
+		t.Errorf("%v, want that a directory was renamed", err)
+	}
+}
+
 // TestCompareOtherMounts compares what is no overlay on the same directories.
 func TestCompareOtherMounts(t *testing.T) {
 	l := newLab(t)
@@ -290,6 +320,45 @@ func TestCompareFails(t *testing.T) {
 		t.Errorf("pins %v, %v", pins, err)
 	}
 	l.compare(lower, upper, diff.WithReference("mine"), diff.WithLabels(map[string]string{"a": "b"}))
+}
+
+// leaseCount counts leases.
+type leaseCount struct{ made, ended int }
+
+func (c *leaseCount) Create(context.Context, ...leases.Opt) (leases.Lease, error) {
+	c.made++
+	return leases.Lease{ID: fmt.Sprint(c.made)}, nil
+}
+
+func (c *leaseCount) Delete(context.Context, leases.Lease, ...leases.DeleteOpt) error {
+	c.ended++
+	return nil
+}
+
+// TestCompareLease finds that a lease is made where the caller has none, and that it ends
+// when there is nothing to keep.
+func TestCompareLease(t *testing.T) {
+	l := newLab(t)
+	lower, upper := l.container("", l.edit)
+	count := new(leaseCount)
+	differ, err := unpack.New(unpack.Config{Node: l.node, Content: l.store, Leases: count})
+	l.must(err)
+	for _, c := range []struct {
+		mediaType string
+		ctx       context.Context
+		leaseCount
+	}{
+		{mediatype.Layer, t.Context(), leaseCount{1, 0}},
+		{mediatype.Layer, leases.WithLease(t.Context(), "mine"), leaseCount{0, 0}},
+		{"application/x", t.Context(), leaseCount{1, 1}},
+		{ocispec.MediaTypeImageLayer, t.Context(), leaseCount{1, 0}},
+	} {
+		*count = leaseCount{}
+		_, err := differ.Compare(c.ctx, lower, upper, diff.WithMediaType(c.mediaType))
+		if failed := c.ended > 0; (err != nil) != failed || *count != c.leaseCount {
+			t.Errorf("%s: %+v, want %+v: %v", c.mediaType, *count, c.leaseCount, err)
+		}
+	}
 }
 
 // TestCompareOrdinary makes what containerd makes, when no ipcs layer is asked for.

@@ -22,6 +22,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/mediatype"
@@ -113,6 +114,17 @@ func TestFaults(t *testing.T) {
 			l.apply(desc, bind(root)) // over what is left of the first attempt
 			l.same(0, l.path("warm"), root, l.implied(desc.Digest))
 		})
+	}
+}
+
+// TestNoSpace finds that what does not fit is an error, and not a layer.
+func TestNoSpace(t *testing.T) {
+	l := newLab(t)
+	desc, _ := l.faultyLayer()
+	root := l.folder("root")
+	l.mount("tmpfs", root, "tmpfs", "size=1m,mode=0755")
+	if _, err := l.Apply(t.Context(), desc, bind(root)); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "large") {
+		t.Errorf("%v, want %v and a name", err, unix.ENOSPC)
 	}
 }
 
@@ -213,7 +225,7 @@ func TestProgress(t *testing.T) {
 }
 
 // entries lists the headers and contents of a tar.
-func entries(t *testing.T, tarball []byte) []string {
+func entries(t testing.TB, tarball []byte) []string {
 	t.Helper()
 	var out []string
 	for tr := tar.NewReader(bytes.NewReader(tarball)); ; {

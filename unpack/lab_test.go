@@ -29,7 +29,7 @@ import (
 )
 
 // needRoot skips a test that mounts, or fails it where nothing may be skipped.
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return
@@ -44,14 +44,14 @@ func needRoot(t *testing.T) {
 // takes all kinds of files and attributes.
 type lab struct {
 	*unpack.Differ
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	node  *ipfstest.Memory
 	store content.Store
 	log   *bytes.Buffer // not to be read while the differ works
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	needRoot(t)
 	l := &lab{t: t, dir: t.TempDir(), node: ipfstest.NewMemory(), log: new(bytes.Buffer)}

@@ -15,7 +15,9 @@
 // whiteouts and marks for the kernel; elsewhere, with what they hide removed. All is done
 // relative to open directories, and no symbolic link is followed but those that stand for
 // the directory of an entry that the layer itself does not make; these are resolved below
-// the root, as containerd does. A hostile tree below can thus not lead out of the root.
+// the root, as containerd does, and what lies behind them is made after all else, one at a
+// time: two paths of a layer may lead to one place. A hostile tree below can thus not lead
+// out of the root.
 //
 // A layer whose image kept its diffIDs (mediatype.AnnotationKeep) is the exception: its tar
 // is rebuilt and applied by containerd's own code, and its digest is returned, which is what
@@ -65,9 +67,10 @@ type Node interface {
 	ipfs.Pinner
 }
 
-// Leases makes leases, as containerd's lease manager does.
+// Leases makes leases and ends them, as containerd's lease manager does.
 type Leases interface {
 	Create(ctx context.Context, opts ...leases.Opt) (leases.Lease, error)
+	Delete(ctx context.Context, lease leases.Lease, opts ...leases.DeleteOpt) error
 }
 
 // Config says what a Differ works with.

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/continuity/fs"
 	"github.com/containerd/continuity/sysx"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,25 +77,31 @@ func tellsAll(dir string) (why string, err error) {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		redirect, err := overlayXattr(path, redirectAttr)
-		if err != nil {
-			return err
+		if why, err = untold(path); err == nil && why != "" {
+			err = iofs.SkipAll
 		}
-		if redirect != "" {
-			why = fmt.Sprintf("%s was renamed", path)
-			return iofs.SkipAll
-		}
-		opaque, err := overlayXattr(path, opaqueAttr)
-		if err != nil {
-			return err
-		}
-		if opaque != "" && opaque != "y" {
-			why = fmt.Sprintf("%s has the mark %q", path, opaque)
-			return iofs.SkipAll
-		}
-		return nil
+		return err
 	})
 	return why, err
+}
+
+// untold returns what an upper directory shows that is not in it, if that is anything.
+func untold(path string) (why string, err error) {
+	redirect, err := overlayXattr(path, redirectAttr)
+	if err != nil {
+		return "", err
+	}
+	if redirect != "" {
+		return fmt.Sprintf("%s was renamed", path), nil
+	}
+	opaque, err := overlayXattr(path, opaqueAttr)
+	if err != nil {
+		return "", err
+	}
+	if opaque != "" && opaque != "y" {
+		return fmt.Sprintf("%s has the mark %q", path, opaque), nil
+	}
+	return "", nil
 }
 
 // overlayXattr reads an attribute of overlayfs from either name space.
@@ -122,6 +129,14 @@ func (c *changes) walk(ctx context.Context, change fs.ChangeFunc) error {
 // dir walks a directory of the upper one; below says whether it is a directory in the lower
 // tree, too. Where it is not, a symbolic link may be there, which must not be followed.
 func (c *changes) dir(ctx context.Context, path string, below bool, change fs.ChangeFunc) error {
+	// tellsAll has looked, but a container that runs goes on.
+	why, err := untold(filepath.Join(c.upper, path))
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		return fmt.Errorf("%s while the changes were read: %w; pause the container, or try again", why, errdefs.ErrAborted)
+	}
 	names, err := os.ReadDir(filepath.Join(c.upper, path))
 	if err != nil {
 		return err
