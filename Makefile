@@ -51,12 +51,13 @@ dist: ## static binaries for linux/amd64 and linux/arm64 in dist/
 	done; done
 
 install: build ## binaries, systemd unit and configuration (also containerd's) below DESTDIR and PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/ipcs $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/containerd/conf.d
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/ipcs $(DESTDIR)/etc/ipcs $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/containerd/conf.d
 	install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
 	test -e $(DESTDIR)/etc/ipcs/config.toml || install -m 0644 packaging/config.toml $(DESTDIR)/etc/ipcs/config.toml
 	sed 's|@bindir@|$(PREFIX)/bin|' packaging/ipcs-snapshotter.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ipcs-snapshotter.service
 	test -e $(DESTDIR)/etc/containerd/conf.d/ipcs.toml || \
 		sed 's|linux/amd64|linux/$(GOARCH)|' packaging/containerd-config.toml >$(DESTDIR)/etc/containerd/conf.d/ipcs.toml
+	sed 's|linux/amd64|linux/$(GOARCH)|' packaging/containerd-unpack.toml >$(DESTDIR)$(PREFIX)/share/ipcs/containerd-unpack.toml
 
 tools: ## stock containerd, runc and a registry, pinned, in .cache/bin
 	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS)

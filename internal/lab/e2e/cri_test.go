@@ -34,32 +34,20 @@ func TestCRI(t *testing.T) {
 	w.pushSandbox()
 	k := w.kubelet()
 
-	pulled, err := k.image.PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}})
-	w.must(err)
+	image := k.pull(ctx, ref)
 	w.in(kubernetes, ref).lazy()
 	pod := k.runPod(ctx)
 	w.in(kubernetes, w.sandbox()).on("ipcs")
-	id := pod.create(ctx, pulled.ImageRef, "sleep", "infinity")
-	_, err = k.runtime.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: id})
-	w.must(err)
-
+	id := pod.start(ctx, image)
 	before, err := w.daemon.Status(ctx)
 	w.must(err)
-	result, err := k.runtime.ExecSync(ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"cat", unfetched}, Timeout: execSeconds})
-	w.must(err)
-	if result.ExitCode != 0 || !strings.Contains(string(result.Stdout), "GNU GENERAL PUBLIC LICENSE") {
-		t.Errorf("exit code %d, %.80q, %q", result.ExitCode, result.Stdout, result.Stderr)
-	}
+	pod.readUnfetched(ctx, id)
 	after, err := w.daemon.Status(ctx)
 	w.must(err)
 	if after.Fetch.Files <= before.Fetch.Files {
 		t.Errorf("files fetched before and after: %d, %d; the file was not cold", before.Fetch.Files, after.Fetch.Files)
 	}
-
-	_, err = k.runtime.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: id})
-	w.must(err)
-	_, err = k.runtime.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: id})
-	w.must(err)
+	pod.stop(ctx, id)
 	pod.remove(ctx)
 	for _, name := range []string{ref, w.sandbox()} {
 		_, err = k.image.RemoveImage(ctx, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: name}})
@@ -108,6 +96,14 @@ func (w *world) kubelet() *kubelet {
 	return &kubelet{w, cri.NewImageServiceClient(conn), cri.NewRuntimeServiceClient(conn)}
 }
 
+// pull pulls an image and returns what the kubelet calls it from then on.
+func (k *kubelet) pull(ctx context.Context, ref string) string {
+	k.w.t.Helper()
+	pulled, err := k.image.PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}})
+	k.w.must(err)
+	return pulled.ImageRef
+}
+
 // pod is a sandbox on the machine's own network.
 type pod struct {
 	k      *kubelet
@@ -150,6 +146,35 @@ func (p *pod) create(ctx context.Context, image string, command ...string) strin
 	})
 	p.k.w.must(err)
 	return made.ContainerId
+}
+
+// start runs a container that waits in the pod.
+func (p *pod) start(ctx context.Context, image string) (id string) {
+	p.k.w.t.Helper()
+	id = p.create(ctx, image, "sleep", "infinity")
+	_, err := p.k.runtime.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: id})
+	p.k.w.must(err)
+	return id
+}
+
+// readUnfetched reads in a container what nobody has read before.
+func (p *pod) readUnfetched(ctx context.Context, id string) {
+	w := p.k.w
+	w.t.Helper()
+	result, err := p.k.runtime.ExecSync(ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"cat", unfetched}, Timeout: execSeconds})
+	w.must(err)
+	if result.ExitCode != 0 || !strings.Contains(string(result.Stdout), "GNU GENERAL PUBLIC LICENSE") {
+		w.t.Errorf("exit code %d, %.80q, %q", result.ExitCode, result.Stdout, result.Stderr)
+	}
+}
+
+// stop stops a container and removes it.
+func (p *pod) stop(ctx context.Context, id string) {
+	p.k.w.t.Helper()
+	_, err := p.k.runtime.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: id})
+	p.k.w.must(err)
+	_, err = p.k.runtime.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: id})
+	p.k.w.must(err)
 }
 
 func (p *pod) remove(ctx context.Context) {

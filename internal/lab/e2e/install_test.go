@@ -90,8 +90,9 @@ type merged struct {
 	ProxyPlugins map[string]struct{ Type, Address string } `toml:"proxy_plugins"`
 	Plugins      struct {
 		Transfer struct {
-			UnpackConfig []struct{ Platform, Snapshotter string } `toml:"unpack_config"`
+			UnpackConfig []struct{ Platform, Snapshotter, Differ string } `toml:"unpack_config"`
 		} `toml:"io.containerd.transfer.v1.local"`
+		Diff   struct{ Default []string } `toml:"io.containerd.service.v1.diff-service"`
 		Images struct {
 			Snapshotter            string
 			MaxConcurrentDownloads int `toml:"max_concurrent_downloads"`
@@ -104,7 +105,8 @@ type merged struct {
 
 // imported has containerd merge the installed file into configurations that import its
 // folder: one that says nothing else, and those of somebody who had another
-// snapshotter before, in each version of the file that containerd 2 knows.
+// snapshotter before, in each version of the file that containerd 2 knows. At last, with
+// the file that has ipcs images unpacked, which was installed beside it.
 func imported(t *testing.T, containerd, dest string) {
 	const others = `
 [proxy_plugins.other]
@@ -129,16 +131,52 @@ func imported(t *testing.T, containerd, dest string) {
 			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, err := lab.Output(exec.CommandContext(t.Context(), containerd, "--config", config, "config", "dump"))
+			m := dump(t, containerd, config)
+			m.check(t, c.text != "")
+			m.wantUnpack(t, "overlayfs:walking ipcs:ipcs-diff", "walking ipcs-diff")
+
+			more, err := os.ReadFile(filepath.Join(dest, "usr/local/share/ipcs/containerd-unpack.toml"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			var m merged
-			if err := toml.Unmarshal([]byte(out), &m); err != nil {
+			path := filepath.Join(dest, "etc/containerd/conf.d/ipcs.unpack.toml")
+			if err := os.WriteFile(path, more, 0o600); err != nil {
 				t.Fatal(err)
 			}
+			defer os.Remove(path)
+			m = dump(t, containerd, config)
 			m.check(t, c.text != "")
+			m.wantUnpack(t, "overlayfs:ipcs-diff native:ipcs-diff ipcs:ipcs-diff", "ipcs-diff walking")
 		})
+	}
+}
+
+// dump has containerd read and merge configuration.
+func dump(t *testing.T, containerd, config string) (m merged) {
+	t.Helper()
+	out, err := lab.Output(exec.CommandContext(t.Context(), containerd, "--config", config, "config", "dump"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := toml.Unmarshal([]byte(out), &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// wantUnpack checks what pulls unpack for, and which differs clients get. containerd does not
+// merge lists: whoever had one of their own adds it to ours.
+func (m merged) wantUnpack(t *testing.T, snapshotters, differs string) {
+	t.Helper()
+	var unpack []string
+	for _, u := range m.Plugins.Transfer.UnpackConfig {
+		unpack = append(unpack, u.Snapshotter+":"+u.Differ)
+	}
+	if got := strings.Join(unpack, " "); got != snapshotters {
+		t.Errorf("unpacks for %s, want %s", got, snapshotters)
+	}
+	if got := strings.Join(m.Plugins.Diff.Default, " "); got != differs {
+		t.Errorf("differs %s, want %s", got, differs)
 	}
 }
 
@@ -146,14 +184,6 @@ func (m merged) check(t *testing.T, others bool) {
 	t.Helper()
 	if p := m.ProxyPlugins["ipcs"]; p.Type != "snapshot" || p.Address != "/run/ipcs/snapshotter.sock" {
 		t.Errorf("proxy plugin: %+v", p)
-	}
-	// containerd does not merge lists: whoever had one of their own adds it to ours.
-	var unpack []string
-	for _, u := range m.Plugins.Transfer.UnpackConfig {
-		unpack = append(unpack, u.Snapshotter)
-	}
-	if got := strings.Join(unpack, " "); got != "overlayfs ipcs" {
-		t.Errorf("unpacks for %s", got)
 	}
 	images := m.Plugins.Images
 	if images.Snapshotter != "ipcs" {

@@ -14,7 +14,6 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/rootfs"
 	"golang.org/x/sys/unix"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/labtest"
@@ -92,6 +91,26 @@ func (w *world) remove(ref string) {
 	w.must(w.containerd.Client.ImageService().Delete(ctx, ref, images.SynchronousDelete()))
 }
 
+// TestUnpackWithoutDaemon pulls ordinary images while the daemon is down. As ipcs is
+// installed, overlayfs does without; with the further configuration nothing is unpacked, which
+// is said at once, with what is missing.
+func TestUnpackWithoutDaemon(t *testing.T) {
+	for name, unpack := range map[string]bool{"installed": false, "further configuration": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldWith(t, "unpdown", options{loopback: true, unpack: unpack})
+			ref := w.push(labtest.Image(t, "busybox"))
+			w.must(w.daemon.Stop())
+			for _, more := range [][]string{nil, {"--local"}} {
+				args := append([]string{"image", "pull", "--plain-http", "--snapshotter", "overlayfs"}, more...)
+				_, err := lab.Output(w.containerd.Ctr(t.Context(), append(args, ref)...))
+				if failed := err != nil; failed != unpack || failed && !strings.Contains(err.Error(), "diff.sock") {
+					t.Errorf("pull %v: %v", more, err)
+				}
+			}
+		})
+	}
+}
+
 // TestUnpackKept unpacks an image whose diffIDs were kept on a snapshotter that would mount
 // it lazily: it takes part in the chains of the original.
 func TestUnpackKept(t *testing.T) {
@@ -117,22 +136,12 @@ func TestUnpackCRI(t *testing.T) {
 	ref := w.convert(w.push(labtest.Image(t, "debian")))
 	w.pushSandbox()
 	k := w.kubelet()
-	pulled, err := k.image.PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}})
-	w.must(err)
+	image := k.pull(ctx, ref)
 	pod := k.runPod(ctx)
-	id := pod.create(ctx, pulled.ImageRef, "sleep", "infinity")
-	_, err = k.runtime.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: id})
-	w.must(err)
 	w.in(kubernetes, ref).on("overlayfs")
-	result, err := k.runtime.ExecSync(ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"cat", unfetched}, Timeout: execSeconds})
-	w.must(err)
-	if result.ExitCode != 0 || !strings.Contains(string(result.Stdout), "GNU GENERAL PUBLIC LICENSE") {
-		t.Errorf("exit code %d, %.80q, %q", result.ExitCode, result.Stdout, result.Stderr)
-	}
-	_, err = k.runtime.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: id})
-	w.must(err)
-	_, err = k.runtime.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: id})
-	w.must(err)
+	id := pod.start(ctx, image)
+	pod.readUnfetched(ctx, id)
+	pod.stop(ctx, id)
 	pod.remove(ctx)
 }
 
