@@ -135,7 +135,13 @@ func fetchLeaves(ctx context.Context, src ipfs.Fetcher, f ipfs.File, first, n in
 			cids = append(cids, c)
 		}
 	}
-	if err := fetchAll(ctx, src, cids, want); err != nil {
+	err := src.Fetch(ctx, cids, func(b ipfs.Block) error {
+		if _, ok := want[b.Cid]; ok {
+			want[b.Cid] = b.Data
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	out := make([][]byte, n)
@@ -150,16 +156,4 @@ func fetchLeaves(ctx context.Context, src ipfs.Fetcher, f ipfs.File, first, n in
 		}
 	}
 	return out, nil
-}
-
-// fetchAll fetches blocks into a map that has their CIDs as keys. A Source has verified
-// them.
-func fetchAll(ctx context.Context, src ipfs.Fetcher, cids []cid.Cid, into map[cid.Cid][]byte) error {
-	return src.Fetch(ctx, cids, func(b ipfs.Block) error {
-		if _, ok := into[b.Cid]; !ok {
-			return nil
-		}
-		into[b.Cid] = b.Data
-		return nil
-	})
 }

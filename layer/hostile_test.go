@@ -185,6 +185,66 @@ func TestDeepShards(t *testing.T) {
 	}
 }
 
+// TestSharedShards lists a directory that three blocks make millions of links of.
+func TestSharedShards(t *testing.T) {
+	m := newMemory()
+	below := ipfs.RawCid(someDigest)
+	for _, suffix := range []string{"x", "", ""} {
+		var links []link
+		for i := range 256 {
+			links = append(links, link{name: fmt.Sprintf("%02X%s", i, suffix), cid: below})
+		}
+		node := directoryNode(links)
+		node[len(node)-1] = unixfsShard
+		below = putNode(t, m, node).Cid
+	}
+	if _, err := listDirectory(t.Context(), m, below, 256*256*256); !errors.Is(err, errDagPB) {
+		t.Errorf("got %v, want %v", err, errDagPB)
+	}
+}
+
+// TestLongLeaves gathers files that are said to have a byte, and whose leaves are long: all
+// of a window would be very much.
+func TestLongLeaves(t *testing.T) {
+	m := newMemory()
+	w := &window{src: m, w: io.Discard}
+	err := error(nil)
+	for i := 0; err == nil && i < windowBlocks; i++ {
+		b, berr := ipfs.NewBlock(cid.Raw, fmt.Append(nil, "long leaf ", i))
+		if berr != nil || m.Put(t.Context(), b) != nil {
+			t.Fatal(berr)
+		}
+		err = w.leaf(t.Context(), b.Cid, 1)
+	}
+	if !errors.Is(err, ipfs.ErrFile) {
+		t.Errorf("got %v, want %v", err, ipfs.ErrFile)
+	}
+	held := 0
+	for _, l := range w.want {
+		held += len(l.data)
+	}
+	if held > 0 {
+		t.Errorf("%d bytes of leaves are held that are too long", held)
+	}
+}
+
+// TestWriteEnds gives up on a tar of raw bytes alone, of which no block is fetched.
+func TestWriteEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	l, m := convert(t, nil)
+	tarball := &Tar{layer: l, src: m, split: ipfs.File{}}
+	raw := bytes.Repeat([]byte(recRaw(strings.Repeat("x", maxSegment))), 2*windowBytes/maxSegment)
+	f, err := loadFile(ctx, m, putFile(t, m, zipped(t, []byte(splitMagic+string(raw)+recTable()))), MaxFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tarball.split = f
+	cancel()
+	if err := tarball.Write(ctx, io.Discard); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+}
+
 // TestReadTableEnds gives up on a tar-split that decompresses to much more than it is.
 func TestReadTableEnds(t *testing.T) {
 	l, _ := convert(t, makeTar(t, text("a", "1")))

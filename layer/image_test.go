@@ -112,7 +112,7 @@ func TestOpenRefused(t *testing.T) {
 	}
 	other, _ := convert(t, makeTar(t, text("a", "2")))
 	l.Rootfs = other.Rootfs
-	if err := l.CheckRootfs(ctx); !errors.Is(err, ErrRoot) {
+	if err := l.CheckRootfs(ctx); !errors.Is(err, ErrViews) {
 		t.Error(err)
 	}
 	d, err := mediatype.LayerDigest(l.Root.Cid)

@@ -98,7 +98,7 @@ func (l *Layer) CheckRootfs(ctx context.Context) error {
 		return fmt.Errorf("check rootfs of layer %s: %w", l.Root.Cid, err)
 	}
 	if !c.Equals(l.Rootfs) {
-		return fmt.Errorf("check rootfs of layer %s: %w: rootfs is %s, its index makes %s", l.Root.Cid, ErrRoot, l.Rootfs, c)
+		return fmt.Errorf("check rootfs of layer %s: %w: rootfs is %s, its index makes %s", l.Root.Cid, ErrViews, l.Rootfs, c)
 	}
 	return nil
 }

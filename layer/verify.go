@@ -22,8 +22,9 @@ type Proof struct {
 // rebuilt, and made a layer of again: its index, its rootfs, the places of its payloads
 // and its shadowed files must be those of this layer. What it returns is about the tar;
 // whether that is the right one, the caller knows. Errors are ErrViews, or those of
-// reading. Besides what Write needs, it holds the index a second time. progress, which may
-// be nil, is called with the bytes of the tar read since the last call.
+// reading, or where the tar is none that becomes a layer, those of Write: no index can be
+// that of such a tar. Besides what Write needs, it holds the index a second time. progress,
+// which may be nil, is called with the bytes of the tar read since the last call.
 func (t *Tar) Verify(ctx context.Context, progress func(n int64)) (*Proof, error) {
 	proof, err := t.verify(ctx, progress)
 	if err != nil {
@@ -56,23 +57,38 @@ func (t *Tar) verify(ctx context.Context, progress func(n int64)) (*Proof, error
 	return &Proof{DiffID: result.DiffID, Bytes: result.Bytes, Files: result.Files}, nil
 }
 
-// remake makes a layer of the tar that nobody keeps.
+// remake makes a layer of the tar that nobody keeps. It returns when nothing is left running.
 func (t *Tar) remake(ctx context.Context, progress func(n int64)) (*writer, *Result, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	r, pipe := io.Pipe()
-	rebuilt := make(chan error, 1)
+	rebuilt := make(chan struct{})
 	go func() {
-		err := t.write(ctx, pipe)
-		pipe.CloseWithError(err) // never fails; nil ends the tar
-		rebuilt <- err
+		defer close(rebuilt)
+		if err := t.write(ctx, pipe); err != nil {
+			pipe.CloseWithError(&rebuildError{err})
+			return
+		}
+		pipe.Close()
 	}()
 	w := newWriter(r, WriteOptions{Progress: progress})
 	result, err := w.write(ctx, nowhere{})
+	// Where the tar is no good, its next block may be one that takes long to get.
 	r.CloseWithError(errStopped)
-	if terr := <-rebuilt; terr != nil && !errors.Is(terr, errStopped) {
-		err = terr // and not what the writer made of a tar that broke off
+	cancel()
+	<-rebuilt
+	if broken := (*rebuildError)(nil); errors.As(err, &broken) {
+		err = broken.err // and not what the writer made of a tar that broke off
 	}
 	return w, result, err
 }
+
+// A rebuildError tells an error of the tar's way out of the layer from those of its way back.
+type rebuildError struct{ err error }
+
+func (e *rebuildError) Error() string { return e.err.Error() }
+
+func (e *rebuildError) Unwrap() error { return e.err }
 
 var errStopped = errors.New("nobody reads on")
 
@@ -112,7 +128,7 @@ func equalEntries(a, b *Entry) bool {
 // verifyRoot builds rootfs from the index, reading each of its blocks, and the root block
 // from its parts.
 func (l *Layer) verifyRoot(ctx context.Context, src Source) (err error) {
-	read := &window{src: src, w: io.Discard}
+	read := &window{src: src, w: io.Discard, verify: true}
 	defer func() { err = errors.Join(err, read.wait()) }()
 	rootfs, err := buildRootfs(ctx, l.Index, func(b ipfs.Block) error { return read.leaf(ctx, b.Cid, len(b.Data)) })
 	if err != nil {
@@ -183,7 +199,7 @@ func (l *Layer) readRest(ctx context.Context, src Source, places []int32) (err e
 			isPayload[p] = true
 		}
 	}
-	read := &window{src: src, w: io.Discard}
+	read := &window{src: src, w: io.Discard, verify: true}
 	defer func() { err = errors.Join(err, read.wait()) }()
 	for i := range l.Index.Entries {
 		e := &l.Index.Entries[i]

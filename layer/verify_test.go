@@ -30,11 +30,16 @@ func views(t *testing.T) (*Layer, *memory, []byte) {
 // verify opens a layer and verifies it.
 func verify(t *testing.T, m *memory, root ipfs.Block) (*Proof, error) {
 	t.Helper()
-	l, err := OpenBlock(t.Context(), m, root)
+	return verifyFrom(t, m, root)
+}
+
+func verifyFrom(t *testing.T, src Source, root ipfs.Block) (*Proof, error) {
+	t.Helper()
+	l, err := OpenBlock(t.Context(), src, root)
 	if err != nil {
 		return nil, err
 	}
-	tarball, err := l.OpenTar(t.Context(), m)
+	tarball, err := l.OpenTar(t.Context(), src)
 	if err != nil {
 		return nil, err
 	}
@@ -297,5 +302,41 @@ func TestVerifyStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	if _, err := tarball.Verify(ctx, func(int64) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+}
+
+// slow is a source in which one block takes as long as the caller waits.
+type slow struct {
+	*memory
+	block cid.Cid
+}
+
+func (s slow) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
+	if slices.Contains(cids, s.block) {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.memory.Fetch(ctx, cids, fn)
+}
+
+// TestVerifyDoesNotWait ends with what is wrong with a tar, and not when the next block of it
+// has come.
+func TestVerifyDoesNotWait(t *testing.T) {
+	l, m := convert(t, makeTar(t, text("a", "wanted")))
+	// One window that ends with a block that is no header, and then one that needs a leaf.
+	header := makeTar(t, text("e", ""))[:blockBytes]
+	bytewise := append(bytes.Repeat(header, windowOps/blockBytes-1), bytes.Repeat([]byte("x"), blockBytes)...)
+	records := splitMagic
+	for _, b := range bytewise {
+		records += recRaw(string(b))
+	}
+	records += recPayload(6) + recTable(nextEntry(1))
+	root := relinked(t, m, l, linkTarSplit, putFile(t, m, zipped(t, []byte(records))))
+	wanted, err := ipfs.NewBlock(cid.Raw, []byte("wanted"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verifyFrom(t, slow{m, wanted.Cid}, root); !errors.Is(err, ErrTar) {
+		t.Errorf("got %v, want %v", err, ErrTar)
 	}
 }

@@ -12,14 +12,6 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// What WriteTar gathers before it fetches: never more blocks than a node should want from
-// its peers at once, and bounded bytes.
-const (
-	windowBlocks = 256
-	windowBytes  = 16 << 20
-	windowOps    = 4096 // raw segments and leaves: a byte each is a fair tar-split
-)
-
 // WriteTar writes the tar that the layer was made of, bit for bit: OpenTar and Write.
 func (l *Layer) WriteTar(ctx context.Context, src Source, w io.Writer) error {
 	t, err := l.OpenTar(ctx, src)
@@ -227,12 +219,19 @@ const maxShardDepth = 8
 func listShards(ctx context.Context, src Source, root link, n int) ([]link, error) {
 	var out []link
 	level := []link{root}
+	// A shard that is linked twice has the same names twice. A few such could stand for
+	// millions of links.
+	seen := make(map[cid.Cid]struct{})
 	for depth := 0; len(level) > 0; depth++ {
 		if depth == maxShardDepth {
 			return nil, fmt.Errorf("sharded directory: %w (%d levels)", ErrTooLarge, maxShardDepth)
 		}
 		var next []link
 		for _, shard := range level {
+			if _, again := seen[shard.cid]; again {
+				return nil, fmt.Errorf("sharded directory: %w: shard %s comes twice", errDagPB, shard.cid)
+			}
+			seen[shard.cid] = struct{}{}
 			links, err := loadShard(ctx, src, shard.cid)
 			if err != nil {
 				return nil, fmt.Errorf("sharded directory: %w", err)
@@ -273,91 +272,4 @@ func loadShard(ctx context.Context, src Source, c cid.Cid) ([]link, error) {
 		}
 	}
 	return links, nil
-}
-
-// A window is a stretch of the tar: raw bytes, and leaves that flush fetches at once. While
-// it is being written, the next one is fetched.
-type window struct {
-	src  Source
-	w    io.Writer
-	ops  []op
-	cids []cid.Cid
-	want map[cid.Cid][]byte
-	size int
-	// written tells how the window before this one was written; nil if nothing was, or
-	// when it was waited for.
-	written chan error
-}
-
-type op struct {
-	raw  []byte
-	leaf cid.Cid
-	size int
-}
-
-func (w *window) raw(ctx context.Context, b []byte) error {
-	return w.add(ctx, op{raw: b, size: len(b)})
-}
-
-func (w *window) leaf(ctx context.Context, c cid.Cid, size int) error {
-	if _, ok := w.want[c]; !ok {
-		if w.want == nil {
-			w.want = make(map[cid.Cid][]byte)
-		}
-		w.want[c] = nil
-		w.cids = append(w.cids, c)
-	}
-	return w.add(ctx, op{leaf: c, size: size})
-}
-
-func (w *window) add(ctx context.Context, o op) error {
-	w.ops = append(w.ops, o)
-	if w.size += o.size; w.size >= windowBytes || len(w.cids) >= windowBlocks || len(w.ops) >= windowOps {
-		return w.flush(ctx)
-	}
-	return nil
-}
-
-// flush fetches the leaves, and starts to write all in order. Who calls it calls wait at the
-// end, whatever happened.
-func (w *window) flush(ctx context.Context) error {
-	if len(w.cids) > 0 {
-		if err := fetchAll(ctx, w.src, w.cids, w.want); err != nil {
-			return err
-		}
-	}
-	if err := w.wait(); err != nil {
-		return err
-	}
-	written := make(chan error, 1)
-	go func(to io.Writer, ops []op, blocks map[cid.Cid][]byte) {
-		written <- writeOps(to, ops, blocks)
-	}(w.w, w.ops, w.want)
-	*w = window{src: w.src, w: w.w, written: written}
-	return nil
-}
-
-// wait returns when the window before this one is written.
-func (w *window) wait() error {
-	if w.written == nil {
-		return nil
-	}
-	err := <-w.written
-	w.written = nil
-	return err
-}
-
-func writeOps(to io.Writer, ops []op, blocks map[cid.Cid][]byte) error {
-	for _, o := range ops {
-		b := o.raw
-		if o.leaf.Defined() {
-			if b = blocks[o.leaf]; len(b) != o.size {
-				return fmt.Errorf("leaf %s: %w: it has %d bytes, not %d", o.leaf, ipfs.ErrFile, len(b), o.size)
-			}
-		}
-		if _, err := to.Write(b); err != nil {
-			return err
-		}
-	}
-	return nil
 }
