@@ -32,7 +32,7 @@ func goodOriginals(t *testing.T) []originalVector {
 	kept.keep()
 	add("an original with kept diffIDs", kept)
 	odd := newConversion(false)
-	odd.config = strings.Replace(odd.config, `"os"`, "\n \"x\":1.50e+2, \"x\":\"\\u0041<\\/\", \"os\"", 1)
+	odd.config = strings.Replace(odd.config, `"os"`, "\n \"x\":1.50e+2, \"x\":\"\\u0041<\\/\", \"\\u00e9\\/\\u0041\\u2028\\u0007\\n<\": [ ], \"os\"", 1)
 	add("an original with an odd config", odd)
 	return all
 }
