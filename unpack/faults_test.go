@@ -26,6 +26,7 @@ import (
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/mediatype"
+	"github.com/hinshun/ipcs/unpack"
 )
 
 // faultyLayer is a layer with some of everything, and the CID of a leaf of its large file.
@@ -204,6 +205,45 @@ func TestOrdinary(t *testing.T) {
 		t.Errorf("digest %s, want %s", applied.Digest, desc.Digest)
 	}
 	l.same(0, want, got, func(p string) bool { return p == "." })
+}
+
+// countingStore counts the requests for a part of a blob.
+type countingStore struct {
+	content.Store
+	requests *atomic.Int32
+}
+
+type countingReader struct {
+	content.ReaderAt
+	requests *atomic.Int32
+}
+
+func (s countingStore) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
+	r, err := s.Store.ReaderAt(ctx, desc)
+	return countingReader{r, s.requests}, err
+}
+
+func (r countingReader) ReadAt(p []byte, off int64) (int, error) {
+	r.requests.Add(1)
+	return r.ReaderAt.ReadAt(p, off)
+}
+
+// TestOrdinaryPieces finds that an ordinary layer is read in large pieces: each is a request
+// to containerd.
+func TestOrdinaryPieces(t *testing.T) {
+	l := newLab(t)
+	const size = 8 << 20
+	tarball := makeTar(t, text("a", strings.Repeat("0123456789abcdef", size/16)))
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: digest.FromBytes(tarball), Size: int64(len(tarball))}
+	l.must(content.WriteBlob(t.Context(), l.store, "upload", bytes.NewReader(tarball), desc))
+	var requests atomic.Int32
+	differ, err := unpack.New(unpack.Config{Node: l.node, Content: countingStore{l.store, &requests}})
+	l.must(err)
+	_, err = differ.Apply(t.Context(), desc, bind(l.folder("root")))
+	l.must(err)
+	if n := requests.Load(); n > 2*size>>20 {
+		t.Errorf("%d requests for %d bytes", n, desc.Size)
+	}
 }
 
 // TestProgress finds that progress is a share of the size in the descriptor.

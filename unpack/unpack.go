@@ -121,7 +121,7 @@ func New(cfg Config) (*Differ, error) {
 		node:     cfg.Node,
 		content:  cfg.Content,
 		leases:   cfg.Leases,
-		applier:  apply.NewFileSystemApplier(cfg.Content),
+		applier:  apply.NewFileSystemApplier(blobs{cfg.Content}),
 		comparer: walking.NewWalkingDiff(cfg.Content),
 		workers:  cfg.Workers,
 		held:     semaphore.NewWeighted(maxHeld),
