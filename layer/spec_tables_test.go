@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 // section is a section of a file of the specification.
@@ -43,6 +45,7 @@ func table(t *testing.T, text string) map[string]string {
 func TestSpecLimits(t *testing.T) {
 	want := make(map[string]string)
 	for _, row := range [][2]string{
+		{"block", binaryUnit(ipfs.LeafSize)},
 		{"layer root", binaryUnit(MaxRootBlock)},
 		{"index, compressed", binaryUnit(MaxIndexFile)},
 		{"index, decompressed", fmt.Sprintf("%s, and the larger of %s and %d times its compressed size", binaryUnit(MaxIndex), binaryUnit(freeInflat), maxRatio)},

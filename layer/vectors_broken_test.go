@@ -10,6 +10,7 @@ import (
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
 )
 
 // A breaker makes the cases of broken.json of one layer that is right.
@@ -242,6 +243,10 @@ func (b *breaker) views() {
 	forged("a shadowed file", "diff-id", forge{shadowed: other.Shadowed})
 	b.add("another diffID", stepVerify, "diff-id", b.l.Root)
 	b.all[len(b.all)-1].DiffID = "sha256:" + hex.EncodeToString([]byte(someDigest))
+	// A tar-split may give back anything; the shadowed file is in it, since there is one.
+	bytes := putFile(b.t, b.m, zipped(b.t, []byte(splitMagic+recRaw("no tar: ")+recPayload(5)+recTable(0))))
+	b.add("a tar that a writer refuses", stepVerify, "tar", forge{tarSplit: bytes}.put(b.t, b.m, b.l))
+	b.all[len(b.all)-1].DiffID = digest.FromString("no tar: first").String()
 	b.add("other bytes of rootfs", stepVerify, "hash", b.l.Root, b.l.Rootfs)
 	b.add("other bytes of an empty file", stepVerify, "hash", b.l.Root, x.Entries[b.entry("e")].File().Cid)
 }
