@@ -42,7 +42,7 @@ type containerdImage struct {
 	images    images.Store
 	content   content.Store
 	leases    leases.Manager
-	snapshots func(context.Context, ocispec.Descriptor) error // after the image is there
+	snapshots func(context.Context, ocispec.Descriptor) error // before the image is named
 	close     func() error
 	lease     string // id; empty before Prepare
 }
@@ -148,13 +148,14 @@ func (c *containerdImage) Tag(ctx context.Context, desc ocispec.Descriptor, data
 	if err := images.Walk(ctx, label, desc); err != nil {
 		return fmt.Errorf("label what the image refers to: %w", err)
 	}
+	// As with a pull, the name comes last; until then the lease keeps all.
+	if err := c.snapshots(ctx, desc); err != nil {
+		return c.explain(err)
+	}
 	img := images.Image{Name: c.ref, Target: desc}
 	_, err := c.images.Create(ctx, img)
 	if errdefs.IsAlreadyExists(err) {
 		_, err = c.images.Update(ctx, img, "target")
-	}
-	if err == nil {
-		err = c.snapshots(ctx, desc)
 	}
 	return c.explain(err)
 }

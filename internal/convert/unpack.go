@@ -5,10 +5,13 @@ import (
 	"fmt"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/unpack"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/hinshun/ipcs/mediatype"
 )
 
 const (
@@ -17,10 +20,13 @@ const (
 	snapshotterFilter = "type==io.containerd.snapshotter.v1,id==" + snapshotterName
 )
 
-// makeSnapshots makes the snapshots of the image for this host's platform, as a pull
+// makeSnapshots makes the snapshots of an ipcs image for this host's platform, as a pull
 // does, when containerd has the snapshotter: it lets nobody make them later but by a
-// pull. They hold no content.
+// pull. They hold no content. An ordinary image is unpacked by whoever runs it.
 func makeSnapshots(ctx context.Context, cl *client.Client, desc ocispec.Descriptor) error {
+	if ipcs, err := hasIpcs(ctx, cl.ContentStore(), desc); err != nil || !ipcs {
+		return err
+	}
 	found, err := cl.IntrospectionService().Plugins(ctx, snapshotterFilter)
 	if err != nil || len(found.Plugins) == 0 {
 		return err
@@ -39,7 +45,17 @@ func makeSnapshots(ctx context.Context, cl *client.Client, desc ocispec.Descript
 		err = werr
 	}
 	if err != nil {
-		return fmt.Errorf("the image is stored, but snapshotter %s could not take it (push it to a registry and pull it from there, or see that the snapshotter's node has it, and convert again): %w", snapshotterName, err)
+		return fmt.Errorf("snapshotter %s could not take the image (convert it to a registry and pull it from there, or see that the snapshotter's node has it, and convert again): %w", snapshotterName, err)
 	}
 	return nil
+}
+
+// hasIpcs reports whether an image has any ipcs layer.
+func hasIpcs(ctx context.Context, store content.Provider, desc ocispec.Descriptor) (bool, error) {
+	found := false
+	err := images.Walk(ctx, images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		found = found || desc.MediaType == mediatype.Layer
+		return images.Children(ctx, store, desc)
+	}), desc)
+	return found, err
 }
