@@ -23,8 +23,8 @@
 //
 // Image converts up to Options.Workers layers at the same time, each a pipeline of its
 // own, and does the rest in the goroutine of its caller. It returns after all that it
-// started has ended; Restore and Verify likewise. Nothing is held in memory but manifests, configs and what
-// layer.Write keeps of each layer under way.
+// started has ended; Restore and Verify likewise. Nothing is held in memory but manifests,
+// configs and what layer.Write keeps of each layer under way.
 package convert
 
 import (
@@ -81,13 +81,14 @@ type Options struct {
 	Target Target
 	Node   Node
 	// Platforms are those wanted of an index: each must be there. Empty means this
-	// host's, or what there is if the source is a single manifest.
+	// host's, or what there is if the source is a single manifest; and all to Verify.
 	Platforms    []ocispec.Platform
 	AllPlatforms bool
 	Peers        []string // multiaddrs to put into the image record
 	KeepDiffIDs  bool     // leave the config as it is; Image only
 	Compression  string   // of the layers that Restore writes: None, Gzip or Zstd
 	Workers      int      // layers converted at the same time; 0 means one for each core
+	MaxTar       int64    // bytes of a tar that Restore and Verify rebuild; 0 means 1 TiB
 	Progress     Progress // nil means none
 }
 
@@ -105,7 +106,8 @@ type ManifestReport struct {
 	Platform string        `json:"platform"`
 	Source   digest.Digest `json:"source"`
 	Digest   digest.Digest `json:"digest"`
-	Layers   []LayerReport `json:"layers"` // bottom first
+	Original digest.Digest `json:"original,omitempty"` // of Restore: the manifest whose config this one has
+	Layers   []LayerReport `json:"layers"`             // bottom first
 }
 
 // A LayerReport is one converted layer.
@@ -141,7 +143,7 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 	}
 	p := &publisher{
 		dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers,
-		keep: opts.KeepDiffIDs, annotations: w.annotations,
+		keep: opts.KeepDiffIDs, annotations: w.annotations, progress: opts.Progress,
 	}
 	report, err := p.publish(ctx, ims)
 	if err != nil {
@@ -154,6 +156,10 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 func (o *Options) setDefaults() {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.MaxTar == 0 {
+		// A few bytes can make a tar as long as they like.
+		o.MaxTar = 1 << 40
 	}
 	if o.Progress == nil {
 		o.Progress = noProgress{}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -19,6 +20,8 @@ import (
 const (
 	maxManifest = 4 << 20 // bytes of a manifest or index, the limit of most registries
 	maxConfig   = 8 << 20 // bytes of a config
+	// maxDocuments is how many bytes manifests and configs of all images have together.
+	maxDocuments = 64 << 20
 )
 
 // ErrUnsupported says that the source is something that convert cannot convert.
@@ -35,6 +38,9 @@ type image struct {
 	config      map[string]json.RawMessage
 	layers      []sourceLayer // bottom first
 }
+
+// size is how many bytes of documents it holds.
+func (im *image) size() int { return len(im.data) + len(im.configData) }
 
 // A sourceLayer is a layer of the source.
 type sourceLayer struct {
@@ -67,22 +73,69 @@ func readImage(ctx context.Context, src Source, desc ocispec.Descriptor, data []
 }
 
 func parseManifest(data []byte, check layerCheck) (*ocispec.Manifest, error) {
-	manifest := new(ocispec.Manifest)
-	if err := json.Unmarshal(data, manifest); err != nil {
+	var doc struct {
+		ocispec.Manifest
+		Layers json.RawMessage `json:"layers"` // instead of those of Manifest
+	}
+	var fields map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(data, &doc), json.Unmarshal(data, &fields)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
+	if err := checkNames(fields, "mediaType", "config", "layers", "annotations"); err != nil {
+		return nil, err
+	}
+	manifest := &doc.Manifest
 	if err := checkConfigType(manifest); err != nil {
 		return nil, err
 	}
-	if n := len(manifest.Layers); n > layer.MaxImageLayers {
-		return nil, fmt.Errorf("%w: it has %d layers, more than the %d allowed", ErrUnsupported, n, layer.MaxImageLayers)
+	layers, err := decodeList[ocispec.Descriptor](doc.Layers, layer.MaxImageLayers)
+	if err != nil {
+		return nil, fmt.Errorf("its layers: %w", err)
 	}
-	for i, l := range manifest.Layers {
+	for i, l := range layers {
 		if err := check(l); err != nil {
-			return nil, fmt.Errorf("layer %d %s: %w", i+1, l.Digest, err)
+			return nil, fmt.Errorf("layer %d %.80q: %w", i+1, l.Digest, err)
 		}
 	}
+	manifest.Layers = layers
 	return manifest, nil
+}
+
+// decodeList decodes an array of at most so many elements, none of which is held before it
+// was counted: what is decoded can take a hundred times the room of its text.
+func decodeList[T any](raw json.RawMessage, most int) ([]T, error) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if start, err := dec.Token(); err != nil || start != json.Delim('[') {
+		return nil, fmt.Errorf("%w: no list", ErrCorrupt)
+	}
+	var out []T
+	for dec.More() {
+		if len(out) == most {
+			return nil, fmt.Errorf("%w: more than the %d allowed", ErrUnsupported, most)
+		}
+		var v T
+		if err := dec.Decode(&v); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// checkNames refuses names that differ from those in case only. Decoders that ignore case
+// could take such a field for the one that we read, or write.
+func checkNames(object map[string]json.RawMessage, names ...string) error {
+	for key := range object {
+		for _, name := range names {
+			if key != name && strings.EqualFold(key, name) {
+				return fmt.Errorf("%w: it has a field %q beside %q", ErrCorrupt, key, name)
+			}
+		}
+	}
+	return nil
 }
 
 // newImage puts a manifest and its config, both verified, together.
@@ -110,7 +163,7 @@ func checkConfigType(manifest *ocispec.Manifest) error {
 	case "":
 		return fmt.Errorf("%w: its config has no media type", ErrUnsupported)
 	default:
-		return fmt.Errorf("%w: its config is a %s, so it is no container image", ErrUnsupported, mt)
+		return fmt.Errorf("%w: its config is a %.200q, so it is no container image", ErrUnsupported, mt)
 	}
 }
 
@@ -138,16 +191,16 @@ func checkTar(desc ocispec.Descriptor) error {
 	case mt == "":
 		return fmt.Errorf("%w: it has no media type", ErrUnsupported)
 	case strings.HasSuffix(mt, "+encrypted"):
-		return fmt.Errorf("%w: it is encrypted (%s); decrypt the image first", ErrUnsupported, mt)
+		return fmt.Errorf("%w: it is encrypted (%.200q); decrypt the image first", ErrUnsupported, mt)
 	case images.IsNonDistributable(mt):
-		return fmt.Errorf("%w: it is a foreign layer (%s), which must not be distributed", ErrUnsupported, mt)
+		return fmt.Errorf("%w: it is a foreign layer (%.200q), which must not be distributed", ErrUnsupported, mt)
 	}
 	switch mt {
 	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
 		images.MediaTypeDockerSchema2Layer, images.MediaTypeDockerSchema2LayerGzip, images.MediaTypeDockerSchema2LayerZstd:
 		return nil
 	}
-	return fmt.Errorf("%w: its media type %s is none of a tar", ErrUnsupported, mt)
+	return fmt.Errorf("%w: its media type %.200q is none of a tar", ErrUnsupported, mt)
 }
 
 // parseConfig keeps the config with all its fields, and returns its diffIDs.
@@ -155,15 +208,26 @@ func (im *image) parseConfig(data []byte) ([]digest.Digest, error) {
 	if err := json.Unmarshal(data, &im.config); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	// Decoders that ignore case could take another field for rootfs than we rewrite.
-	for key := range im.config {
-		if key != keyRootFS && strings.EqualFold(key, keyRootFS) {
-			return nil, fmt.Errorf("%w: it has a field %q beside %q", ErrCorrupt, key, keyRootFS)
-		}
+	if err := checkNames(im.config, keyRootFS); err != nil {
+		return nil, err
 	}
-	var config ocispec.Image
+	// Not ocispec.Image: what it holds besides can be much, and nobody needs it.
+	var config struct {
+		ocispec.Platform
+		RootFS ocispec.RootFS `json:"rootfs"`
+	}
 	if err := json.Unmarshal(data, &config); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	// Of two fields of the name, decoders put together what we take the last of.
+	var last ocispec.RootFS
+	if raw, ok := im.config[keyRootFS]; ok {
+		if err := json.Unmarshal(raw, &last); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+	}
+	if last.Type != config.RootFS.Type || !slices.Equal(last.DiffIDs, config.RootFS.DiffIDs) {
+		return nil, fmt.Errorf("%w: it has two fields %q, which differ", ErrCorrupt, keyRootFS)
 	}
 	if config.RootFS.Type != "" && config.RootFS.Type != "layers" {
 		return nil, fmt.Errorf("%w: its rootfs is of type %q", ErrUnsupported, config.RootFS.Type)

@@ -72,7 +72,7 @@ func (l *layout) Resolve(context.Context) (ocispec.Descriptor, error) {
 	case 0:
 		return ocispec.Descriptor{}, fmt.Errorf("%w: %s has no image %q; it has %s", errNoImage, l.dir, l.tagOrDefault(), l.tags(index))
 	default:
-		return ocispec.Descriptor{}, fmt.Errorf("%w: %s has %d images named %q; name one with oci:DIR@DIGEST", errNoImage, l.dir, len(found), l.tag)
+		return ocispec.Descriptor{}, fmt.Errorf("%w: %s has %d images named %q; name one with oci:DIR@DIGEST", errNoImage, l.dir, len(found), l.tagOrDefault())
 	}
 }
 
@@ -207,7 +207,12 @@ func (l *layout) create() error {
 
 // Push implements Target.
 func (l *layout) Push(_ context.Context, desc ocispec.Descriptor, data []byte) error {
-	return replaceFile(l.blobPath(desc.Digest), data)
+	path := l.blobPath(desc.Digest)
+	// Prepare made the folder of the usual algorithm.
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return replaceFile(path, data)
 }
 
 // PushStream implements Target.

@@ -67,7 +67,7 @@ func (m *memory) Push(ctx context.Context, desc ocispec.Descriptor, data []byte)
 			return err
 		}
 	}
-	if digest.FromBytes(data) != desc.Digest || int64(len(data)) != desc.Size {
+	if desc.Digest.Algorithm().FromBytes(data) != desc.Digest || int64(len(data)) != desc.Size {
 		return fmt.Errorf("pushed %s does not match its descriptor", desc.Digest)
 	}
 	m.blobs[desc.Digest] = data

@@ -23,7 +23,8 @@ var errNoOriginal = errors.New("no original travels with the image")
 // annotateOriginal lets the image travel with what was made of it (spec/image.md, "The
 // original"). A kept config is the original one, and is not needed twice.
 func (im *image) annotateOriginal(annotations map[string]string, keep bool) error {
-	annotations[mediatype.AnnotationManifest] = im.desc.Digest.String()
+	// Not the digest it was read by, whose algorithm may be another.
+	annotations[mediatype.AnnotationManifest] = digest.FromBytes(im.data).String()
 	var err error
 	if annotations[mediatype.AnnotationManifestData], err = packText(im.data); err != nil || keep {
 		return err
@@ -41,6 +42,9 @@ func (im *image) original() (*image, error) {
 	digested, ok := im.annotations[mediatype.AnnotationManifest]
 	if !ok {
 		return nil, errNoOriginal
+	}
+	if err := digest.Digest(digested).Validate(); err != nil {
+		return nil, fmt.Errorf("original manifest %.80q: %w: %w", digested, ErrCorrupt, err)
 	}
 	data, err := unpackText(im.annotations[mediatype.AnnotationManifestData], maxManifest)
 	if err != nil {
@@ -63,8 +67,8 @@ func (im *image) original() (*image, error) {
 			return nil, fmt.Errorf("original config: %w", err)
 		}
 	}
-	if got := digest.FromBytes(config); got != manifest.Config.Digest {
-		return nil, fmt.Errorf("original config %s: %w: the digest of what travels is %s", manifest.Config.Digest, ErrCorrupt, got)
+	if d := manifest.Config.Digest; d.Validate() != nil || d.Algorithm().FromBytes(config) != d {
+		return nil, fmt.Errorf("original config %.80q: %w: what travels has another digest", d, ErrCorrupt)
 	}
 	orig, err := newImage(desc, data, manifest, config)
 	if err != nil {
@@ -109,7 +113,7 @@ func (im *image) kept() bool {
 }
 
 func isKept(desc ocispec.Descriptor) bool {
-	return desc.Annotations[mediatype.AnnotationKeep] == "true"
+	return desc.MediaType == mediatype.Layer && desc.Annotations[mediatype.AnnotationKeep] == "true"
 }
 
 // packText makes a small text of bytes.
@@ -122,13 +126,24 @@ func packText(data []byte) (string, error) {
 	return base64.StdEncoding.EncodeToString(zip.EncodeAll(data, nil)), nil
 }
 
+// textWindow is the largest zstd window that is read: that of the highest levels.
+const textWindow = 8 << 20
+
 // unpackText is the inverse of packText, of at most limit bytes.
 func unpackText(text string, limit int) ([]byte, error) {
 	if text == "" {
 		return nil, errNoOriginal
 	}
-	zip, err := zstd.NewReader(base64.NewDecoder(base64.StdEncoding.Strict(), strings.NewReader(text)),
-		zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(limit)))
+	// The decoder would pass over line feeds.
+	if strings.ContainsAny(text, "\r\n") {
+		return nil, fmt.Errorf("%w: a line feed in base64", ErrCorrupt)
+	}
+	packed, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	zip, err := zstd.NewReader(bytes.NewReader(packed),
+		zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(textWindow))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
@@ -147,15 +162,17 @@ func unpackText(text string, limit int) ([]byte, error) {
 // else stays; with the layers it had, it stays to the last byte.
 func (im *image) restore(layers []ocispec.Descriptor, _ []digest.Digest) (manifest, config document, err error) {
 	config = document{bare(im.configDesc), im.configData}
-	same := slices.EqualFunc(layers, im.layers, func(a ocispec.Descriptor, b sourceLayer) bool {
-		return a.Digest == b.desc.Digest && a.Size == b.desc.Size && a.MediaType == b.desc.MediaType
-	})
-	if same {
+	if slices.EqualFunc(layers, im.layers, func(a ocispec.Descriptor, b sourceLayer) bool { return sameBlob(a, b.desc) }) {
 		manifest, err = asDocument(im.desc.MediaType, im.data)
 		return manifest, config, err
 	}
 	manifest, err = im.replace(map[string]any{"layers": layers})
 	return manifest, config, err
+}
+
+// sameBlob reports whether two descriptors name the same content by the same type.
+func sameBlob(a, b ocispec.Descriptor) bool {
+	return a.Digest == b.Digest && a.Size == b.Size && a.MediaType == b.MediaType
 }
 
 // rewrite returns the manifest and the config of an ipcs image that has no original, with

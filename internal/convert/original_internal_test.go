@@ -2,12 +2,14 @@ package convert
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -64,9 +66,41 @@ func TestPackText(t *testing.T) {
 			t.Errorf("%d bytes pass a limit of one less", len(data))
 		}
 	}
-	for _, bad := range []string{"", "?", "AAAA", strings.Repeat("A", 100)} {
+	packed, err := packText([]byte("{ }"))
+	if err != nil || !strings.HasSuffix(packed, "=") {
+		t.Fatal(packed, err)
+	}
+	broken := packed[:4] + "\n" + packed[4:]
+	for _, bad := range []string{"", "?", "AAAA", strings.Repeat("A", 100), broken, packed + "\r\n", packed + packed} {
 		if data, err := unpackText(bad, 100); err == nil {
 			t.Errorf("%q is %q", bad, data)
+		}
+	}
+}
+
+// TestPackTextWindow reads what streams of the highest levels are, short as they may be.
+func TestPackTextWindow(t *testing.T) {
+	for size, want := range map[int]bool{8 << 20: true, 16 << 20: false} {
+		var b bytes.Buffer
+		zip, err := zstd.NewWriter(&b, zstd.WithWindowSize(size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What is flushed before the end cannot say how much there is.
+		for range 2 {
+			if _, err := zip.Write([]byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+			if err := zip.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := zip.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := unpackText(base64.StdEncoding.EncodeToString(b.Bytes()), maxManifest)
+		if (err == nil) != want || want && string(got) != "{}{}" {
+			t.Errorf("window of %d: %q, %v", size, got, err)
 		}
 	}
 }

@@ -25,6 +25,7 @@ type publisher struct {
 	layers map[layerKey]*converted
 	keep   bool // the config as it is
 
+	progress    Progress
 	annotations map[string]string // of the source's index
 }
 
@@ -102,6 +103,7 @@ func (p *publisher) manifest(ctx context.Context, im *image) (document, error) {
 	doc, err := newDocument(manifest.MediaType, manifest)
 	if errors.Is(err, errManifestSize) {
 		// The way back then makes a config and a manifest that say the same.
+		p.progress.Note(fmt.Sprintf("manifest %s: the original is too large to travel with the image, which can so not be verified; the way back gives another config digest", im.desc.Digest))
 		delete(manifest.Annotations, mediatype.AnnotationManifestData)
 		delete(manifest.Annotations, mediatype.AnnotationConfigData)
 		doc, err = newDocument(manifest.MediaType, manifest)
@@ -164,7 +166,9 @@ func (p *publisher) descriptor(l sourceLayer, record cid.Cid) ocispec.Descriptor
 	annotations[mediatype.AnnotationRoot] = c.root.Cid.String()
 	annotations[mediatype.AnnotationImage] = record.String()
 	annotations[mediatype.AnnotationDiffID] = l.diffID.String()
-	annotations[mediatype.AnnotationSource] = l.desc.Digest.String()
+	if l.desc.Digest.Algorithm() == digest.SHA256 {
+		annotations[mediatype.AnnotationSource] = l.desc.Digest.String()
+	}
 	if p.keep {
 		annotations[mediatype.AnnotationKeep] = "true"
 	}

@@ -32,7 +32,7 @@ func Restore(ctx context.Context, opts Options) (*Report, error) {
 	}
 	r := &restorer{
 		src: opts.Source, dst: opts.Target, node: opts.Node, compression: opts.Compression,
-		progress: opts.Progress, workers: opts.Workers, done: map[restoreKey]*restored{},
+		progress: opts.Progress, workers: opts.Workers, maxTar: opts.MaxTar, done: map[restoreKey]*restored{},
 	}
 	report, err := r.restore(ctx, ims, w.annotations)
 	if err != nil {
@@ -50,14 +50,15 @@ type restorer struct {
 	compression string
 	progress    Progress
 	workers     int
+	maxTar      int64
 	done        map[restoreKey]*restored
 }
 
 // A restoreKey tells layers apart: a layer may become blobs of different media types.
 type restoreKey struct {
-	layer  digest.Digest
-	diffID digest.Digest // that its tar must have; empty if nobody knows
-	docker bool
+	layer     digest.Digest
+	diffID    digest.Digest // that its tar must have; empty if nobody knows
+	mediaType string        // that it becomes
 }
 
 // A restored layer.
@@ -76,10 +77,16 @@ type restoring struct {
 
 func (r *restorer) restore(ctx context.Context, ims []*image, annotations map[string]string) (*Report, error) {
 	var list []restoring
+	held := 0
 	for _, im := range ims {
 		one, err := r.plan(im)
 		if err != nil {
 			return nil, fmt.Errorf("manifest %s: %w", im.desc.Digest, err)
+		}
+		if one.original != nil {
+			if held += one.original.size(); held > maxDocuments {
+				return nil, errDocuments
+			}
 		}
 		list = append(list, one)
 	}
@@ -110,10 +117,14 @@ func (r *restorer) plan(im *image) (restoring, error) {
 	}
 	out := restoring{image: im, original: orig}
 	for i, l := range im.layers {
-		key := restoreKey{layer: l.desc.Digest, docker: isDocker(im.desc.MediaType)}
+		key := restoreKey{layer: l.desc.Digest, mediaType: tarType(r.compression, isDocker(im.desc.MediaType))}
+		if l.desc.MediaType != mediatype.Layer {
+			key.mediaType = l.desc.MediaType
+		}
 		switch {
 		case orig != nil:
-			key.diffID, key.docker = orig.layers[i].diffID, isDocker(orig.layers[i].desc.MediaType)
+			key.diffID = orig.layers[i].diffID
+			key.mediaType = tarType(r.compression, isDocker(orig.layers[i].desc.MediaType))
 		case l.desc.MediaType != mediatype.Layer || im.kept():
 			key.diffID = l.diffID
 		case l.desc.Annotations[mediatype.AnnotationDiffID] != "":
@@ -163,7 +174,7 @@ func (r *restorer) layer(ctx context.Context, l sourceLayer, key restoreKey, inf
 	if l.desc.MediaType != mediatype.Layer {
 		return r.copy(ctx, l, key, info)
 	}
-	opened, tar, err := openTar(ctx, r.node, l.desc)
+	opened, tar, err := openTar(ctx, r.node, l.desc, r.maxTar)
 	if err != nil {
 		return err
 	}
@@ -171,7 +182,7 @@ func (r *restorer) layer(ctx context.Context, l sourceLayer, key restoreKey, inf
 	return r.write(l, key, info, func(progress LayerProgress, out *restored) error {
 		files := countFiles(opened.Index)
 		out.report = LayerReport{Cid: opened.Root.Cid.String(), Bytes: tar.Size, Files: files}
-		desc, err := r.dst.PushStream(ctx, tarType(r.compression, key.docker), func(w io.Writer) error {
+		desc, err := r.dst.PushStream(ctx, key.mediaType, func(w io.Writer) error {
 			zip, err := compress(w, r.compression)
 			if err != nil {
 				return err
@@ -219,7 +230,7 @@ func (r *restorer) copy(ctx context.Context, l sourceLayer, key restoreKey, info
 			return err
 		}
 		out.diffID = l.diffID
-		out.desc, err = r.dst.PushStream(ctx, l.desc.MediaType, func(w io.Writer) error {
+		out.desc, err = r.dst.PushStream(ctx, key.mediaType, func(w io.Writer) error {
 			_, err := io.Copy(w, blob)
 			return err
 		})
@@ -232,10 +243,7 @@ func (r *restorer) manifest(ctx context.Context, one restoring) (document, error
 	var layers []ocispec.Descriptor
 	var diffIDs []digest.Digest
 	for i, key := range one.keys {
-		desc := r.done[key].desc
-		// What speaks of the layer, and not of the blob that it was, goes with it.
-		desc.Annotations = layerAnnotations(one.image.layers[i].desc)
-		layers, diffIDs = append(layers, desc), append(diffIDs, r.done[key].diffID)
+		layers, diffIDs = append(layers, one.descriptor(i, r.done[key].desc)), append(diffIDs, r.done[key].diffID)
 	}
 	make := one.image.rewrite
 	if one.original != nil {
@@ -252,16 +260,34 @@ func (r *restorer) manifest(ctx context.Context, one restoring) (document, error
 	return manifest, nil
 }
 
+// descriptor is the descriptor of a layer that was made, for a manifest. Where that is the
+// original's blob, nothing of it changes. Otherwise what speaks of the layer, and not of the
+// blob that it was, goes with it.
+func (one restoring) descriptor(i int, made ocispec.Descriptor) ocispec.Descriptor {
+	had := one.image.layers[i].desc
+	if one.original != nil {
+		had = one.original.layers[i].desc
+		if sameBlob(made, had) {
+			return had
+		}
+	}
+	made.Annotations = layerAnnotations(had)
+	return made
+}
+
 func (r *restorer) report(one restoring, manifest digest.Digest) ManifestReport {
 	out := newManifestReport(one.image, manifest)
+	if one.original != nil {
+		out.Original = one.original.desc.Digest
+	}
 	for _, key := range one.keys {
 		out.Layers = append(out.Layers, r.done[key].report)
 	}
 	return out
 }
 
-// openTar opens an ipcs layer and its tar.
-func openTar(ctx context.Context, node layer.Source, desc ocispec.Descriptor) (*layer.Layer, *layer.Tar, error) {
+// openTar opens an ipcs layer and its tar, of at most so many bytes.
+func openTar(ctx context.Context, node layer.Source, desc ocispec.Descriptor, most int64) (*layer.Layer, *layer.Tar, error) {
 	root, err := mediatype.RootCid(desc.Digest)
 	if err != nil {
 		return nil, nil, err
@@ -271,6 +297,9 @@ func openTar(ctx context.Context, node layer.Source, desc ocispec.Descriptor) (*
 		return nil, nil, err
 	}
 	tar, err := opened.OpenTar(ctx, node)
+	if err == nil && tar.Size > most {
+		err = fmt.Errorf("%w: its tar has %d bytes, more than the %d allowed", ErrUnsupported, tar.Size, most)
+	}
 	return opened, tar, err
 }
 

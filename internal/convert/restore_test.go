@@ -259,6 +259,7 @@ func TestVerifyFails(t *testing.T) {
 		"another manifest travels": func(m *ocispec.Manifest) { copyAnnotation(m, evil, mediatype.AnnotationManifestData) },
 		"another config travels":   func(m *ocispec.Manifest) { copyAnnotation(m, evil, mediatype.AnnotationConfigData) },
 		"nothing that is base64":   func(m *ocispec.Manifest) { m.Annotations[mediatype.AnnotationConfigData] = "?" },
+		"another size of a root":   func(m *ocispec.Manifest) { m.Layers[0].Size++ },
 		"another root":             func(m *ocispec.Manifest) { m.Layers[0].Annotations[mediatype.AnnotationRoot] = "bafy" },
 		"another image's layers": func(m *ocispec.Manifest) {
 			m.Layers, m.Config = evil.Layers, evil.Config

@@ -23,6 +23,8 @@ func TestConfigForm(t *testing.T) {
 		"white space goes":        {"{ \"x\" : [ 1 ,\n\t{ \"b\" : \" \" } ] ,\r\n" + old + " }\n", `{` + made + `,"x":[1,{"b":" "}]}`},
 		"numbers keep digits":     {`{` + old + `,"x":[1.50e+2,123456789012345678901234567890,-0,0.10]}`, `{` + made + `,"x":[1.50e+2,123456789012345678901234567890,-0,0.10]}`},
 		"strings keep escapes":    {`{` + old + `,"x":"\u0041\/<&>é"}`, `{` + made + `,"x":"\u0041\/<&>é"}`},
+		"names are escaped":       {`{"\u0022\u005c\/\u0041\b\f\n\r\t\u0001\u007f\u2028<&>\ud800":1,` + old + `}`, `{"\"\\/A\b\f\n\r\t\u0001` + "\x7f" + `\u2028<&>` + "\ufffd" + `":1,` + made + `}`},
+		"names that are one name": {`{"a":1,` + old + `,"\u0061":2}`, `{"a":2,` + made + `}`},
 		"the last of two counts":  {`{"x":1,` + old + `,"x":2}`, `{` + made + `,"x":2}`},
 		"below the top both stay": {`{` + old + `,"x":{"a":1,"a":2}}`, `{` + made + `,"x":{"a":1,"a":2}}`},
 		"no rootfs":               {`{"os":"linux"}`, `{"os":"linux",` + made + `}`},

@@ -73,6 +73,10 @@ func badOriginals(t *testing.T) []originalVector {
 	add("the digest of another manifest", nil, annotate(mediatype.AnnotationManifest, digest.FromString("x").String()))
 	add("the config of another original", nil, annotate(config, text(configOf("B=2", tarDigest(0), tarDigest(1)))))
 	add("a manifest that is not base64", nil, annotate(manifest, "???"))
+	add("a manifest in lines of base64", nil, func(c *conversion) {
+		data := c.manifest.Annotations
+		data[manifest] = data[manifest][:76] + "\n" + data[manifest][76:]
+	})
 	add("a manifest that is not zstd", nil, annotate(manifest, base64.StdEncoding.EncodeToString([]byte("nonsense"))))
 	add("a manifest that is not JSON", nil, func(c *conversion) { c.travel(t, []byte("x")) })
 	add("a manifest of more than 4 MiB", nil, func(c *conversion) { c.travel(t, append(c.seal(t), bytes.Repeat([]byte(" "), maxManifest)...)) })

@@ -46,15 +46,17 @@ type VerifiedLayer struct {
 // Verify proves, reading every byte, that an image is what the original that travels with
 // it says: each layer gives back a tar with the diffID of the original, and its parts say
 // the same as that tar. It goes on after a layer that is not proven, and then returns the
-// report with ErrUnproven.
+// report with ErrUnproven. Of an index it takes all images, unless opts name platforms.
 func Verify(ctx context.Context, opts Options) (*VerifyReport, error) {
 	start := time.Now()
 	opts.setDefaults()
-	ims, err := opts.walk(checkTarOrIpcs).load(ctx)
+	opts.AllPlatforms = len(opts.Platforms) == 0
+	w := opts.walk(checkTarOrIpcs)
+	ims, err := w.load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", opts.Source, err)
 	}
-	v := &prover{src: opts.Source, node: opts.Node, progress: opts.Progress, workers: opts.Workers}
+	v := &prover{src: opts.Source, node: opts.Node, progress: opts.Progress, workers: opts.Workers, maxTar: opts.MaxTar}
 	report := &VerifyReport{Source: opts.Source.String()}
 	proven := true
 	for _, im := range ims {
@@ -64,6 +66,13 @@ func Verify(ctx context.Context, opts Options) (*VerifyReport, error) {
 		}
 		report.Manifests = append(report.Manifests, m)
 		proven = proven && ok
+	}
+	for _, desc := range w.leftOut {
+		report.Manifests = append(report.Manifests, VerifiedManifest{
+			Digest: desc.Digest, Layers: []VerifiedLayer{},
+			Error: fmt.Sprintf("%v: by its descriptor it is no image, and was left out; but what runs images goes by the platform", ErrUnsupported),
+		})
+		proven = false
 	}
 	report.Seconds = time.Since(start).Seconds()
 	if !proven {
@@ -78,6 +87,7 @@ type prover struct {
 	node     Node
 	progress Progress
 	workers  int
+	maxTar   int64
 }
 
 // manifest verifies an image. Its error is that of a caller who gave up.
@@ -154,9 +164,12 @@ func (v *prover) ipcs(ctx context.Context, l sourceLayer, info LayerInfo) (Layer
 	if c, err := mediatype.RootCid(l.desc.Digest); err != nil || named && c.String() != root {
 		return LayerReport{}, fmt.Errorf("%w: annotation %s is %q, not the CID of the layer's digest", ErrCorrupt, mediatype.AnnotationRoot, root)
 	}
-	opened, tar, err := openTar(ctx, v.node, l.desc)
+	opened, tar, err := openTar(ctx, v.node, l.desc, v.maxTar)
 	if err != nil {
 		return LayerReport{}, err
+	}
+	if size := int64(len(opened.Root.Data)); l.desc.Size != size {
+		return LayerReport{}, fmt.Errorf("%w: the manifest says that it has %d bytes, it has %d", ErrCorrupt, l.desc.Size, size)
 	}
 	info.Size = tar.Size
 	progress := v.progress.Layer(info)

@@ -15,8 +15,9 @@ import (
 
 // Limits of an index.
 const (
-	maxIndexDepth = 4   // of indexes within indexes
-	maxManifests  = 512 // of all of them together
+	maxIndexDepth = 4    // of indexes within indexes
+	maxManifests  = 512  // of all of them together
+	maxInIndex    = 4096 // of one, with all that is no image
 )
 
 // ErrPlatform says that a source has no image for a platform that was asked for.
@@ -30,6 +31,7 @@ type walk struct {
 	check     layerCheck
 	progress  Progress
 	manifests []ocispec.Descriptor // found in indexes so far, in their order
+	leftOut   []ocispec.Descriptor // what is no image by its descriptor, but others could run
 
 	annotations map[string]string // of the outermost index
 }
@@ -78,19 +80,26 @@ func (w *walk) single(ctx context.Context, desc ocispec.Descriptor, data []byte)
 
 // index collects the manifests of an index and the indexes in it.
 func (w *walk) index(ctx context.Context, desc ocispec.Descriptor, data []byte, depth int) error {
-	var index ocispec.Index
+	var index struct {
+		Manifests   json.RawMessage   `json:"manifests"`
+		Annotations map[string]string `json:"annotations"`
+	}
 	if err := json.Unmarshal(data, &index); err != nil {
 		return fmt.Errorf("index %s: %w: %w", desc.Digest, ErrCorrupt, err)
 	}
 	if depth == 1 {
 		w.annotations = index.Annotations
 	}
-	for _, m := range index.Manifests {
+	manifests, err := decodeList[ocispec.Descriptor](index.Manifests, maxInIndex)
+	if err != nil {
+		return fmt.Errorf("index %s: its manifests: %w", desc.Digest, err)
+	}
+	for _, m := range manifests {
 		switch {
 		case isAttestation(m):
-			w.progress.Note(fmt.Sprintf("attestation manifest %s is left out: it describes the image as it was", m.Digest))
+			w.leaveOut(m, "attestation manifest %.80q is left out: it describes the image as it was", m.Digest)
 		case m.ArtifactType != "":
-			w.progress.Note(fmt.Sprintf("manifest %s is left out: it is a %s and no container image", m.Digest, m.ArtifactType))
+			w.leaveOut(m, "manifest %.80q is left out: it is a %.200q and no container image", m.Digest, m.ArtifactType)
 		case images.IsIndexType(m.MediaType):
 			if err := w.nested(ctx, m, depth); err != nil {
 				return err
@@ -119,11 +128,22 @@ func (w *walk) nested(ctx context.Context, desc ocispec.Descriptor, depth int) e
 	return w.index(ctx, desc, data, depth+1)
 }
 
+// leaveOut says that a manifest is left out. What runs images goes by the platform alone,
+// and finds none that it knows on what buildkit makes.
+func (w *walk) leaveOut(desc ocispec.Descriptor, format string, args ...any) {
+	w.progress.Note(fmt.Sprintf(format, args...))
+	if !isUnknown(desc.Platform) {
+		w.leftOut = append(w.leftOut, desc)
+	}
+}
+
+func isUnknown(p *ocispec.Platform) bool {
+	return p != nil && p.OS == "unknown" && p.Architecture == "unknown"
+}
+
 // isAttestation recognises what buildkit puts beside images to say how they were made.
 func isAttestation(desc ocispec.Descriptor) bool {
-	p := desc.Platform
-	return desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest" ||
-		p != nil && p.OS == "unknown" && p.Architecture == "unknown"
+	return desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest" || isUnknown(desc.Platform)
 }
 
 // choose loads those of the manifests found that are wanted.
@@ -139,15 +159,21 @@ func (w *walk) choose(ctx context.Context) ([]*image, error) {
 		}
 	}
 	var out []*image
+	held := 0
 	for _, desc := range chosen {
 		im, err := w.fetchImage(ctx, desc)
 		if err != nil {
 			return nil, err
 		}
+		if held += im.size(); held > maxDocuments {
+			return nil, errDocuments
+		}
 		out = append(out, im)
 	}
 	return out, nil
 }
+
+var errDocuments = fmt.Errorf("%w: its manifests and configs have more than the %d MiB allowed; choose some with --platform", ErrUnsupported, maxDocuments>>20)
 
 // match returns the best manifest for each platform, each manifest once.
 func (w *walk) match(ctx context.Context) ([]ocispec.Descriptor, error) {
@@ -263,7 +289,7 @@ func kindOf(desc *ocispec.Descriptor, data []byte) (int, error) {
 	case isIndex == isManifest:
 		return 0, fmt.Errorf("%w: it must be either a manifest or an index", ErrUnsupported)
 	case desc.MediaType != "" && doc.MediaType != "" && desc.MediaType != doc.MediaType:
-		return 0, fmt.Errorf("%w: its descriptor says it is a %s, itself that it is a %s", ErrCorrupt, desc.MediaType, doc.MediaType)
+		return 0, fmt.Errorf("%w: its descriptor says it is a %.200q, itself that it is a %.200q", ErrCorrupt, desc.MediaType, doc.MediaType)
 	}
 	if desc.MediaType == "" {
 		desc.MediaType = doc.MediaType
@@ -276,7 +302,7 @@ func kindOf(desc *ocispec.Descriptor, data []byte) (int, error) {
 	case desc.MediaType == "":
 		desc.MediaType = want
 	case isIndex != images.IsIndexType(desc.MediaType) || isManifest != images.IsManifestType(desc.MediaType):
-		return 0, fmt.Errorf("%w: what it holds is not what its media type %s says", ErrUnsupported, desc.MediaType)
+		return 0, fmt.Errorf("%w: what it holds is not what its media type %.200q says", ErrUnsupported, desc.MediaType)
 	}
 	return kind, nil
 }
