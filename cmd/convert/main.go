@@ -3,7 +3,7 @@
 // It wires the packages together and does nothing else: flags, the node, progress on
 // standard error, signals and exit codes. What was made is told on standard output.
 //
-// Exit codes: 0 converted, 1 an error, 2 wrong usage.
+// Exit codes: 0 done, 1 an error or an image that is not proven, 2 wrong usage.
 package main
 
 import (
@@ -41,7 +41,7 @@ func exitCode(err error, interrupted bool) int {
 	if interrupted {
 		err = fmt.Errorf("interrupted: %w", err)
 	}
-	fmt.Fprintln(os.Stderr, "convert:", err)
+	fmt.Fprintln(os.Stderr, "convert:", printable(err.Error()))
 	if errors.Is(err, errUsage) {
 		return 2
 	}
@@ -62,8 +62,14 @@ With --mediatype tar, SOURCE is such an image, and TARGET becomes the ordinary o
 was made from: every layer's tar to the last bit, and the same config. With tar+gzip or
 tar+zstd, layers are compressed.
 
---verify reads every byte of the image REF, and exits with 1 unless it is what its
-original was: each layer's tar has the original's digest, and the layer shows nothing else.
+--verify reads every byte of the image REF, of all platforms unless --platform names some,
+and exits with 1 unless it is what its original was: each layer's tar has the original's
+digest, and the layer shows nothing else. It prints the digest of the original's manifest:
+that this is the image you mean, only you can tell.
+
+With --keep-diff-ids, config and image ID stay as they are, but no diffID proves what a
+layer shows. Snapshotters do not mount such an image lazily unless their daemon is told
+allow_unverified_diff_ids, which says that all images come from someone trusted.
 
 SOURCE and TARGET are one of
   HOST/NAME:TAG    in a registry, with the credentials of "docker login"

@@ -137,6 +137,9 @@ func TestUsage(t *testing.T) {
 		}
 	}
 	help, _, code := runProgram(t, "--help")
+	if !strings.Contains(help, "allow_unverified_diff_ids") || strings.Contains(help, "(docs)") {
+		t.Errorf("help does not say what --keep-diff-ids costs: %s", help)
+	}
 	if code != 0 || !strings.Contains(help, "convert --mediatype unixfs registry.example.com") {
 		t.Errorf("--help: exit code %d, %q", code, help)
 	}

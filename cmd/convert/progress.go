@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -26,6 +29,19 @@ func newProgress(w io.Writer, quiet bool) progress {
 		return bars{mpb.New(mpb.WithOutput(w))}
 	}
 	return &lines{w: w, quiet: quiet}
+}
+
+// printable is text that cannot steer a terminal: messages hold what images say.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r == '\n' || unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // shortDigest is enough of a digest to find it again.
@@ -57,7 +73,7 @@ func (l *lines) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(l.w, format+"\n", args...)
 }
 
-func (l *lines) Note(text string) { l.printf("note: %s", text) }
+func (l *lines) Note(text string) { l.printf("note: %s", printable(text)) }
 
 func (l *lines) Close() {}
 
@@ -97,7 +113,7 @@ type bars struct{ *mpb.Progress }
 
 func (b bars) Note(text string) {
 	// Written above the bars. As for lines, there is nobody to tell of an error.
-	_, _ = fmt.Fprintln(b.Progress, "note:", text)
+	_, _ = fmt.Fprintln(b.Progress, "note:", printable(text))
 }
 
 // Close waits until the bars are drawn for the last time; all were completed or aborted.

@@ -91,3 +91,16 @@ func TestVerifyBroken(t *testing.T) {
 		t.Errorf("exit code %d, stdout %q", code, stdout)
 	}
 }
+
+// TestPrintable takes from messages what could steer a terminal.
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"layer \x1b[2Jx\r":     `layer \x1b[2Jx\r`,
+		"two\nlines, ö \u202e": "two\nlines, ö \\u202e",
+		"it's \x00":            `it's \x00`,
+	} {
+		if got := printable(text); got != want {
+			t.Errorf("%q is printed as %q, want %q", text, got, want)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -35,10 +36,10 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.verify, "verify", false, "prove that the ipcs image REF is what it was made from, and write nothing")
 	flags.StringVar(&o.node.api, "ipfs-api", "", "`address` of an IPFS node: /unix/PATH, a multiaddr or a URL (default "+daemonSocket+" if it is there)")
 	flags.StringVar(&o.node.repo, "repo", "", "repository `folder` to write to without a daemon")
-	flags.StringArrayVar(&o.platforms, "platform", nil, "`platform` to convert, such as linux/arm64; repeatable (default this host's)")
-	flags.BoolVar(&o.allPlatforms, "all-platforms", false, "convert all platforms of the source")
+	flags.StringArrayVar(&o.platforms, "platform", nil, "`platform` to take, such as linux/arm64; repeatable (default this host's, and all with --verify)")
+	flags.BoolVar(&o.allPlatforms, "all-platforms", false, "take all platforms of the source")
 	flags.StringArrayVar(&o.peers, "peer-hint", nil, "`multiaddr` of a peer that has the files, to be written into the image; repeatable")
-	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config and so the image ID as they are; daemons refuse to mount such an image lazily unless told to (docs)")
+	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config, and so the image ID, as they are; see above for what that costs")
 	flags.BoolVar(&o.access.PlainHTTP, "plain-http", false, "speak plain HTTP to registries (always done on this host)")
 	flags.StringVar(&o.access.ContainerdAddress, "containerd-address", "/run/containerd/containerd.sock", "containerd's `socket`")
 	flags.StringVar(&o.access.Namespace, "namespace", "default", "containerd's namespace")
@@ -186,7 +187,7 @@ func (o *options) printVerified(w io.Writer, report *convert.VerifyReport) error
 	var err error
 	line := func(what, found, bad string) {
 		if bad != "" {
-			found = "NOT PROVEN: " + bad
+			found = "NOT PROVEN: " + strings.ReplaceAll(printable(bad), "\n", "; ")
 		}
 		_, werr := fmt.Fprintf(w, "%s %s\n", what, found)
 		err = errors.Join(err, werr)
