@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"runtime"
@@ -56,19 +57,19 @@ func (p *pipeline) work(ctx context.Context, dst ipfs.Putter) error {
 		batch, size = nil, 0
 		return nil
 	}
-	var last cid.Cid // of the leaf before
+	var last ipfs.Block // the leaf before
 	for j := range p.jobs {
+		if j.sum != nil && last.Cid.Defined() && bytes.Equal(j.block.Data, last.Data) {
+			copy(j.sum[:], sumOf(last.Cid)) // a hole is the same leaf again and again
+			continue
+		}
 		if j.sum != nil {
 			b, err := ipfs.NewBlock(cid.Raw, j.block.Data)
 			if err != nil {
 				return err
 			}
 			copy(j.sum[:], sumOf(b.Cid))
-			if b.Cid == last {
-				continue // a hole is the same leaf again and again
-			}
-			last = b.Cid
-			j.block = b
+			last, j.block = b, b
 		}
 		batch = append(batch, j.block)
 		if size += len(j.block.Data); size >= batchBytes || len(batch) >= batchBlocks {

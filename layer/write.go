@@ -29,18 +29,22 @@ type Result struct {
 type WriteOptions struct {
 	// Progress, if set, is called with the bytes of the tar read since the last call.
 	Progress func(n int64)
+	// MaxSparse bounds the bytes that the sparse files of the tar expand to; default
+	// MaxSparse.
+	MaxSparse int64
 }
 
 // A writer is one call of Write.
 type writer struct {
-	pipe     *pipeline
-	src      *source
-	split    *splitWriter
-	splitTo  *contentWriter
-	tree     *tree
-	payloads []*inode // of the payloads of the tar-split, in their order
-	sparse   int64    // bytes of sparse files so far
-	made     made
+	pipe      *pipeline
+	src       *source
+	split     *splitWriter
+	splitTo   *contentWriter
+	tree      *tree
+	payloads  []*inode // of the payloads of the tar-split, in their order
+	sparse    int64    // bytes of sparse files so far
+	maxSparse int64
+	made      made
 }
 
 // made is what a writer makes of a tar, as far as it follows from the tar alone.
@@ -59,7 +63,10 @@ func Write(ctx context.Context, dst ipfs.Putter, tarball io.Reader, opts WriteOp
 }
 
 func newWriter(tarball io.Reader, opts WriteOptions) *writer {
-	return &writer{src: newSource(tarball, opts.Progress), tree: newTree()}
+	if opts.MaxSparse <= 0 {
+		opts.MaxSparse = MaxSparse
+	}
+	return &writer{src: newSource(tarball, opts.Progress), tree: newTree(), maxSparse: opts.MaxSparse}
 }
 
 func (w *writer) write(ctx context.Context, dst ipfs.Putter) (*Result, error) {
@@ -143,8 +150,8 @@ func (w *writer) entry(tr *tar.Reader, hdr *tar.Header) error {
 	n.content = new(content)
 	if isSparse(hdr) {
 		// A few bytes can claim a file of any size.
-		if w.sparse += hdr.Size; w.sparse > MaxSparse {
-			return fmt.Errorf("%w (%d bytes of sparse files)", ErrTooLarge, int64(MaxSparse))
+		if w.sparse += hdr.Size; w.sparse > w.maxSparse {
+			return fmt.Errorf("%w (%d bytes of sparse files)", ErrTooLarge, w.maxSparse)
 		}
 	} else if hdr.Size > 0 {
 		if err := w.split.payload(hdr.Size); err != nil {
