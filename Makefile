@@ -137,7 +137,7 @@ lint: ## gofmt, go vet, staticcheck, and who may import what (.depguard.yml)
 fuzz: ## each fuzz target for FUZZTIME
 	@$(GO) list -f '{{.Dir}}' ./... | while read -r d; do \
 		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$d/*_test.go 2>/dev/null | cut -c6-); do \
-			(cd $$d && $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) .) || exit 1; \
+			(cd $$d && $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x .) || exit 1; \
 		done; done
 
 clean: ## what was built; images and tools in .cache stay (rm -rf .cache takes them)
