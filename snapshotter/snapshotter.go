@@ -72,8 +72,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/containerd/continuity/fs"
-	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
+	"github.com/moby/sys/mountinfo"
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
@@ -100,7 +100,7 @@ var (
 // Config says where a Snapshotter keeps what. Paths are absolute.
 type Config struct {
 	Root         string        // kept: metadata, ordinary layers, EROFS images of chains
-	State        string        // mounts; gone after Close
+	State        string        // mounts; gone after Close, but for the lazy file system while it may be in use
 	ObjectsDir   string        // complete objects, as objects.Store.ObjectsDir returns it
 	IndexTimeout time.Duration // how long the index of a layer may take
 	// AllowUnverifiedDiffIDs mounts layers of images that kept their diffIDs lazily. A kept
@@ -117,14 +117,17 @@ type Files interface {
 	Claims(c cid.Cid) iter.Seq2[ipfs.File, string]
 }
 
-// A Lazy is the mounted file system of objects that are not here yet. Close unmounts it.
+// A Lazy is the mounted file system of objects that are not here yet.
 type Lazy interface {
+	// Close leaves it mounted, for the process that follows.
 	io.Closer
+	// Unmount ends it: what uses it fails.
+	Unmount() error
 	// Recheck is called for each layer that Files comes to know, with its files by CID.
 	Recheck(find func(c cid.Cid) (ipfs.File, bool))
 }
 
-// MountLazy mounts a Lazy at dir.
+// MountLazy mounts a Lazy at dir, or takes up the one that a process before has left there.
 type MountLazy func(dir string, files Files) (Lazy, error)
 
 // A Snapshotter is containerd's snapshotter "ipcs".
@@ -142,6 +145,8 @@ type Snapshotter struct {
 	chains *chains
 	merged *merged
 	lazy   Lazy
+	// lazyUsed is mayBeMounted, for Close, which has no context.
+	lazyUsed func() (bool, error)
 
 	closing sync.Once
 	closed  error
@@ -154,13 +159,13 @@ var (
 )
 
 // New opens or creates the snapshots in cfg.Root, clears State of what a process before
-// left there, and mounts the lazy file system. Blocks of indexes come from src.
+// left there but for the lazy file system, and goes on with that one or mounts it. Blocks of indexes come from src.
 func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Snapshotter, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
 	s := &Snapshotter{root: cfg.Root, log: cfg.Logger, unverified: cfg.AllowUnverifiedDiffIDs}
-	if err := clearMounts(cfg.State, stateDirs()); err != nil {
+	if err := clearState(cfg.State); err != nil {
 		return nil, err
 	}
 	if err := s.makeRoot(); err != nil {
@@ -176,10 +181,12 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.opener = newOpener(src, cfg.IndexTimeout, s.log)
 	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.support.image, s.log)
 	s.merged = newMerged(filepath.Join(cfg.State, mergedDir), s.log)
-	if err := s.load(ctx); err != nil {
+	running, err := s.load(ctx)
+	if err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
-	var err error
+	s.recall(ctx, running)
+	s.lazyUsed = func() (bool, error) { return s.mayBeMounted(context.WithoutCancel(ctx)) }
 	if s.lazy, err = lazy(lazyPath, s); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount the lazy file system: %w", err), s.ms.Close())
 	}
@@ -195,8 +202,22 @@ const (
 	probeDir     = "probe"
 )
 
-// stateDirs returns the folders in State, those first whose mounts lie on others.
-func stateDirs() []string { return []string{mergedDir, probeDir, chainsDir, lazyDir} }
+// stateDirs returns the folders in State whose mounts are of one process, those first whose
+// mounts lie on others.
+func stateDirs() []string { return []string{mergedDir, probeDir, chainsDir} }
+
+// clearState clears State of what a process before left there. A lazy file system stays,
+// and is not even looked at: it may be waiting for this process.
+func clearState(state string) error {
+	if err := clearMounts(state, stateDirs()); err != nil {
+		return err
+	}
+	lazy := filepath.Join(state, lazyDir)
+	if mounted, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(lazy)); err != nil || len(mounted) > 0 {
+		return err
+	}
+	return os.MkdirAll(lazy, 0o700)
+}
 
 // complete fills in defaults and checks what the caller chose.
 func (cfg *Config) complete() error {
@@ -251,38 +272,6 @@ func overlayOptions(root string, log *slog.Logger) []string {
 	return options
 }
 
-// load takes up the ipcs snapshots that are there: their files and chains count, and
-// indexes and mounts follow when they are asked for.
-func (s *Snapshotter) load(ctx context.Context) error {
-	var names []string
-	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
-		err := storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
-			if info.Kind == snapshots.KindCommitted && info.Labels[labelRoot] != "" {
-				names = append(names, info.Name)
-			}
-			return nil
-		})
-		if errdefs.IsNotFound(err) { // there was never a snapshot
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			links, err := lineage(ctx, name)
-			if err != nil {
-				return err
-			}
-			s.retain(links)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read the snapshots in %s: %w", s.root, err)
-	}
-	return s.chains.open()
-}
-
 // retain counts an ipcs snapshot, the first link, as a user of its layer and its chain.
 func (s *Snapshotter) retain(links []link) {
 	s.files.retain(links[0].root)
@@ -295,11 +284,12 @@ func (s *Snapshotter) release(links []link) error {
 	return s.chains.release(firstRun(links))
 }
 
-// Close unmounts all that is in State. Overlays of containers stay.
+// Close unmounts what is in State. Overlays of containers stay, and so does the lazy file
+// system if there may be any: they wait for the next process if they read from it.
 func (s *Snapshotter) Close() error {
 	s.closing.Do(func() {
 		s.opener.close()
-		errs := []error{s.merged.close(), s.chains.close(), s.lazy.Close()}
+		errs := []error{s.merged.close(), s.chains.close(), s.closeLazy()}
 		for _, dir := range stateDirs() {
 			path := filepath.Join(filepath.Dir(s.data[1]), dir)
 			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
