@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -202,5 +203,33 @@ func TestPlainPaths(t *testing.T) {
 	}
 	if left := mountsBelow(t, merged); len(left) > 0 {
 		t.Errorf("merged parents are left: %v", left)
+	}
+}
+
+// TestMountLabel adds to the mounts of containers what containerd adds on hosts with
+// SELinux. Without SELinux the kernel takes the option with a remount only.
+func TestMountLabel(t *testing.T) {
+	const label = `context="system_u:object_r:container_file_t:s0:c1,c2"`
+	l := newLab(t)
+	c := l.pull(chain{}, l.convert(tarOf(t, []entry{file("a", "a", 0o644)})))
+	active, err := l.Prepare(l.ctx, l.key("container"), c.parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	view, err := l.View(l.ctx, l.key("view"), c.parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, mounts := range map[string][]mount.Mount{"active": active, "view": view} {
+		path := l.mount(mounts)
+		last := mounts[len(mounts)-1]
+		last.Options = append(last.Options, label)
+		if err := last.Mount(path); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		err := os.WriteFile(filepath.Join(path, "written"), []byte("x"), 0o600)
+		if writable := err == nil; writable != (name == "active") {
+			t.Errorf("%s: write: %v", name, err)
+		}
 	}
 }

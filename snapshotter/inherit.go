@@ -58,14 +58,14 @@ func (s *Snapshotter) inherit(ctx context.Context, t *layer.Tree, r run) error {
 // mountBelow returns a path that shows what a run lies on, until release is called.
 func (s *Snapshotter) mountBelow(ctx context.Context, r run) (path string, release func(), err error) {
 	key := "chain " + r.id
-	l, err := s.lower(ctx, key, r.below, false)
+	l, err := s.lower(ctx, key, r.below, use{})
 	if err != nil {
 		return "", nil, err
 	}
 	if len(l.dirs) == 1 && len(l.data) == 0 {
 		return l.dirs[0], func() {}, nil // overlayfs wants two
 	}
-	path, err = s.merged.ensure(r.belowID(), key, l)
+	path, err = s.merged.ensure(r.belowID(), key, func(dir string) error { return mountMerged(dir, l) })
 	return path, func() { s.merged.release(key) }, err
 }
 

@@ -70,7 +70,7 @@ func newLabIn(t *testing.T, dir string) *lab {
 		t.Fatal(err)
 	}
 	var err error
-	if l.overlay, err = overlay.NewSnapshotter(filepath.Join(dir, "overlay")); err != nil {
+	if l.overlay, err = overlay.NewSnapshotter(filepath.Join(dir, "overlay"), overlay.WithRemapIDs); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

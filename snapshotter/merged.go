@@ -14,49 +14,51 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// merged mounts chains as they are, read-only, for those who need the parents of a
-// snapshot as one plain path. Such a mount lives as long as a snapshot uses it.
-type merged struct {
+// held keeps mounts that snapshots lie on, in one folder: chains mounted as they are,
+// read-only, for those who need the parents of a snapshot as one plain path (State/merged),
+// and directories with their ids mapped (State/mapped). Each is shared by the snapshots that
+// need the same, and lives as long as one of them uses it.
+type held struct {
 	dir string
 	log *slog.Logger
 
 	mu     sync.Mutex
-	all    map[string]map[string]struct{} // parent's id to the keys of the snapshots
+	all    map[string]map[string]struct{} // name of the mount to the keys of the snapshots
 	closed bool
 }
 
-func newMerged(dir string, log *slog.Logger) *merged {
-	return &merged{dir: dir, log: log, all: make(map[string]map[string]struct{})}
+func newHeld(dir string, log *slog.Logger) *held {
+	return &held{dir: dir, log: log, all: make(map[string]map[string]struct{})}
 }
 
-// ensure mounts lower, which is what parent and all below it show, for the snapshot key,
-// and returns where.
-func (m *merged) ensure(parent, key string, lower *lower) (string, error) {
+// ensure has mount, which is given an empty directory, make the mount of that name for the
+// snapshot key, unless it is there, and returns where it is.
+func (m *held) ensure(name, key string, mount func(dir string) error) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return "", errClosed
 	}
-	dir := filepath.Join(m.dir, parent)
-	if keys, ok := m.all[parent]; ok {
+	dir := filepath.Join(m.dir, name)
+	if keys, ok := m.all[name]; ok {
 		keys[key] = struct{}{}
 		return dir, nil
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
-	if err := mountMerged(dir, lower); err != nil {
+	if err := mount(dir); err != nil {
 		return "", errors.Join(err, os.Remove(dir))
 	}
-	m.all[parent] = map[string]struct{}{key: {}}
+	m.all[name] = map[string]struct{}{key: {}}
 	return dir, nil
 }
 
-// release says that a snapshot needs its merged parent no longer, if it had one.
-func (m *merged) release(key string) {
+// release says that a snapshot needs its mounts no longer, if it had any.
+func (m *held) release(key string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for parent, keys := range m.all {
+	for name, keys := range m.all {
 		if _, ok := keys[key]; !ok {
 			continue
 		}
@@ -64,21 +66,21 @@ func (m *merged) release(key string) {
 		if len(keys) > 0 {
 			continue
 		}
-		delete(m.all, parent)
-		if err := removeMount(filepath.Join(m.dir, parent)); err != nil {
-			m.log.Warn("cannot unmount the merged parent of a snapshot", "key", key, "err", err)
+		delete(m.all, name)
+		if err := removeMount(filepath.Join(m.dir, name)); err != nil {
+			m.log.Warn("cannot unmount what a snapshot lay on", "key", key, "err", err)
 		}
 	}
 }
 
 // close unmounts all.
-func (m *merged) close() error {
+func (m *held) close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
 	var errs []error
-	for parent := range m.all {
-		errs = append(errs, removeMount(filepath.Join(m.dir, parent)))
+	for name := range m.all {
+		errs = append(errs, removeMount(filepath.Join(m.dir, name)))
 	}
 	clear(m.all)
 	return errors.Join(errs...)

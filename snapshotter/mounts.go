@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -18,17 +19,25 @@ import (
 )
 
 // optionSlack is what mount options of an overlay may lack to a page: containerd changes
-// longer ones, and fails on the two colons in ours.
-const optionSlack = 512
+// those that lack 512 bytes, and fails on the two colons in ours. On hosts with SELinux it
+// adds a context before that.
+const optionSlack = 512 + 256
 
 // parallelLoads bounds how many layers of a chain are opened at a time.
 const parallelLoads = 4
+
+// A use is what a snapshot is mounted for.
+type use struct {
+	plain bool    // containerd applies a layer to it: parents are paths that any program understands
+	ids   mapping // of a container with a user namespace
+}
 
 // lower is what an overlay lies on.
 type lower struct {
 	dirs    []string // metadata and ordinary layers, top first
 	data    []string // data-only layers; none for ordinary chains
 	options []string
+	ids     []string // options that have containerd map the ids of an ordinary chain
 }
 
 // option returns the option of mount(2).
@@ -45,9 +54,45 @@ func (l *lower) fits(own ...string) bool {
 	return size < os.Getpagesize()-optionSlack
 }
 
-// lower mounts what a snapshot with these parents lies on, top first. With plain, the
-// directories are paths that any program understands. It needs no transaction.
-func (s *Snapshotter) lower(ctx context.Context, key string, links []link, plain bool) (*lower, error) {
+// lower mounts what a snapshot with these parents lies on, top first. It needs no
+// transaction.
+func (s *Snapshotter) lower(ctx context.Context, key string, links []link, u use) (*lower, error) {
+	l, err := s.lowerDirs(ctx, links)
+	if err != nil {
+		return nil, err
+	}
+	if len(l.data) == 0 {
+		l.ids = u.ids.options()
+		return l, nil
+	}
+	name := links[0].id
+	if u.ids.isSet() {
+		if err := s.mapLower(key, l, u.ids); err != nil {
+			s.mapped.release(key)
+			return nil, err
+		}
+		name += "-" + u.ids.name()
+	}
+	// The id of the snapshot is not known yet; no id is longer than a key of bolt.
+	const someID = "18446744073709551615"
+	if !u.plain && l.fits("workdir="+s.workPath(someID), "upperdir="+s.upperPath(someID)) {
+		return l, nil
+	}
+	dir, err := s.merged.ensure(name, key, func(dir string) error { return mountMerged(dir, l) })
+	if err != nil {
+		s.mapped.release(key)
+		return nil, err
+	}
+	if u.plain {
+		return &lower{dirs: []string{dir}, options: s.overlayOptions}, nil
+	}
+	// The options stay: a container may have begun with shorter paths, and with
+	// metacopy=on in what it wrote.
+	return &lower{dirs: []string{dir}, options: l.options}, nil
+}
+
+// lowerDirs finds the layers and the options of an overlay, and mounts runs of ipcs layers.
+func (s *Snapshotter) lowerDirs(ctx context.Context, links []link) (*lower, error) {
 	l := &lower{options: s.overlayOptions}
 	var lazy, ordinaryBelow bool
 	for i := 0; i < len(links); {
@@ -75,21 +120,7 @@ func (s *Snapshotter) lower(ctx context.Context, key string, links []link, plain
 	if ordinaryBelow || s.support.metacopy {
 		l.options = append(l.options[:len(l.options):len(l.options)], metacopyOptions()...)
 	}
-	// The id of the snapshot is not known yet; no id is longer than a key of bolt.
-	const someID = "18446744073709551615"
-	if !plain && l.fits("workdir="+s.workPath(someID), "upperdir="+s.upperPath(someID)) {
-		return l, nil
-	}
-	dir, err := s.merged.ensure(links[0].id, key, l)
-	if err != nil {
-		return nil, err
-	}
-	if plain {
-		return &lower{dirs: []string{dir}, options: s.overlayOptions}, nil
-	}
-	// The options stay: a container may have begun with shorter paths, and with
-	// metacopy=on in what it wrote.
-	return &lower{dirs: []string{dir}, options: l.options}, nil
+	return l, nil
 }
 
 // mountRun mounts the EROFS of a run, after its files are known to the lazy file system.
@@ -147,31 +178,37 @@ func (s *Snapshotter) mounts(kind snapshots.Kind, id string, l *lower) []mount.M
 		}
 		return bind(s.upperPath(id), mode)
 	}
-	var options []string
+	options := slices.Clone(l.ids)
 	if kind == snapshots.KindActive {
 		options = append(options, "workdir="+s.workPath(id), "upperdir="+s.upperPath(id))
 	} else if len(l.dirs) == 1 && len(l.data) == 0 {
-		return bind(l.dirs[0], "ro")
+		return bind(l.dirs[0], "ro", l.ids...)
 	}
 	options = append(options, l.option())
 	overlay := mount.Mount{Type: "overlay", Source: "overlay", Options: append(options, l.options...)}
 	if len(l.data) == 0 {
 		return []mount.Mount{overlay}
 	}
-	return []mount.Mount{overlay, noMount()}
+	return []mount.Mount{overlay, noMount(kind)}
 }
 
 // noMount follows an overlay with data-only layers, so that containerd mounts that. Since
 // 2.4 its clients read /etc/passwd from the directories of an overlay without mounting it,
 // if that is the last of the mounts: they would fail on our two colons, and find the files
 // of an EROFS to be all zeros. A remount that changes nothing is of a type they do not look
-// into, and containerd's mount package, of any version, makes no system call for it.
-func noMount() mount.Mount {
-	return mount.Mount{Type: "none", Source: "none", Options: []string{"remount"}}
+// into, and containerd's mount package, of any version, makes no system call for it. Where
+// the container has a label of SELinux, containerd adds it as an option to every mount, and
+// the remount is done: it changes nothing either, if it says what the overlay is.
+func noMount(kind snapshots.Kind) mount.Mount {
+	m := mount.Mount{Type: "none", Source: "none", Options: []string{"remount"}}
+	if kind == snapshots.KindView {
+		m.Options = append(m.Options, "ro")
+	}
+	return m
 }
 
-func bind(source, mode string) []mount.Mount {
-	return []mount.Mount{{Type: "bind", Source: source, Options: []string{mode, "rbind"}}}
+func bind(source, mode string, options ...string) []mount.Mount {
+	return []mount.Mount{{Type: "bind", Source: source, Options: append(slices.Clone(options), mode, "rbind")}}
 }
 
 func (s *Snapshotter) upperPath(id string) string {

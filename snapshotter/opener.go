@@ -42,9 +42,9 @@ type opener struct {
 	closed  bool
 	flights map[cid.Cid]*flight
 	cached  map[cid.Cid]*layer.Layer
-	order   []cid.Cid // of cached, the oldest first
-	entries int       // of cached
-	records map[cid.Cid]struct{}
+	order   []cid.Cid           // of cached, the oldest first
+	entries int                 // of cached
+	records map[cid.Cid]cid.Cid // to the image's last layer, Undef if that is not known
 }
 
 // A flight is a layer that is being opened.
@@ -62,7 +62,7 @@ func newOpener(src layer.Source, timeout time.Duration, log *slog.Logger) *opene
 		slots:   make(chan struct{}, parallelOpens),
 		flights: make(map[cid.Cid]*flight),
 		cached:  make(map[cid.Cid]*layer.Layer),
-		records: make(map[cid.Cid]struct{}),
+		records: make(map[cid.Cid]cid.Cid),
 	}
 }
 
@@ -224,7 +224,7 @@ func (o *opener) prefetch(ctx context.Context, image cid.Cid, known func(root ci
 		}
 	})
 	if err == nil {
-		o.records[image] = struct{}{}
+		o.records[image] = cid.Undef
 	}
 }
 
@@ -239,16 +239,35 @@ func (o *opener) openImage(ctx context.Context, image cid.Cid, known func(root c
 	if err != nil {
 		return err
 	}
-	for _, l := range record.Layers {
+	for i, l := range record.Layers {
 		root, err := mediatype.RootCid(l.Digest)
 		if err != nil {
 			return err
+		}
+		if i == len(record.Layers)-1 {
+			o.setTop(image, root)
 		}
 		if !known(root) {
 			o.openAhead(ctx, ipfs.Block{Cid: root, Data: l.Block})
 		}
 	}
 	return nil
+}
+
+func (o *opener) setTop(image, root cid.Cid) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.records[image]; ok {
+		o.records[image] = root
+	}
+}
+
+// top returns the last layer of an image, if its record is known. It is a hint.
+func (o *opener) top(image cid.Cid) (cid.Cid, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	root := o.records[image]
+	return root, root.Defined()
 }
 
 // openAhead begins to open a layer whose root block is at hand, unless it is open.

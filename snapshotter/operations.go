@@ -15,22 +15,30 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/continuity/fs"
+	"github.com/ipfs/go-cid"
 )
 
-// Stat implements snapshots.Snapshotter.
+// Stat implements snapshots.Snapshotter. When it returns for the last layer of an ipcs
+// image, the blobs of all are in containerd's content store.
 func (s *Snapshotter) Stat(ctx context.Context, key string) (info snapshots.Info, err error) {
+	var id string
 	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
-		_, info, _, err = storage.GetInfo(ctx, key)
+		id, info, _, err = storage.GetInfo(ctx, key)
 		return err
 	})
+	if err == nil && info.Labels[labelRoot] != "" {
+		s.blobs.ensure(ctx, info, s.isLast(info), func(ctx context.Context, root cid.Cid) ([]byte, error) {
+			return s.layerRoot(ctx, id, root)
+		})
+	}
 	return info, err
 }
 
 // Update implements snapshots.Snapshotter. Labels of our own stay as they are.
 func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpaths ...string) (updated snapshots.Info, err error) {
 	for _, path := range fieldpaths {
-		if strings.HasPrefix(path, "labels."+labelOwn) {
-			return updated, invalid("update snapshot %s: label %s is kept by the snapshotter", info.Name, strings.TrimPrefix(path, "labels."))
+		if label, ok := strings.CutPrefix(path, "labels."); ok && isOwn(label) {
+			return updated, invalid("update snapshot %s: label %s is kept by the snapshotter", info.Name, label)
 		}
 	}
 	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
@@ -40,7 +48,7 @@ func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 		}
 		info.Labels = foreignLabels(info.Labels)
 		for name, value := range old.Labels {
-			if strings.HasPrefix(name, labelOwn) {
+			if isOwn(name) {
 				if info.Labels == nil {
 					info.Labels = make(map[string]string)
 				}
@@ -56,9 +64,12 @@ func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 // foreignLabels returns labels without those that are ours.
 func foreignLabels(labels map[string]string) map[string]string {
 	labels = maps.Clone(labels)
-	maps.DeleteFunc(labels, func(name, _ string) bool { return strings.HasPrefix(name, labelOwn) })
+	maps.DeleteFunc(labels, func(name, _ string) bool { return isOwn(name) })
 	return labels
 }
+
+// isOwn says whether a label is ours.
+func isOwn(label string) bool { return strings.HasPrefix(label, labelOwn) || label == labelBlob }
 
 // Usage implements snapshots.Snapshotter. An ipcs snapshot uses nothing of its own: its
 // objects are shared, and counted by the store.
@@ -97,7 +108,11 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.lower(ctx, key, links, snapshot.Kind == snapshots.KindActive && isExtraction(key, labels))
+	u := use{plain: snapshot.Kind == snapshots.KindActive && isExtraction(key, labels)}
+	if u.ids, err = s.mappingOf(labels, links); err != nil {
+		return nil, err
+	}
+	l, err := s.lower(ctx, key, links, u)
 	if err != nil {
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
 	}
@@ -131,6 +146,7 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	})
 	if err == nil {
 		s.merged.release(key)
+		s.mapped.release(key)
 	}
 	return err
 }
@@ -161,6 +177,8 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	}
 	// It is gone: what cannot be cleared away now is left to Cleanup.
 	s.merged.release(key)
+	s.mapped.release(key)
+	s.blobs.forget(key)
 	if len(links) > 0 {
 		if err := s.release(links); err != nil {
 			s.log.Warn("cannot clear away a chain", "snapshot", key, "err", err)

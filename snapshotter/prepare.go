@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -68,7 +67,11 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.lower(ctx, key, links, kind == snapshots.KindActive && isExtraction(key, labels))
+	u := use{plain: kind == snapshots.KindActive && isExtraction(key, labels)}
+	if u.ids, err = s.mappingOf(labels, links); err != nil {
+		return nil, err
+	}
+	l, err := s.lower(ctx, key, links, u)
 	if err != nil {
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
 	}
@@ -83,6 +86,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	if err != nil {
 		if !errdefs.IsAlreadyExists(err) { // the key is then another's
 			s.merged.release(key)
+			s.mapped.release(key)
 		}
 		return nil, err
 	}
@@ -147,12 +151,11 @@ func (s *Snapshotter) chown(dir string, labels map[string]string, links []link) 
 		if len(links) == 0 {
 			return nil
 		}
-		st, err := os.Stat(s.upperPath(links[0].id))
+		owner, err := s.owner(links[0])
 		if err != nil {
-			return fmt.Errorf("look at parent snapshot: %w", err)
+			return err
 		}
-		owner := st.Sys().(*syscall.Stat_t)
-		uid, gid = int(owner.Uid), int(owner.Gid)
+		uid, gid = owner[0], owner[1]
 	}
 	return os.Lchown(filepath.Join(dir, "fs"), uid, gid)
 }
@@ -171,11 +174,12 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 		return fmt.Errorf("layer %s (layer root %s): %w: %w", req.digest, req.root, s.support.err, errdefs.ErrFailedPrecondition)
 	}
 	done := fmt.Errorf("snapshot %s of layer %s: %w", req.target, req.root, errdefs.ErrAlreadyExists)
-	exists, err := s.exists(ctx, req, parent)
+	name, err := s.exists(ctx, req, parent)
 	if err != nil {
 		return err
 	}
-	if exists {
+	if name != "" {
+		s.blobs.again(name)
 		return done
 	}
 	s.opener.prefetch(ctx, req.image, s.files.known)
@@ -183,38 +187,40 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
 	}
-	if err := s.commitLayer(ctx, req, parent, labels, links); err != nil {
+	if err := s.commitLayer(ctx, req, parent, labels, links, l.Root.Data); err != nil {
 		return err
 	}
 	s.learnFiles(req.root, l.Index)
 	return done
 }
 
-// exists says whether a snapshot of this layer on this parent is there, as it is when
+// exists returns the snapshot of this layer on this parent if it is there, as it is when
 // another namespace of containerd has the image.
-func (s *Snapshotter) exists(ctx context.Context, req *request, parent string) (found bool, err error) {
+func (s *Snapshotter) exists(ctx context.Context, req *request, parent string) (name string, err error) {
 	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
-		found, err = findLayer(ctx, req, parent)
+		name, err = findLayer(ctx, req, parent)
 		return err
 	})
-	return found, err
+	return name, err
 }
 
-func findLayer(ctx context.Context, req *request, parent string) (found bool, err error) {
+func findLayer(ctx context.Context, req *request, parent string) (name string, err error) {
 	err = storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
-		found = found || info.Kind == snapshots.KindCommitted && info.Parent == parent &&
-			info.Labels[labelRoot] == req.root.String() && info.Labels[snapshots.LabelSnapshotRef] == req.target.String()
+		if info.Kind == snapshots.KindCommitted && info.Parent == parent &&
+			info.Labels[labelRoot] == req.root.String() && info.Labels[snapshots.LabelSnapshotRef] == req.target.String() {
+			name = info.Name
+		}
 		return nil
 	})
 	if errdefs.IsNotFound(err) { // the very first snapshot
 		err = nil
 	}
-	return found, err
+	return name, err
 }
 
 // commitLayer records the snapshot of an ipcs layer, unless another Prepare was quicker.
-func (s *Snapshotter) commitLayer(ctx context.Context, req *request, parent string, labels map[string]string, links []link) error {
-	own := map[string]string{labelRoot: req.root.String(), labelChain: req.target.String()}
+func (s *Snapshotter) commitLayer(ctx context.Context, req *request, parent string, labels map[string]string, links []link, block []byte) error {
+	own := map[string]string{labelRoot: req.root.String(), labelChain: req.target.String(), labelBlob: req.digest.String()}
 	for name, value := range labels {
 		own[name] = value
 	}
@@ -222,12 +228,15 @@ func (s *Snapshotter) commitLayer(ctx context.Context, req *request, parent stri
 	links = append([]link{{root: req.root}}, links...)
 	s.retain(links)
 	err := s.withDir(ctx, snapshots.KindView, func(ctx context.Context, dir string) (string, error) {
-		found, err := findLayer(ctx, req, parent)
+		there, err := findLayer(ctx, req, parent)
 		if err != nil {
 			return "", err
 		}
-		if found {
+		if there != "" {
 			return "", errThere
+		}
+		if err := os.WriteFile(filepath.Join(dir, rootName), block, 0o600); err != nil {
+			return "", fmt.Errorf("write the layer root: %w", err)
 		}
 		snapshot, err := storage.CreateSnapshot(ctx, snapshots.KindActive, req.key, parent)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
@@ -21,7 +22,8 @@ type support struct {
 	image    string // modeFile or modeLoop
 	metacopy bool   // overlays need metacopy=on for any redirect (before Linux 6.16)
 	xino     bool   // xino=on gives all of an overlay one device number
-	err      error  // why neither works: ErrUnsupported, wrapped
+	ids      error  // why ids cannot be mapped: ErrNoIDMap, wrapped
+	err      error  // why neither way to mount an image works: ErrUnsupported, wrapped
 }
 
 // probe tries what mounts of containers need, the best way first. The image lies in the
@@ -44,7 +46,10 @@ func (s support) report(log *slog.Logger) {
 		log.Error("ipcs layers cannot be mounted; ordinary ones can", "err", s.err)
 		return
 	}
-	log.Info("ipcs layers can be mounted", "erofs", s.image, "metacopy_always", s.metacopy, "xino", s.xino)
+	log.Info("ipcs layers can be mounted", "erofs", s.image, "metacopy_always", s.metacopy, "xino", s.xino, "user_namespaces", s.ids == nil)
+	if s.ids != nil {
+		log.Info("containers with user namespaces cannot run on ipcs images", "err", s.ids)
+	}
 }
 
 // tryMounts mounts one EROFS that has one file, whose data is elsewhere, and reads it
@@ -89,7 +94,36 @@ func tryMounts(image, dir string) (s support, err error) {
 	}
 	oneDevice, xerr := tryOverlay(merged, options+","+xinoOption, data)
 	s.xino = oneDevice && xerr == nil
+	if err := tryMapping(meta, filepath.Join(dir, "mapped"), merged, options, data); err != nil {
+		s.ids = fmt.Errorf("%w: %w; it takes EROFS of Linux 5.19 or later and pidfds", ErrNoIDMap, err)
+	}
 	return s, nil
+}
+
+// tryMapping reads the file through an overlay on the EROFS with its ids mapped.
+func tryMapping(meta, mapped, merged, options string, data []byte) (err error) {
+	const host = 1000
+	if err := os.Mkdir(mapped, 0o700); err != nil {
+		return err
+	}
+	ns, err := mount.GetUsernsFD(fmt.Sprintf("0:%d:1", host), fmt.Sprintf("0:%d:1", host))
+	if err != nil {
+		return fmt.Errorf("make a user namespace: %w", err)
+	}
+	defer ns.Close()
+	if err := mapIDs(meta, mapped, int(ns.Fd())); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unmount(mapped)) }()
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(mapped, "file"), &st); err != nil {
+		return err
+	}
+	if st.Uid != host || st.Gid != host {
+		return fmt.Errorf("a file of 0:0 has owner %d:%d where it should have %d:%d", st.Uid, st.Gid, host, host)
+	}
+	_, err = tryOverlay(merged, strings.Replace(options, "="+meta+"::", "="+mapped+"::", 1), data)
+	return err
 }
 
 // tryOverlay reads a file through an overlay, and says whether it has the device number

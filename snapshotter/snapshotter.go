@@ -11,7 +11,10 @@
 // what the layer is (request.go), opens its index (opener.go), commits a snapshot and
 // answers "already exists". Nothing is unpacked, ever: if the index cannot be had, Prepare
 // fails. The snapshot has an empty directory like any other, which holds nothing but the
-// owner that the directories above it inherit.
+// owner that the directories above it inherit; beside it lies the block of the layer root,
+// which is the blob that the image's manifest names. What pulls does not fetch blobs of
+// snapshots that are there: they are written into containerd's content store when containerd
+// looks at its own new record of the snapshot (whole.go).
 //
 // # Mounts
 //
@@ -34,7 +37,8 @@
 // redirect_dir=on. What containerd applies a layer to must have plain paths as parents,
 // since it splits lowerdir at every colon; for that, and where the options would not fit a
 // page, the parents are mounted once under State/merged and stand as one directory
-// (merged.go). None of these mounts is needed by an overlay once that is mounted: it holds
+// (merged.go). For a container with a user namespace, what owners are taken from is mounted
+// again under State/mapped, with ids mapped (idmap.go). None of these mounts is needed by an overlay once that is mounted: it holds
 // what it lies on itself. So they are taken away at Close and on start, and running
 // containers do not notice.
 //
@@ -91,6 +95,8 @@ var (
 	ErrIndexUnavailable = errors.New("index of the layer is not available")
 	// ErrUnsupported says that this host cannot mount ipcs layers.
 	ErrUnsupported = errors.New("this host cannot mount ipcs layers")
+	// ErrNoIDMap says that this host cannot map the ids of ipcs layers.
+	ErrNoIDMap = errors.New("this host cannot map the ids of ipcs layers for user namespaces")
 	// ErrNoTarget says that an ipcs layer was to be unpacked like a tar.
 	ErrNoTarget = errors.New("an ipcs layer cannot be unpacked as a tar")
 	// ErrNotRoot says that this process may not mount.
@@ -107,7 +113,10 @@ type Config struct {
 	// diffID proves nothing of the layer, and containerd shares snapshots by chainIDs that
 	// are made of diffIDs: whoever makes such an image can put files into another one.
 	AllowUnverifiedDiffIDs bool
-	Logger                 *slog.Logger
+	// Content is containerd's content store, which the blobs of ipcs layers are written to in
+	// the namespace of each request; nil for none.
+	Content Content
+	Logger  *slog.Logger
 }
 
 // Files is what a lazy mount asks which file a CID is. *Snapshotter implements it.
@@ -143,7 +152,9 @@ type Snapshotter struct {
 	opener *opener
 	files  *fileSet
 	chains *chains
-	merged *merged
+	merged *held
+	mapped *held
+	blobs  *blobs
 	lazy   Lazy
 	// lazyUsed is mayBeMounted, for Close, which has no context.
 	lazyUsed func() (bool, error)
@@ -180,7 +191,9 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.files = newFileSet()
 	s.opener = newOpener(src, cfg.IndexTimeout, s.log)
 	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.support.image, s.log)
-	s.merged = newMerged(filepath.Join(cfg.State, mergedDir), s.log)
+	s.merged = newHeld(filepath.Join(cfg.State, mergedDir), s.log)
+	s.mapped = newHeld(filepath.Join(cfg.State, mappedDir), s.log)
+	s.blobs = newBlobs(cfg.Content, s.log)
 	running, err := s.load(ctx)
 	if err != nil {
 		return nil, errors.Join(err, s.ms.Close())
@@ -198,13 +211,14 @@ const (
 	snapshotsDir = "snapshots"
 	chainsDir    = "chains"
 	mergedDir    = "merged"
+	mappedDir    = "mapped"
 	lazyDir      = "lazy"
 	probeDir     = "probe"
 )
 
 // stateDirs returns the folders in State whose mounts are of one process, those first whose
 // mounts lie on others.
-func stateDirs() []string { return []string{mergedDir, probeDir, chainsDir} }
+func stateDirs() []string { return []string{mergedDir, mappedDir, probeDir, chainsDir} }
 
 // clearState clears State of what a process before left there. A lazy file system stays,
 // and is not even looked at: it may be waiting for this process.
@@ -289,7 +303,8 @@ func (s *Snapshotter) release(links []link) error {
 func (s *Snapshotter) Close() error {
 	s.closing.Do(func() {
 		s.opener.close()
-		errs := []error{s.merged.close(), s.chains.close(), s.closeLazy()}
+		s.blobs.close()
+		errs := []error{s.merged.close(), s.mapped.close(), s.chains.close(), s.closeLazy()}
 		for _, dir := range stateDirs() {
 			path := filepath.Join(filepath.Dir(s.data[1]), dir)
 			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

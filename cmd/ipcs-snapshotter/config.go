@@ -94,7 +94,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.StringArrayVar(&f.given.Node.Peers, "peer", nil, "multiaddr of a peer, with /p2p/ID (repeatable)")
 	own.StringVar(&f.given.Node.SwarmKey, "swarm-key", "", "file with the key of a private IPFS network")
 	own.DurationVar((*time.Duration)(&f.given.Node.Timeout), "timeout", time.Duration(def.Node.Timeout), "how long a read waits for a peer before it fails")
-	own.StringVar(&f.given.Containerd.Address, "containerd", def.Containerd.Address, "containerd's socket, for unpacking and committing")
+	own.StringVar(&f.given.Containerd.Address, "containerd", def.Containerd.Address, "containerd's socket, for layer blobs, unpacking and committing")
 	own.BoolVar(&f.given.AllowUnverifiedDiffIDs, "allow-unverified-diff-ids", false, "mount images that kept their diffIDs lazily, unproven: only if all images come from someone trusted")
 	own.StringVar(&f.given.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
 }

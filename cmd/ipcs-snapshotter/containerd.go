@@ -26,17 +26,11 @@ import (
 // maxBackoff is how long a containerd that was away may go unnoticed when it is back.
 const maxBackoff = 3 * time.Second
 
-// startDiffer makes the differ, which works in containerd's content store. containerd need
-// not run: it starts after this daemon, and the connection is made when it is first used.
-func startDiffer(cfg config, node unpack.Node, log *slog.Logger, started *closers) (*unpack.Differ, error) {
+// startDiffer makes the differ, which works in containerd's content store.
+func startDiffer(cfg config, conn *grpc.ClientConn, node unpack.Node, log *slog.Logger) (*unpack.Differ, error) {
 	if err := prepareTempMounts(filepath.Join(cfg.State, "unpack"), log); err != nil {
 		return nil, err
 	}
-	conn, err := dialContainerd(cfg.Containerd.Address)
-	if err != nil {
-		return nil, err
-	}
-	started.add("connection to containerd", conn.Close)
 	return unpack.New(unpack.Config{
 		Node:    node,
 		Content: contentproxy.NewContentStore(conn),
@@ -61,8 +55,9 @@ func prepareTempMounts(dir string, log *slog.Logger) error {
 	return nil
 }
 
-// dialContainerd returns a connection to containerd's socket, not made yet, with the limits
-// that containerd's own clients have.
+// dialContainerd returns a connection to containerd's socket with the limits that
+// containerd's own clients have. containerd need not run: it starts after this daemon, and
+// the connection is made when it is first used.
 func dialContainerd(address string) (*grpc.ClientConn, error) {
 	retry := backoff.DefaultConfig
 	retry.MaxDelay = maxBackoff

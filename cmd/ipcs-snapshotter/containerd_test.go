@@ -28,18 +28,18 @@ func startDiff(t *testing.T, dir, address string) diff.Applier {
 	t.Helper()
 	cfg := defaultConfig()
 	cfg.State, cfg.Containerd.Address = dir, address
-	started := new(closers)
-	t.Cleanup(func() {
-		if err := started.close(); err != nil {
-			t.Error(err)
-		}
-	})
-	d, err := startDiffer(cfg, ipfstest.NewMemory(), slog.New(slog.DiscardHandler), started)
+	d, err := startDiffer(cfg, dial(t, address), ipfstest.NewMemory(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	serveUnix(t, cfg.diffSocket(), diffServer(d))
-	conn, err := dialContainerd(cfg.diffSocket())
+	return diffproxy.NewDiffApplier(diffapi.NewDiffClient(dial(t, cfg.diffSocket()))).(diff.Applier)
+}
+
+// dial connects until the test ends.
+func dial(t *testing.T, address string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := dialContainerd(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func startDiff(t *testing.T, dir, address string) diff.Applier {
 			t.Error(err)
 		}
 	})
-	return diffproxy.NewDiffApplier(diffapi.NewDiffClient(conn)).(diff.Applier)
+	return conn
 }
 
 func serveUnix(t *testing.T, path string, s *grpc.Server) {

@@ -14,6 +14,7 @@ import (
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/v2/contrib/snapshotservice"
+	contentproxy "github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -144,6 +145,11 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	started.add("node", p.node.Close)
 	p.fetcher = fetch.New(p.store, p.node, fetch.Options{Timeout: timeout, Logger: log})
 	started.add("fetcher", p.fetcher.Close)
+	containerd, err := dialContainerd(cfg.Containerd.Address)
+	if err != nil {
+		return nil, err
+	}
+	started.add("connection to containerd", containerd.Close)
 	p.snaps, err = snapshotter.New(ctx, snapshotter.Config{
 		Root:         filepath.Join(cfg.Root, "snapshotter"),
 		State:        filepath.Join(cfg.State, "mounts"),
@@ -152,7 +158,8 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 
 		AllowUnverifiedDiffIDs: cfg.AllowUnverifiedDiffIDs,
 
-		Logger: log,
+		Content: contentproxy.NewContentStore(containerd),
+		Logger:  log,
 	}, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		client, err := connectRelay(cfg.relaySocket(), dir, log)
 		if err != nil {
@@ -165,7 +172,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("snapshotter", p.snaps.Close)
-	if p.differ, err = startDiffer(cfg, p.node, log, started); err != nil {
+	if p.differ, err = startDiffer(cfg, containerd, p.node, log); err != nil {
 		return nil, err
 	}
 	return &p, nil

@@ -110,7 +110,7 @@ func (d *Daemon) configure(port int) error {
 	defer f.Close()
 	return t.Execute(f, map[string]any{
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
-		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.containerd(),
+		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})
 }
 
@@ -133,16 +133,16 @@ func (d *Daemon) Start(ctx context.Context) error {
 	})
 }
 
-// containerd is where the daemon looks for containerd's socket: a link, which leads to the
+// Containerd is where the daemon looks for containerd's socket: a link, which leads to the
 // containerd that was given this daemon last.
-func (d *Daemon) containerd() string { return filepath.Join(d.state, "containerd.sock") }
+func (d *Daemon) Containerd() string { return filepath.Join(d.state, "containerd.sock") }
 
 // link makes the daemon work with the containerd that listens on socket.
 func (d *Daemon) link(socket string) error {
-	if err := os.Remove(d.containerd()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(d.Containerd()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.Symlink(socket, d.containerd())
+	return os.Symlink(socket, d.Containerd())
 }
 
 // Log returns the path of the daemon's log.

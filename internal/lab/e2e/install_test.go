@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,8 +88,11 @@ func verifyUnit(t *testing.T, dest string) {
 
 // merged is what of containerd's configuration ours touches.
 type merged struct {
-	ProxyPlugins map[string]struct{ Type, Address string } `toml:"proxy_plugins"`
-	Plugins      struct {
+	ProxyPlugins map[string]struct {
+		Type, Address string
+		Capabilities  []string
+	} `toml:"proxy_plugins"`
+	Plugins struct {
 		Transfer struct {
 			UnpackConfig []struct{ Platform, Snapshotter, Differ string } `toml:"unpack_config"`
 		} `toml:"io.containerd.transfer.v1.local"`
@@ -182,7 +186,7 @@ func (m merged) wantUnpack(t *testing.T, snapshotters, differs string) {
 
 func (m merged) check(t *testing.T, others bool) {
 	t.Helper()
-	if p := m.ProxyPlugins["ipcs"]; p.Type != "snapshot" || p.Address != "/run/ipcs/snapshotter.sock" {
+	if p := m.ProxyPlugins["ipcs"]; p.Type != "snapshot" || p.Address != "/run/ipcs/snapshotter.sock" || !slices.Equal(p.Capabilities, []string{"remap-ids"}) {
 		t.Errorf("proxy plugin: %+v", p)
 	}
 	images := m.Plugins.Images
