@@ -53,7 +53,7 @@ func (s *Store) recover() error {
 		}
 		s.touch() // and now it is known to be right: next time, do less
 	}
-	if clean {
+	if clean || !known {
 		s.loadCounts(state)
 	}
 	var loose []string
@@ -74,11 +74,11 @@ func (s *Store) recover() error {
 	)
 }
 
-// loadCounts takes over what Close counted.
+// loadCounts takes over what Close counted. A store that was never opened has nothing.
 func (s *Store) loadCounts(state map[string]string) {
 	objects, ok1 := decodeInt([]byte(state[stateObjects]))
 	bytes, ok2 := decodeInt([]byte(state[stateBytes]))
-	if ok1 && ok2 {
+	if ok1 && ok2 || len(state) == 0 {
 		s.objects.Store(objects)
 		s.bytes.Store(bytes)
 		close(s.counted)
