@@ -14,6 +14,8 @@ import (
 	"time"
 
 	_ "embed"
+
+	"golang.org/x/sys/unix"
 )
 
 //go:embed daemon.toml
@@ -143,6 +145,13 @@ func (d *Daemon) link(socket string) error {
 		return err
 	}
 	return os.Symlink(socket, d.Containerd())
+}
+
+// Abort kills the daemon and ends its FUSE mount, which outlives it otherwise: what reads
+// from there fails.
+func (d *Daemon) Abort() error {
+	d.Kill()
+	return unix.Unmount(filepath.Join(d.state, "mounts", "lazy"), unix.MNT_FORCE|unix.MNT_DETACH)
 }
 
 // Log returns the path of the daemon's log.

@@ -63,6 +63,9 @@ func (h *Host) abortAfter(ctx context.Context) (closing func()) {
 			for _, p := range h.Helpers {
 				p.Kill()
 			}
+			if h.Daemon != nil {
+				_ = h.Daemon.Abort() // readers say what became of them
+			}
 		}
 	})
 	return func() {
