@@ -48,14 +48,8 @@ func exitCode(err error, interrupted bool) int {
 	return 1
 }
 
-func rootCommand() *cobra.Command {
-	var opts options
-	cmd := &cobra.Command{
-		Use: `convert --mediatype unixfs SOURCE TARGET
-  convert --mediatype tar SOURCE TARGET
-  convert --verify REF`,
-		Short: "rewrite an image so that its files come from IPFS peers, and back",
-		Long: `convert reads the image SOURCE, puts its files on an IPFS node and writes the image
+// longHelp is what --help begins with.
+const longHelp = `convert reads the image SOURCE, puts its files on an IPFS node and writes the image
 TARGET, whose layers name those files. The source stays as it is.
 
 With --mediatype tar, SOURCE is such an image, and TARGET becomes the ordinary one that it
@@ -80,7 +74,16 @@ The node is the one of the daemon on this host, if it runs. --ipfs-api names ano
 and --repo writes to a repository folder that no daemon uses.
 
 A layer that the node converted before is not read again. The target is tagged last:
-if anything fails it stays what it was.`,
+if anything fails it stays what it was.`
+
+func rootCommand() *cobra.Command {
+	var opts options
+	cmd := &cobra.Command{
+		Use: `convert --mediatype unixfs SOURCE TARGET
+  convert --mediatype tar SOURCE TARGET
+  convert --verify REF`,
+		Short: "rewrite an image so that its files come from IPFS peers, and back",
+		Long: longHelp,
 		Example: `  # from a registry and back, on the node of the daemon
   convert --mediatype unixfs registry.example.com/app:1 registry.example.com/app:1-ipcs
 
