@@ -83,7 +83,7 @@ func rootCommand() *cobra.Command {
   convert --mediatype tar SOURCE TARGET
   convert --verify REF`,
 		Short: "rewrite an image so that its files come from IPFS peers, and back",
-		Long: longHelp,
+		Long:  longHelp,
 		Example: `  # from a registry and back, on the node of the daemon
   convert --mediatype unixfs registry.example.com/app:1 registry.example.com/app:1-ipcs
 
