@@ -18,8 +18,6 @@ import (
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
-	"github.com/hinshun/ipcs/internal/fetch"
-	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
 	"github.com/hinshun/ipcs/ipfs"
 )
@@ -33,16 +31,6 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "read":
 		exit(readOnce(os.Args[1]))
-	case "mount":
-		exit(tryMount(os.Args[1], ""))
-	case "mount without device":
-		exit(tryMount(os.Args[1], "/dev/fuse"))
-	case "mount and die":
-		s, err := lazyfs.Mount(os.Args[1], nil, nil, lazyfs.Options{})
-		if err == nil {
-			err = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		}
-		exit(errors.Join(err, s.Unmount()))
 	}
 }
 
@@ -65,24 +53,6 @@ func readOnce(path string) error {
 		return fmt.Errorf("read %d bytes %q: %w", n, b, err)
 	}
 	return nil
-}
-
-// tryMount mounts, in a namespace of its own and with a device hidden, and says what went
-// wrong.
-func tryMount(dir, hidden string) error {
-	if hidden != "" {
-		if err := os.Remove(hidden); err != nil {
-			return err
-		}
-	}
-	s, err := lazyfs.Mount(dir, nil, nil, lazyfs.Options{})
-	if errors.Is(err, lazyfs.ErrNoFuse) {
-		return errors.New("ErrNoFuse: " + err.Error())
-	}
-	if err != nil {
-		return err
-	}
-	return s.Unmount()
 }
 
 func child(mode, arg string) *exec.Cmd {
@@ -271,59 +241,4 @@ func TestUnmountEndsReads(t *testing.T) {
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("still mounted: %v", err)
 	}
-}
-
-func TestMountOverDeadMount(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "lazy", "files")
-	for range 2 {
-		if err := child("mount and die", dir).Run(); err == nil || !strings.Contains(err.Error(), "killed") {
-			t.Fatalf("child: %v", err)
-		}
-		if err := syscall.Statfs(dir, &syscall.Statfs_t{}); !errors.Is(err, syscall.ENOTCONN) {
-			t.Fatalf("the dead child left no mount: %v", err)
-		}
-	}
-	s, err := lazyfs.Mount(dir, &known{}, (*fetch.Fetcher)(nil), lazyfs.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(s.Unmount(), s.Unmount()); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(dir); err != nil {
-		t.Errorf("a mount is left: %v", err)
-	}
-}
-
-func TestNoFuse(t *testing.T) {
-	t.Run("no device", func(t *testing.T) {
-		// A /dev of its own in a mount namespace of its own.
-		shell := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
-			`mount -t tmpfs dev /dev && touch /dev/fuse && exec "$0" "$1"`, os.Args[0], t.TempDir())
-		shell.Env = append(os.Environ(), childMode+"=mount without device")
-		out, err := shell.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "ErrNoFuse") || !strings.Contains(string(out), "modprobe fuse") {
-			t.Errorf("%v, %s", err, out)
-		}
-	})
-	t.Run("no rights", func(t *testing.T) {
-		dir := t.TempDir()
-		if err := os.Chmod(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		bin := filepath.Join(dir, "test")
-		b, err := os.ReadFile(os.Args[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(bin, b, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", bin, filepath.Join(dir, "mnt"))
-		cmd.Env = append(os.Environ(), childMode+"=mount")
-		out, err := cmd.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "ErrNoFuse") || !strings.Contains(string(out), "run as root") {
-			t.Errorf("%v, %s", err, out)
-		}
-	})
 }

@@ -2,6 +2,7 @@ package lazyfs
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/fdcache"
 	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/relay"
 	"github.com/hinshun/ipcs/ipfs"
 )
 
@@ -85,6 +87,34 @@ func (fs *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name stri
 	out.NodeId = n.id
 	fileAttr(n, &out.Attr)
 	return fuse.OK
+}
+
+// restore takes up a file that the kernel knows from another process.
+func (fs *fileSystem) restore(k relay.Node) {
+	c, err := cid.Decode(k.Name)
+	if isDir(k.ID) || err != nil {
+		return
+	}
+	n := fs.nodes.restore(k.ID, c, k.Lookups)
+	n.setFile(ipfs.File{Cid: c, Size: int64(k.Size)})
+	n.restored = true
+}
+
+// file returns the file of a node. Of one that was restored only the CID and the size are
+// known: the rest is what a layer says of a file of this size.
+func (fs *fileSystem) file(n *node) (ipfs.File, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.restored {
+		return n.claim, nil
+	}
+	for f := range fs.files.Claims(n.cid) {
+		if f.Size == n.claim.Size && plausible(f, n.cid) {
+			n.claim, n.restored = f, false
+			return f, nil
+		}
+	}
+	return ipfs.File{}, fmt.Errorf("%s: no layer has this file any more", n.cid)
 }
 
 // plausible refuses the one false claim of a size that no read would find out: the

@@ -13,26 +13,29 @@
 // not end a read, as it ends none from a disk: few programs expect EINTR there. A reader
 // that is being killed is let go at once; what is fetched for it goes on.
 //
-// Concurrency: go-fuse calls each method of the file system from a goroutine per
-// request. Node numbers are given out by Lookup and taken back by Forget, so the table of
+// The mount itself, and the kernel's requests until they are answered, are held by another
+// process (package relay), so that neither ends with the daemon. What the kernel knows of
+// the file system a new daemon learns from there, and it looks up the rest in Files again.
+//
+// Concurrency: each method of the file system is called from a goroutine per request. Node
+// numbers are given out by Lookup and taken back by Forget, so the table of
 // nodes is as large as what the kernel remembers.
 package lazyfs
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
-	"fmt"
 	"iter"
 	"log/slog"
 	"os"
 	"sync"
-	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/ipfs/go-cid"
-	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/relay"
 	"github.com/hinshun/ipcs/ipfs"
 )
 
@@ -58,59 +61,53 @@ type Options struct {
 // Stats counts requests since Mount, and the nodes the kernel remembers now.
 type Stats struct{ Nodes, Lookups, Reads, Errors int64 }
 
-// A Server is one mounted file system.
+// A Server serves the file system to the kernel, through a relay.
 type Server struct {
-	dir    string
 	fs     *fileSystem
-	dev    uint64        // of the mount, names its connection
+	relay  *relay.Client
 	served chan struct{} // closed when the last request was answered
 
-	unmount sync.Once
+	closing sync.Once
 	err     error
 }
 
-// Mount mounts the file system at dir, which is made if it is not there. What a process
-// that died has left mounted there goes first. The error is ErrNoFuse, wrapped, when this
-// host does not let us.
-func Mount(dir string, files Files, rd Reader, opts Options) (*Server, error) {
+// Serve serves the file system whose relay is at the other end of client, which is the
+// Server's from now on. What the kernel remembers from a daemon before is taken up.
+func Serve(client *relay.Client, files Files, rd Reader, opts Options) *Server {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err := clearMountPoint(dir); err != nil {
-		return nil, fmt.Errorf("mount lazy files at %s: %w", dir, err)
-	}
 	fs := newFileSystem(files, rd, opts.Logger)
-	server, err := fuse.NewServer(fs, dir, mountOptions(opts.Logger))
-	if err != nil {
-		return nil, fmt.Errorf("mount lazy files at %s: %w", dir, explain(err))
+	for _, n := range client.Nodes() {
+		fs.restore(n)
 	}
-	s := &Server{dir: dir, fs: fs, served: make(chan struct{})}
+	s := &Server{fs: fs, relay: client, served: make(chan struct{})}
 	fs.invalidate = func(c cid.Cid) {
-		name := c.String()
-		shard, _ := shardNode(objects.Shard(name))
-		server.EntryNotify(shard, name) // what the kernel has forgotten is an error that does not matter
+		// What the kernel has forgotten is an error that does not matter.
+		if err := client.Send(invalEntry(c.String())); err != nil {
+			opts.Logger.Debug("the kernel was not told to look a file up again", "cid", c.String(), "error", err)
+		}
 	}
+	protocol := fuse.NewProtocolServer(fs, mountOptions(opts.Logger))
 	go func() {
 		defer close(s.served)
-		server.Serve()
+		err := client.Serve(func(request, reply []byte) int {
+			n, status := protocol.HandleRequest([][]byte{request}, [][]byte{reply})
+			if !status.Ok() {
+				opts.Logger.Error("a request could not be answered", "status", status)
+			}
+			return n
+		})
+		if err != nil {
+			opts.Logger.Error("the lazy files are no longer served", "error", err)
+		}
 	}()
-	err = server.WaitMount()
-	if err == nil {
-		err = s.identify()
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mount lazy files at %s: %w", dir, err), s.Unmount())
-	}
-	return s, nil
+	return s
 }
 
 func mountOptions(logger *slog.Logger) *fuse.MountOptions {
 	return &fuse.MountOptions{
-		AllowOther: true, Options: []string{"default_permissions"}, // modes decide, as on a disk
-		FsName: "ipcs", Name: "ipcs",
-		DirectMountStrict: true, // no fusermount needed
-		DirectMountFlags:  syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_RDONLY,
-		MaxBackground:     64, MaxWrite: 1 << 20, MaxReadAhead: 1 << 20,
+		MaxBackground: 64, MaxWrite: 1 << 20, MaxReadAhead: 1 << 20,
 		ExplicitDataCacheControl: true, // content never changes
 		EnableSymlinkCaching:     true,
 		DisabledCapabilities:     fuse.CAP_PASSTHROUGH, // overlayfs binds complete objects itself
@@ -118,50 +115,53 @@ func mountOptions(logger *slog.Logger) *fuse.MountOptions {
 	}
 }
 
-// identify learns the device number, by which the kernel names the connection.
-func (s *Server) identify() error {
-	var st unix.Stat_t
-	if err := unix.Stat(s.dir, &st); err != nil {
-		return err
-	}
-	s.dev = st.Dev
-	return nil
+const notifyInvalEntry = 3 // FUSE_NOTIFY_INVAL_ENTRY
+
+// invalEntry is the notification that makes the kernel look an object up again
+// (linux/fuse.h, struct fuse_notify_inval_entry_out).
+func invalEntry(name string) []byte {
+	shard, _ := shardNode(objects.Shard(name))
+	m := make([]byte, 16, 16+16+len(name)+1)
+	m = binary.NativeEndian.AppendUint64(m, shard)
+	m = binary.NativeEndian.AppendUint32(m, uint32(len(name)))
+	m = binary.NativeEndian.AppendUint32(m, 0)
+	m = append(append(m, name...), 0)
+	binary.NativeEndian.PutUint32(m, uint32(len(m)))
+	binary.NativeEndian.PutUint32(m[4:], notifyInvalEntry)
+	return m
 }
 
-// Unmount ends the file system, also when mounts that use it are still there: what they
-// have open here fails from then on, as it would when the process ended. It waits for
-// requests that are under way, having told them to end.
-func (s *Server) Unmount() error {
-	s.unmount.Do(func() {
+// Done is closed when the relay is gone, or the Server closed.
+func (s *Server) Done() <-chan struct{} { return s.served }
+
+// Close leaves the file system to the next daemon: requests that are under way are not
+// answered, and wait for it. It returns when nothing of them runs here.
+func (s *Server) Close() error {
+	s.closing.Do(func() {
+		s.err = s.relay.Close()
 		close(s.fs.stop)
-		if err := s.detach(); err != nil {
-			s.err = fmt.Errorf("unmount lazy files at %s: %w", s.dir, err)
-			return // nothing would end the wait
-		}
-		<-s.served
-		s.fs.fds.Close()
+		s.ended()
 	})
 	return s.err
 }
 
-// detach ends the connection and takes the mount away. A plain unmount would do only
-// the latter, and not even that, while an overlay holds on to the file system.
-func (s *Server) detach() error {
-	err := unix.Unmount(s.dir, unix.MNT_FORCE|unix.MNT_DETACH)
-	if err == nil {
-		return nil
-	}
-	// Somebody else has unmounted it; users of the file system may be left all the same.
-	select {
-	case <-s.served:
-		return nil
-	default:
-	}
-	abort := fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", unix.Minor(s.dev))
-	if aborted := os.WriteFile(abort, []byte("1"), 0); aborted != nil {
-		return errors.Join(err, aborted)
-	}
-	return nil
+// Unmount ends the file system, also when mounts that use it are still there: what they
+// have open here fails from then on, as do requests that are under way.
+func (s *Server) Unmount() error {
+	s.closing.Do(func() {
+		close(s.fs.stop)
+		if s.err = s.relay.End(); s.err == nil {
+			<-s.served // the relay is gone, and with it the mount
+		}
+		s.err = errors.Join(s.err, s.relay.Close())
+		s.ended()
+	})
+	return s.err
+}
+
+func (s *Server) ended() {
+	<-s.served
+	s.fs.fds.Close()
 }
 
 // Stats returns the counters.

@@ -20,6 +20,8 @@ import (
 	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
+	"github.com/hinshun/ipcs/internal/relay"
+	"github.com/hinshun/ipcs/internal/relay/relaytest"
 	"github.com/hinshun/ipcs/ipfs"
 )
 
@@ -53,6 +55,7 @@ type fixture struct {
 	source  *fetchtest.Source
 	store   *objects.Store
 	fetcher *fetch.Fetcher
+	socket  string // of the relay
 	server  *lazyfs.Server
 	log     *logBuffer
 }
@@ -83,10 +86,9 @@ func mount(t *testing.T, storeDir string, timeout time.Duration) *fixture {
 		t.Fatal(err)
 	}
 	fx.fetcher = fetch.New(fx.store, fx.source, fetch.Options{Timeout: timeout, Logger: logger})
-	fx.server, err = lazyfs.Mount(fx.dir, fx.known, fx.fetcher, lazyfs.Options{Logger: logger})
-	if err != nil {
-		t.Fatalf("%v (these tests need root and /dev/fuse)", err)
-	}
+	fx.socket = relaytest.Start(t, fx.dir, relaytest.Options{Logger: logger})
+	fx.serve(t)
+	relaytest.NoPoll(t, fx.dir)
 	t.Cleanup(func() {
 		if err := errors.Join(fx.server.Unmount(), fx.fetcher.Close(), fx.store.Close()); err != nil {
 			t.Error(err)
@@ -96,6 +98,16 @@ func mount(t *testing.T, storeDir string, timeout time.Duration) *fixture {
 		}
 	})
 	return fx
+}
+
+// serve begins to serve the file system, in the place of who does it now.
+func (fx *fixture) serve(t *testing.T) {
+	t.Helper()
+	client, err := relay.Dial(fx.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fx.server = lazyfs.Serve(client, fx.known, fx.fetcher, lazyfs.Options{Logger: slog.New(slog.NewTextHandler(fx.log, nil))})
 }
 
 // add makes a file known, and its leaves available at the source.

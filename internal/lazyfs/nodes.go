@@ -50,9 +50,11 @@ type node struct {
 	cid     cid.Cid
 	lookups uint64 // that were not forgotten; guarded by nodes.mu
 
-	mu     sync.Mutex
-	claim  ipfs.File // what the kernel was told of it
-	failed failure
+	mu    sync.Mutex
+	claim ipfs.File // what the kernel was told of it
+	// restored says that of claim only CID and size are known.
+	restored bool
+	failed   failure
 }
 
 func (n *node) file() ipfs.File {
@@ -98,6 +100,16 @@ func (t *nodes) lookup(c cid.Cid) *node {
 		t.byID[n.id] = n
 	}
 	n.lookups++
+	return n
+}
+
+// restore takes up a node that the kernel knows from another process.
+func (t *nodes) restore(id uint64, c cid.Cid, lookups uint64) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := &node{id: id, cid: c, lookups: lookups}
+	t.byCid[c], t.byID[id] = n, n
+	t.next = max(t.next, id+1)
 	return n
 }
 

@@ -36,7 +36,12 @@ func (fs *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 	if n == nil {
 		return nil, fuse.Status(syscall.ESTALE)
 	}
-	file, off, size := n.file(), int64(in.Offset), int64(len(buf))
+	file, err := fs.file(n)
+	if err != nil {
+		fs.log.Error("cannot read a file", "cid", n.cid.String(), "error", err)
+		return nil, fuse.EIO
+	}
+	off, size := int64(in.Offset), int64(len(buf))
 	if size = min(size, file.Size-off); size <= 0 {
 		return fuse.ReadResultData(nil), fuse.OK
 	}

@@ -1,4 +1,6 @@
-package lazyfs
+//go:build linux
+
+package relay
 
 import (
 	"errors"
@@ -14,16 +16,42 @@ var ErrNoFuse = errors.New("FUSE is not available")
 // maxStale bounds how many dead mounts are taken off one mount point.
 const maxStale = 64
 
+// Mount mounts a read-only FUSE file system for all users at dir, which is made if it is
+// not there, and returns its device. What a relay that died has left mounted there goes
+// first. The error is ErrNoFuse, wrapped, when this host does not let us.
+func Mount(dir string) (*os.File, error) {
+	dev, err := mount(dir)
+	if err != nil {
+		return nil, fmt.Errorf("mount a FUSE file system at %s: %w", dir, explain(err))
+	}
+	return dev, nil
+}
+
+func mount(dir string) (*os.File, error) {
+	// The device blocks: the runtime's poller would cost a system call a message.
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	dev := os.NewFile(uintptr(fd), "/dev/fuse")
+	err = clearMountPoint(dir)
+	if err == nil {
+		options := fmt.Sprintf("fd=%d,rootmode=40555,user_id=0,group_id=0,default_permissions,allow_other", fd)
+		err = unix.Mount("ipcs", dir, "fuse.ipcs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY, options)
+	}
+	if err != nil {
+		return nil, errors.Join(err, dev.Close())
+	}
+	return dev, nil
+}
+
 // clearMountPoint makes dir a directory that can be mounted on.
 func clearMountPoint(dir string) error {
-	if err := checkFuse(); err != nil {
-		return err
-	}
 	for range maxStale {
-		err := os.MkdirAll(dir, 0o700)
-		if err == nil {
-			// The kernel may answer from memory for a server that is dead, but not this.
-			err = unix.Statfs(dir, &unix.Statfs_t{})
+		// The kernel may answer other calls from memory for a server that is dead.
+		err := unix.Statfs(dir, &unix.Statfs_t{})
+		if errors.Is(err, unix.ENOENT) {
+			return os.MkdirAll(dir, 0o700)
 		}
 		if !errors.Is(err, unix.ENOTCONN) {
 			return err
@@ -33,14 +61,6 @@ func clearMountPoint(dir string) error {
 		}
 	}
 	return fmt.Errorf("more than %d dead mounts lie on one another: unmount them", maxStale)
-}
-
-func checkFuse() error {
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		return explain(err)
-	}
-	return f.Close()
 }
 
 // explain turns what the kernel says when FUSE is not to be had into ErrNoFuse.

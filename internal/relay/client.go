@@ -1,0 +1,115 @@
+//go:build linux
+
+package relay
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+)
+
+// readSize is where struct fuse_read_in has the number of bytes wanted.
+const (
+	opRead       = 15
+	readSize     = requestHeader + 16
+	smallMessage = 8192 // the answer to anything but a read
+)
+
+// A Handler answers one request: it returns the length of the answer that it wrote into
+// reply, or 0 for none. It is called concurrently.
+type Handler func(request, reply []byte) int
+
+// A Client is the daemon's side of a relay.
+type Client struct {
+	sock  *net.UnixConn
+	from  *bufio.Reader
+	nodes []Node
+
+	sending sync.Mutex
+	small   sync.Pool
+	large   sync.Pool
+}
+
+// Dial connects to the relay that listens at a socket. From then on it is this process
+// that serves the file system.
+func Dial(socket string) (*Client, error) {
+	sock, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: socket})
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{sock: sock, from: bufio.NewReaderSize(sock, 64<<10)}
+	c.small.New = func() any { b := make([]byte, smallMessage); return &b }
+	c.large.New = func() any { b := make([]byte, maxMessage); return &b }
+	if c.nodes, err = readGreeting(c.from); err != nil {
+		return nil, errors.Join(fmt.Errorf("greeting of the relay at %s: %w", socket, err), sock.Close())
+	}
+	return c, nil
+}
+
+// Nodes returns what the kernel remembers of the file system from daemons before, once.
+func (c *Client) Nodes() []Node {
+	nodes := c.nodes
+	c.nodes = nil
+	return nodes
+}
+
+// Serve answers requests, each in a goroutine, until the relay is gone or Close is
+// called, and waits for those that are under way.
+func (c *Client) Serve(handle Handler) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		request := c.small.Get().(*[]byte)
+		m, err := readMessage(c.from, *request, requestHeader)
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("request from the relay: %w", err)
+		}
+		if op := in(m).opcode(); op == opForget || op == opBatchForget || op == opInit {
+			c.answer(handle, m) // in order
+			c.small.Put(request)
+			continue
+		}
+		running.Go(func() {
+			c.answer(handle, m)
+			c.small.Put(request)
+		})
+	}
+}
+
+// answer answers one request.
+func (c *Client) answer(handle Handler, request []byte) {
+	pool := &c.small
+	if in(request).opcode() == opRead && len(request) >= readSize+4 && int(order.Uint32(request[readSize:]))+replyHeader > smallMessage {
+		pool = &c.large
+	}
+	reply := pool.Get().(*[]byte)
+	defer pool.Put(reply)
+	if n := handle(request, *reply); n > 0 {
+		// What cannot be sent has nobody to go to: Serve ends.
+		_ = c.Send((*reply)[:n])
+	}
+}
+
+// Send sends an answer or a notification.
+func (c *Client) Send(message []byte) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	_, err := c.sock.Write(message)
+	return err
+}
+
+// End has the relay unmount the file system and exit.
+func (c *Client) End() error {
+	m := errorReply(0, 0)
+	order.PutUint32(m[4:], endCode)
+	return c.Send(m)
+}
+
+// Close leaves the file system to the next daemon.
+func (c *Client) Close() error { return c.sock.Close() }
