@@ -52,29 +52,6 @@ func TestUnsupported(t *testing.T) {
 	l.active(l.Snapshotter, ordinary.parent)
 }
 
-// TestDeadFuse starts where a process before was killed: its FUSE is mounted and dead.
-func TestDeadFuse(t *testing.T) {
-	l := newLab(t)
-	ipcs, plain := l.build("i", stack()[:1])
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(l.config.State, "lazy")
-	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse.Fd())
-	if err := errors.Join(os.MkdirAll(dir, 0o700), unix.Mount("dead", dir, "fuse", 0, options), fuse.Close()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(dir); !errors.Is(err, unix.ENOTCONN) {
-		t.Fatalf("the FUSE is not dead: %v", err)
-	}
-	l.start()
-	compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
-}
-
 // TestOwners checks who owns the root of a container: the user that the labels map root
 // to, or else root, whatever a layer's tar says of its root: containerd ignores that too.
 func TestOwners(t *testing.T) {

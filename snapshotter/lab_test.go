@@ -41,6 +41,7 @@ func noLazy(string, snapshotter.Files) (snapshotter.Lazy, error) { return allLoc
 type allLocal struct{}
 
 func (allLocal) Close() error                            { return nil }
+func (allLocal) Unmount() error                          { return nil }
 func (allLocal) Recheck(func(cid.Cid) (ipfs.File, bool)) {}
 
 // lab is a snapshotter with a node in memory, next to containerd's overlay snapshotter.

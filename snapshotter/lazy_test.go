@@ -12,14 +12,11 @@ import (
 	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/relay"
+	"github.com/hinshun/ipcs/internal/relay/relaytest"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
 	"github.com/hinshun/ipcs/snapshotter"
 )
-
-// lazyServer is a snapshotter.Lazy.
-type lazyServer struct{ *lazyfs.Server }
-
-func (s lazyServer) Close() error { return s.Unmount() }
 
 // newLazyLab returns a lab with the real store, fetcher and FUSE, whose objects are all at
 // the node that it returns.
@@ -43,12 +40,18 @@ func newLazyLab(t *testing.T) (*lab, *ipfstest.Memory, *objects.Store) {
 		}
 	})
 	l.config.ObjectsDir = store.ObjectsDir()
+	socket := "" // of the relay
 	l.lazy = func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
-		server, err := lazyfs.Mount(dir, files, fetcher, lazyfs.Options{Logger: l.config.Logger})
-		if err != nil {
-			return nil, err
+		client, err := relay.Dial(socket)
+		if err != nil { // there is none yet, or none any more
+			socket = relaytest.Start(l.t, dir, relaytest.Options{Logger: l.config.Logger})
+			if client, err = relay.Dial(socket); err != nil {
+				return nil, err
+			}
 		}
-		return lazyServer{server}, nil
+		server := lazyfs.Serve(client, files, fetcher, lazyfs.Options{Logger: l.config.Logger})
+		relaytest.NoPoll(l.t, dir)
+		return server, nil
 	}
 	l.restart()
 	return l, publisher, store

@@ -64,6 +64,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -74,6 +75,8 @@ import (
 	"github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
@@ -117,14 +120,17 @@ type Files interface {
 	Claims(c cid.Cid) iter.Seq2[ipfs.File, string]
 }
 
-// A Lazy is the mounted file system of objects that are not here yet. Close unmounts it.
+// A Lazy is the mounted file system of objects that are not here yet.
 type Lazy interface {
+	// Close leaves it mounted, for the process that follows.
 	io.Closer
+	// Unmount ends it: what uses it fails.
+	Unmount() error
 	// Recheck is called for each layer that Files comes to know, with its files by CID.
 	Recheck(find func(c cid.Cid) (ipfs.File, bool))
 }
 
-// MountLazy mounts a Lazy at dir.
+// MountLazy mounts a Lazy at dir, or takes up the one that a process before has left there.
 type MountLazy func(dir string, files Files) (Lazy, error)
 
 // A Snapshotter is containerd's snapshotter "ipcs".
@@ -142,6 +148,8 @@ type Snapshotter struct {
 	chains *chains
 	merged *merged
 	lazy   Lazy
+	// lazyUsed is mayBeMounted, for Close, which has no context.
+	lazyUsed func() (bool, error)
 
 	closing sync.Once
 	closed  error
@@ -154,13 +162,13 @@ var (
 )
 
 // New opens or creates the snapshots in cfg.Root, clears State of what a process before
-// left there, and mounts the lazy file system. Blocks of indexes come from src.
+// left there but for the lazy file system, and goes on with that one or mounts it. Blocks of indexes come from src.
 func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Snapshotter, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
 	s := &Snapshotter{root: cfg.Root, log: cfg.Logger, unverified: cfg.AllowUnverifiedDiffIDs}
-	if err := clearMounts(cfg.State, stateDirs()); err != nil {
+	if err := clearState(cfg.State); err != nil {
 		return nil, err
 	}
 	if err := s.makeRoot(); err != nil {
@@ -176,10 +184,12 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.opener = newOpener(src, cfg.IndexTimeout, s.log)
 	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.support.image, s.log)
 	s.merged = newMerged(filepath.Join(cfg.State, mergedDir), s.log)
-	if err := s.load(ctx); err != nil {
+	running, err := s.load(ctx)
+	if err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
-	var err error
+	s.recall(ctx, running)
+	s.lazyUsed = func() (bool, error) { return s.mayBeMounted(context.WithoutCancel(ctx)) }
 	if s.lazy, err = lazy(lazyPath, s); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount the lazy file system: %w", err), s.ms.Close())
 	}
@@ -195,8 +205,22 @@ const (
 	probeDir     = "probe"
 )
 
-// stateDirs returns the folders in State, those first whose mounts lie on others.
-func stateDirs() []string { return []string{mergedDir, probeDir, chainsDir, lazyDir} }
+// stateDirs returns the folders in State whose mounts are of one process, those first whose
+// mounts lie on others.
+func stateDirs() []string { return []string{mergedDir, probeDir, chainsDir} }
+
+// clearState clears State of what a process before left there. A lazy file system stays,
+// and is not even looked at: it may be waiting for this process.
+func clearState(state string) error {
+	if err := clearMounts(state, stateDirs()); err != nil {
+		return err
+	}
+	lazy := filepath.Join(state, lazyDir)
+	if mounted, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(lazy)); err != nil || len(mounted) > 0 {
+		return err
+	}
+	return os.MkdirAll(lazy, 0o700)
+}
 
 // complete fills in defaults and checks what the caller chose.
 func (cfg *Config) complete() error {
@@ -252,35 +276,77 @@ func overlayOptions(root string, log *slog.Logger) []string {
 }
 
 // load takes up the ipcs snapshots that are there: their files and chains count, and
-// indexes and mounts follow when they are asked for.
-func (s *Snapshotter) load(ctx context.Context) error {
-	var names []string
-	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
-		err := storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
-			if info.Kind == snapshots.KindCommitted && info.Labels[labelRoot] != "" {
-				names = append(names, info.Name)
+// indexes and mounts follow when they are asked for. It returns the layers of those
+// snapshots that may be mounted.
+func (s *Snapshotter) load(ctx context.Context) (running []cid.Cid, err error) {
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		return s.walkLazy(ctx, func(info snapshots.Info, links []link) {
+			if info.Kind == snapshots.KindCommitted {
+				s.retain(links)
+				return
 			}
-			return nil
+			for _, l := range links {
+				if l.lazy() {
+					running = append(running, l.root)
+				}
+			}
 		})
-		if errdefs.IsNotFound(err) { // there was never a snapshot
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			links, err := lineage(ctx, name)
-			if err != nil {
-				return err
-			}
-			s.retain(links)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the snapshots in %s: %w", s.root, err)
+	}
+	return running, s.chains.open()
+}
+
+// walkLazy calls fn with each committed ipcs snapshot and its lineage, and with each other
+// snapshot that has an ipcs layer below it, and that lineage.
+func (s *Snapshotter) walkLazy(ctx context.Context, fn func(snapshots.Info, []link)) error {
+	var found []snapshots.Info
+	err := storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
+		if info.Kind != snapshots.KindCommitted || info.Labels[labelRoot] != "" {
+			found = append(found, info)
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("read the snapshots in %s: %w", s.root, err)
+	if err != nil && !errdefs.IsNotFound(err) { // there was never a snapshot
+		return err
 	}
-	return s.chains.open()
+	for _, info := range found {
+		name := info.Name
+		if info.Kind != snapshots.KindCommitted {
+			name = info.Parent
+		}
+		if name == "" {
+			continue
+		}
+		links, err := lineage(ctx, name)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(links, func(l link) bool { return l.lazy() }) {
+			fn(info, links)
+		}
+	}
+	return nil
+}
+
+// recall makes the files of layers known before the lazy file system is served: containers
+// that have run for longer than this process may ask for them.
+func (s *Snapshotter) recall(ctx context.Context, roots []cid.Cid) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelLoads)
+	for _, root := range slices.CompactFunc(roots, cid.Cid.Equals) {
+		group.Go(func() error {
+			l, err := s.opener.open(ctx, root)
+			if err != nil {
+				s.log.Error("containers that run cannot read what they have not read yet of a layer", "err", err)
+				return nil
+			}
+			s.files.learn(root, l.Index)
+			return nil
+		})
+	}
+	_ = group.Wait() // no goroutine returns an error
 }
 
 // retain counts an ipcs snapshot, the first link, as a user of its layer and its chain.
@@ -295,11 +361,12 @@ func (s *Snapshotter) release(links []link) error {
 	return s.chains.release(firstRun(links))
 }
 
-// Close unmounts all that is in State. Overlays of containers stay.
+// Close unmounts what is in State. Overlays of containers stay, and so does the lazy file
+// system if there may be any: they wait for the next process if they read from it.
 func (s *Snapshotter) Close() error {
 	s.closing.Do(func() {
 		s.opener.close()
-		errs := []error{s.merged.close(), s.chains.close(), s.lazy.Close()}
+		errs := []error{s.merged.close(), s.chains.close(), s.closeLazy()}
 		for _, dir := range stateDirs() {
 			path := filepath.Join(filepath.Dir(s.data[1]), dir)
 			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -309,4 +376,29 @@ func (s *Snapshotter) Close() error {
 		s.closed = errors.Join(append(errs, s.ms.Close())...)
 	})
 	return s.closed
+}
+
+func (s *Snapshotter) closeLazy() error {
+	used, err := s.lazyUsed()
+	if used || err != nil {
+		return errors.Join(err, s.lazy.Close())
+	}
+	if err := s.lazy.Unmount(); err != nil {
+		return err
+	}
+	if err := os.Remove(s.data[1]); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// mayBeMounted says whether there is a snapshot on ipcs layers that somebody may have
+// mounted.
+func (s *Snapshotter) mayBeMounted(ctx context.Context) (used bool, err error) {
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		return s.walkLazy(ctx, func(info snapshots.Info, _ []link) {
+			used = used || info.Kind != snapshots.KindCommitted
+		})
+	})
+	return used, err
 }

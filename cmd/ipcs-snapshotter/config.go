@@ -71,6 +71,7 @@ func defaultConfig() config {
 
 func (c config) snapshotterSocket() string { return filepath.Join(c.State, "snapshotter.sock") }
 func (c config) apiSocket() string         { return filepath.Join(c.State, "api.sock") }
+func (c config) relaySocket() string       { return filepath.Join(c.State, "fuse.sock") }
 func (c config) diffSocket() string        { return filepath.Join(c.State, "diff.sock") }
 
 // daemonFlags are the flags that the daemon and its subcommands share. A flag that is

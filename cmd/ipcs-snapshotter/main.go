@@ -77,7 +77,7 @@ It runs as root in the foreground, and is ready when "ipcs-snapshotter status" s
 		return fmt.Errorf("%w: %w; see --help", errUsage, err)
 	})
 	flags.register(cmd)
-	cmd.AddCommand(statusCommand(&flags))
+	cmd.AddCommand(statusCommand(&flags), relayCommand())
 	return cmd
 }
 

@@ -31,6 +31,9 @@ import (
 // stopTimeout is how long requests that are under way may take when the daemon stops.
 const stopTimeout = 5 * time.Second
 
+// errRelay ends a daemon that can serve nothing any more.
+var errRelay = errors.New("the process that holds the FUSE mount is gone, and with it what running containers have not read yet: start them again")
+
 // closers are what was started; close stops it in the reverse order.
 type closers []func() error
 
@@ -56,6 +59,7 @@ type parts struct {
 	store   *objects.Store
 	node    *embedded.Node
 	fetcher *fetch.Fetcher
+	lazy    *lazyfs.Server
 	snaps   *snapshotter.Snapshotter
 	differ  *unpack.Differ
 }
@@ -150,11 +154,12 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 
 		Logger: log,
 	}, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
-		server, err := lazyfs.Mount(dir, files, p.fetcher, lazyfs.Options{Logger: log})
+		client, err := connectRelay(cfg.relaySocket(), dir, log)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("serve lazy files: %w", err)
 		}
-		return lazyServer{server}, nil
+		p.lazy = lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{Logger: log})
+		return p.lazy, nil
 	})
 	if err != nil {
 		return nil, err
@@ -183,6 +188,14 @@ func serve(ctx context.Context, log *slog.Logger, p *parts, socks sockets) error
 			return err
 		}
 		return nil
+	})
+	group.Go(func() error {
+		select {
+		case <-p.lazy.Done():
+			return errRelay
+		case <-gctx.Done():
+			return nil
+		}
 	})
 	group.Go(func() error {
 		<-gctx.Done()
@@ -238,11 +251,6 @@ func notify(log *slog.Logger, state string) {
 		log.Warn("systemd was not told", "state", state, "error", err)
 	}
 }
-
-// lazyServer is a snapshotter.Lazy.
-type lazyServer struct{ *lazyfs.Server }
-
-func (s lazyServer) Close() error { return s.Unmount() }
 
 // ignoreClosed closes a listener that its server may have closed before.
 func ignoreClosed(l net.Listener) func() error {

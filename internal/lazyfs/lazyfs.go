@@ -78,7 +78,7 @@ func Serve(client *relay.Client, files Files, rd Reader, opts Options) *Server {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	fs := newFileSystem(files, rd, opts.Logger)
-	for _, n := range client.Nodes() {
+	for _, n := range client.Known() {
 		fs.restore(n)
 	}
 	s := &Server{fs: fs, relay: client, served: make(chan struct{})}

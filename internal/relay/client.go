@@ -49,12 +49,8 @@ func Dial(socket string) (*Client, error) {
 	return c, nil
 }
 
-// Nodes returns what the kernel remembers of the file system from daemons before, once.
-func (c *Client) Nodes() []Node {
-	nodes := c.nodes
-	c.nodes = nil
-	return nodes
-}
+// Known returns what the kernel remembers of the file system from daemons before.
+func (c *Client) Known() []Node { return c.nodes }
 
 // Serve answers requests, each in a goroutine, until the relay is gone or Close is
 // called, and waits for those that are under way.

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hinshun/ipcs/internal/relay"
+)
+
+// The relay is this program too: a process of its own that holds the FUSE mount. The
+// daemon starts it once and leaves it running for the daemons that follow. It is given the
+// socket that it listens on and the device of the mount.
+const (
+	relayListener = 3
+	relayDevice   = 4
+)
+
+// relayCommand is what the daemon runs to have a relay.
+func relayCommand() *cobra.Command {
+	var dir string
+	var detach bool
+	cmd := &cobra.Command{
+		Use:    "relay",
+		Short:  "hold the mount of lazy files while daemons come and go (the daemon runs it)",
+		Hidden: true,
+		Args:   usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if detach {
+				return detachRelay(dir)
+			}
+			return runRelay(cmd.Context(), dir)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "where the file system is mounted")
+	cmd.Flags().BoolVar(&detach, "detach", false, "start the relay and exit")
+	return cmd
+}
+
+// runRelay holds the mount at dir until somebody unmounts it.
+func runRelay(ctx context.Context, dir string) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	// Containers depend on it, and its memory is small.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0); err != nil {
+		log.Warn("the relay may be killed when memory is short", "err", err)
+	}
+	ln, err := net.FileListener(os.NewFile(relayListener, "listener"))
+	if err != nil {
+		return fmt.Errorf("%w: the daemon runs this command, with a socket and a FUSE device", err)
+	}
+	unixListener, ok := ln.(*net.UnixListener)
+	if !ok {
+		return fmt.Errorf("%w: file %d is no unix socket", errUsage, relayListener)
+	}
+	unixListener.SetUnlinkOnClose(true)
+	return relay.New(dir, os.NewFile(relayDevice, "/dev/fuse"), unixListener, relay.Options{Logger: log}).Serve(ctx)
+}
+
+// detachRelay starts the relay as a process that belongs to nobody.
+func detachRelay(dir string) error {
+	return relayProcess(dir, os.NewFile(relayListener, "listener"), os.NewFile(relayDevice, "/dev/fuse")).Start()
+}
+
+func relayProcess(dir string, ln, dev *os.File, more ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", append([]string{"relay", "--dir", dir}, more...)...)
+	cmd.Dir, cmd.Stderr = "/", os.Stderr
+	cmd.ExtraFiles = []*os.File{ln, dev}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd
+}
+
+// connectRelay connects to the relay that a daemon before has left, or to a new one that
+// holds a mount at dir.
+func connectRelay(socket, dir string, log *slog.Logger) (*relay.Client, error) {
+	client, err := relay.Dial(socket)
+	switch {
+	case err == nil:
+		log.Info("took over the lazy files", "nodes", len(client.Known()))
+		return client, nil
+	case errors.Is(err, relay.ErrVersion):
+		return nil, fmt.Errorf("%w: end the containers that run on ipcs images, and unmount %s", err, dir)
+	case !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	ln, err := listenUnix(socket)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	dev, err := relay.Mount(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close()
+	if err := startRelay(dir, ln, dev); err != nil {
+		return nil, fmt.Errorf("start the process that holds the FUSE mount: %w", err)
+	}
+	return relay.Dial(socket)
+}
+
+// startRelay starts the relay by a process that ends at once, so that nobody has to wait
+// for the relay.
+func startRelay(dir string, ln net.Listener, dev *os.File) error {
+	unixListener, ok := ln.(*net.UnixListener)
+	if !ok {
+		return errors.New("not a unix socket")
+	}
+	unixListener.SetUnlinkOnClose(false) // the relay's file it is
+	f, err := unixListener.File()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return relayProcess(dir, f, dev, "--detach").Run()
+}
