@@ -4,7 +4,6 @@ package snapshotter_test
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"

@@ -92,7 +92,8 @@ func (l *Lab) clear() error {
 	return os.Truncate(l.state.path, 0)
 }
 
-// clearContainers ends containers and their shims, which outlive containerd.
+// clearContainers ends containers and their shims, which outlive containerd, and the relays
+// of daemons, which outlive those.
 func (l *Lab) clearContainers() error {
 	bundles, err := filepath.Glob(filepath.Join(l.run, "*", "*", "io.containerd.runtime.v2.task", "*", "*"))
 	if err != nil {
@@ -111,7 +112,7 @@ func (l *Lab) clearContainers() error {
 	}
 	for _, c := range commands {
 		text, err := os.ReadFile(c)
-		if err != nil || !bytes.Contains(text, []byte("\x00-address\x00"+l.run+"/")) {
+		if err != nil || !outlives(text, l.run) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(c)))
@@ -123,6 +124,11 @@ func (l *Lab) clearContainers() error {
 		}
 	}
 	return nil
+}
+
+// outlives says whether a command line is that of a shim or a relay of a lab.
+func outlives(cmdline []byte, run string) bool {
+	return bytes.Contains(cmdline, []byte("\x00-address\x00"+run+"/")) || bytes.Contains(cmdline, []byte("\x00relay\x00--dir\x00"+run+"/"))
 }
 
 // clearProcesses kills what the state file lists, the last first, and waits for it to

@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(childMode) {
 	case "":
 		os.Exit(m.Run())
+	case "read":
+		b, err := os.ReadFile(os.Args[1])
+		os.Stdout.Write(b)
+		exit(err)
 	case "mount":
 		exit(tryMount(os.Args[1], ""))
 	case "mount without device":
