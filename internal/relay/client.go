@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // readSize is where struct fuse_read_in has the number of bytes wanted.
@@ -24,7 +27,7 @@ type Handler func(request, reply []byte) int
 
 // A Client is the daemon's side of a relay.
 type Client struct {
-	sock  *net.UnixConn
+	sock  *stream
 	from  *bufio.Reader
 	nodes []Node
 
@@ -36,9 +39,13 @@ type Client struct {
 // Dial connects to the relay that listens at a socket. From then on it is this process
 // that serves the file system.
 func Dial(socket string) (*Client, error) {
-	sock, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: socket})
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: socket})
 	if err != nil {
 		return nil, err
+	}
+	sock, err := newStream(conn)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the relay at %s: %w", socket, err)
 	}
 	c := &Client{sock: sock, from: bufio.NewReaderSize(sock, 64<<10)}
 	c.small.New = func() any { b := make([]byte, smallMessage); return &b }
@@ -52,15 +59,15 @@ func Dial(socket string) (*Client, error) {
 // Known returns what the kernel remembers of the file system from daemons before.
 func (c *Client) Known() []Node { return c.nodes }
 
-// Serve answers requests, each in a goroutine, until the relay is gone or Close is
-// called, and waits for those that are under way.
+// Serve answers requests, each in a goroutine, until the relay is gone, another daemon
+// serves, or Close is called, and waits for those that are under way.
 func (c *Client) Serve(handle Handler) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	for {
 		request := c.small.Get().(*[]byte)
 		m, err := readMessage(c.from, *request, requestHeader)
-		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, os.ErrClosed) {
 			return nil
 		}
 		if err != nil {

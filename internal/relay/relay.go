@@ -194,12 +194,17 @@ func (r *Relay) accept() {
 			r.log.Error("cannot accept a daemon", "err", err)
 			continue
 		}
-		r.connect(sock)
+		stream, err := newStream(sock)
+		if err != nil {
+			r.log.Error("cannot accept a daemon", "err", err)
+			continue
+		}
+		r.connect(stream)
 	}
 }
 
 // connect makes a connection the one that counts, and tells it what it must know.
-func (r *Relay) connect(sock *net.UnixConn) {
+func (r *Relay) connect(sock *stream) {
 	c := &conn{sock: sock}
 	// Until it was told, nothing else is sent to it.
 	c.sending.Lock()
@@ -338,7 +343,7 @@ func (r *Relay) giveUp() {
 
 // conn is the connection of a daemon.
 type conn struct {
-	sock    *net.UnixConn
+	sock    *stream
 	sending sync.Mutex
 }
 
