@@ -50,7 +50,7 @@ func runRelay(ctx context.Context, dir string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	// Containers depend on it, and its memory is small.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0); err != nil {
-		log.Warn("the relay may be killed when memory is short", "err", err)
+		log.Info("the relay may be killed when memory is short", "err", err)
 	}
 	ln, err := net.FileListener(os.NewFile(relayListener, "listener"))
 	if err != nil {

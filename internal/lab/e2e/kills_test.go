@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/labtest"
 )
 
@@ -28,6 +27,7 @@ func TestKills(t *testing.T) {
 	w.pull(plain, "overlayfs")
 	want := w.run("want", plain, "overlayfs", "sh", "-c", hashAll)
 	w.pull(ref, "ipcs")
+	reader := w.start("reader", ref)
 	// The container must be busy for as long as daemons die.
 	w.must(w.consume.SetRate(t.Context(), 60))
 
@@ -38,7 +38,7 @@ func TestKills(t *testing.T) {
 	read := make(chan result)
 	go func() {
 		var r result
-		r.out, r.err = lab.Output(w.containerd.Ctr(t.Context(), "run", "--rm", "--snapshotter", "ipcs", ref, w.id("reader"), "sh", "-c", hashAll))
+		r.out, r.err = reader.exec(t.Context(), "hash", "sh", "-c", hashAll)
 		read <- r
 	}()
 	seed := uint64(time.Now().UnixNano())
