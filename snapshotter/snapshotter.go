@@ -64,7 +64,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -73,10 +72,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/containerd/continuity/fs"
-	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
@@ -103,7 +100,7 @@ var (
 // Config says where a Snapshotter keeps what. Paths are absolute.
 type Config struct {
 	Root         string        // kept: metadata, ordinary layers, EROFS images of chains
-	State        string        // mounts; gone after Close
+	State        string        // mounts; gone after Close, but for the lazy file system while it may be in use
 	ObjectsDir   string        // complete objects, as objects.Store.ObjectsDir returns it
 	IndexTimeout time.Duration // how long the index of a layer may take
 	// AllowUnverifiedDiffIDs mounts layers of images that kept their diffIDs lazily. A kept
@@ -275,80 +272,6 @@ func overlayOptions(root string, log *slog.Logger) []string {
 	return options
 }
 
-// load takes up the ipcs snapshots that are there: their files and chains count, and
-// indexes and mounts follow when they are asked for. It returns the layers of those
-// snapshots that may be mounted.
-func (s *Snapshotter) load(ctx context.Context) (running []cid.Cid, err error) {
-	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
-		return s.walkLazy(ctx, func(info snapshots.Info, links []link) {
-			if info.Kind == snapshots.KindCommitted {
-				s.retain(links)
-				return
-			}
-			for _, l := range links {
-				if l.lazy() {
-					running = append(running, l.root)
-				}
-			}
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the snapshots in %s: %w", s.root, err)
-	}
-	return running, s.chains.open()
-}
-
-// walkLazy calls fn with each committed ipcs snapshot and its lineage, and with each other
-// snapshot that has an ipcs layer below it, and that lineage.
-func (s *Snapshotter) walkLazy(ctx context.Context, fn func(snapshots.Info, []link)) error {
-	var found []snapshots.Info
-	err := storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
-		if info.Kind != snapshots.KindCommitted || info.Labels[labelRoot] != "" {
-			found = append(found, info)
-		}
-		return nil
-	})
-	if err != nil && !errdefs.IsNotFound(err) { // there was never a snapshot
-		return err
-	}
-	for _, info := range found {
-		name := info.Name
-		if info.Kind != snapshots.KindCommitted {
-			name = info.Parent
-		}
-		if name == "" {
-			continue
-		}
-		links, err := lineage(ctx, name)
-		if err != nil {
-			return err
-		}
-		if slices.ContainsFunc(links, func(l link) bool { return l.lazy() }) {
-			fn(info, links)
-		}
-	}
-	return nil
-}
-
-// recall makes the files of layers known before the lazy file system is served: containers
-// that have run for longer than this process may ask for them.
-func (s *Snapshotter) recall(ctx context.Context, roots []cid.Cid) {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelLoads)
-	for _, root := range slices.CompactFunc(roots, cid.Cid.Equals) {
-		group.Go(func() error {
-			l, err := s.opener.open(ctx, root)
-			if err != nil {
-				s.log.Error("containers that run cannot read what they have not read yet of a layer", "err", err)
-				return nil
-			}
-			s.files.learn(root, l.Index)
-			return nil
-		})
-	}
-	_ = group.Wait() // no goroutine returns an error
-}
-
 // retain counts an ipcs snapshot, the first link, as a user of its layer and its chain.
 func (s *Snapshotter) retain(links []link) {
 	s.files.retain(links[0].root)
@@ -376,29 +299,4 @@ func (s *Snapshotter) Close() error {
 		s.closed = errors.Join(append(errs, s.ms.Close())...)
 	})
 	return s.closed
-}
-
-func (s *Snapshotter) closeLazy() error {
-	used, err := s.lazyUsed()
-	if used || err != nil {
-		return errors.Join(err, s.lazy.Close())
-	}
-	if err := s.lazy.Unmount(); err != nil {
-		return err
-	}
-	if err := os.Remove(s.data[1]); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// mayBeMounted says whether there is a snapshot on ipcs layers that somebody may have
-// mounted.
-func (s *Snapshotter) mayBeMounted(ctx context.Context) (used bool, err error) {
-	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
-		return s.walkLazy(ctx, func(info snapshots.Info, _ []link) {
-			used = used || info.Kind != snapshots.KindCommitted
-		})
-	})
-	return used, err
 }

@@ -80,14 +80,18 @@ type out []byte
 func (m out) code() int32    { return int32(order.Uint32(m[4:])) }
 func (m out) unique() uint64 { return order.Uint64(m[8:]) }
 
-// readMessage reads one message of at least min bytes into buf and returns it.
+// readMessage reads one message of at least min bytes and returns it: in buf, if it has
+// room.
 func readMessage(r io.Reader, buf []byte, min int) ([]byte, error) {
 	if _, err := io.ReadFull(r, buf[:min]); err != nil {
 		return nil, err
 	}
 	n := int(order.Uint32(buf))
-	if n < min || n > len(buf) {
-		return nil, fmt.Errorf("a FUSE message of %d bytes, where %d to %d are possible", n, min, len(buf))
+	if n < min || n > maxMessage {
+		return nil, fmt.Errorf("a FUSE message of %d bytes, where %d to %d are possible", n, min, maxMessage)
+	}
+	if n > len(buf) { // the kernel forgets many nodes at once
+		buf = append(make([]byte, 0, n), buf[:min]...)[:n]
 	}
 	_, err := io.ReadFull(r, buf[min:n])
 	return buf[:n], err

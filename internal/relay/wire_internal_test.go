@@ -17,6 +17,31 @@ func TestGreeting(t *testing.T) {
 	}
 }
 
+// TestManyForgotten has a relay pass on more forgotten nodes than fit a request's buffer.
+func TestManyForgotten(t *testing.T) {
+	const count = 60_000
+	m := make([]byte, requestHeader+8, requestHeader+8+16*count)
+	order.PutUint32(m[4:], opBatchForget)
+	order.PutUint32(m[requestHeader:], count)
+	ns := make(nodes)
+	for i := range uint64(count) {
+		ns[i] = Node{ID: i, Lookups: 2}
+		m = order.AppendUint64(order.AppendUint64(m, i), i%2+1)
+	}
+	order.PutUint32(m, uint32(len(m)))
+	got, err := readMessage(bytes.NewReader(m), make([]byte, smallMessage), requestHeader)
+	if err != nil || !bytes.Equal(got, m) {
+		t.Fatalf("%d of %d bytes, %v", len(got), len(m), err)
+	}
+	if ns.forgotten(in(got)); len(ns) != count/2 {
+		t.Errorf("%d nodes are left", len(ns))
+	}
+	order.PutUint32(m, maxMessage+1)
+	if _, err := readMessage(bytes.NewReader(m), make([]byte, smallMessage), requestHeader); err == nil {
+		t.Error("a message that is too long was read")
+	}
+}
+
 // FuzzGreeting: what is read is written as it was.
 func FuzzGreeting(f *testing.F) {
 	if seeds, err := os.ReadDir("testdata/fuzz/FuzzGreeting"); err != nil || len(seeds) == 0 {

@@ -1,0 +1,121 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
+)
+
+// What one process leaves to the next: snapshots, and the lazy file system that containers
+// read from.
+
+// load takes up the ipcs snapshots that are there: their files and chains count, and
+// indexes and mounts follow when they are asked for. It returns the layers of those
+// snapshots that may be mounted.
+func (s *Snapshotter) load(ctx context.Context) (running map[cid.Cid]struct{}, err error) {
+	running = make(map[cid.Cid]struct{})
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		return s.walkLazy(ctx, func(info snapshots.Info, links []link) {
+			if info.Kind == snapshots.KindCommitted {
+				s.retain(links)
+				return
+			}
+			for _, l := range links {
+				if l.lazy() {
+					running[l.root] = struct{}{}
+				}
+			}
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the snapshots in %s: %w", s.root, err)
+	}
+	return running, s.chains.open()
+}
+
+// walkLazy calls fn with each committed ipcs snapshot and its lineage, and with each other
+// snapshot that has an ipcs layer below it, and that lineage.
+func (s *Snapshotter) walkLazy(ctx context.Context, fn func(snapshots.Info, []link)) error {
+	var found []snapshots.Info
+	err := storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
+		if info.Kind != snapshots.KindCommitted || info.Labels[labelRoot] != "" {
+			found = append(found, info)
+		}
+		return nil
+	})
+	if err != nil && !errdefs.IsNotFound(err) { // there was never a snapshot
+		return err
+	}
+	for _, info := range found {
+		name := info.Name
+		if info.Kind != snapshots.KindCommitted {
+			name = info.Parent
+		}
+		if name == "" {
+			continue
+		}
+		links, err := lineage(ctx, name)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(links, func(l link) bool { return l.lazy() }) {
+			fn(info, links)
+		}
+	}
+	return nil
+}
+
+// recall makes the files of layers known before the lazy file system is served: containers
+// that have run for longer than this process may ask for them.
+func (s *Snapshotter) recall(ctx context.Context, roots map[cid.Cid]struct{}) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelLoads)
+	for root := range roots {
+		group.Go(func() error {
+			l, err := s.opener.open(ctx, root)
+			if err != nil {
+				s.log.Error("containers that run cannot read what they have not read yet of a layer", "err", err)
+				return nil
+			}
+			s.files.learn(root, l.Index)
+			return nil
+		})
+	}
+	_ = group.Wait() // no goroutine returns an error
+}
+
+// closeLazy ends the lazy file system, or leaves it if it may be in use.
+func (s *Snapshotter) closeLazy() error {
+	used, err := s.lazyUsed()
+	if used || err != nil {
+		return errors.Join(err, s.lazy.Close())
+	}
+	if err := s.lazy.Unmount(); err != nil {
+		return err
+	}
+	if err := os.Remove(s.data[1]); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// mayBeMounted says whether there is a snapshot on ipcs layers that somebody may have
+// mounted.
+func (s *Snapshotter) mayBeMounted(ctx context.Context) (used bool, err error) {
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		return s.walkLazy(ctx, func(info snapshots.Info, _ []link) {
+			used = used || info.Kind != snapshots.KindCommitted
+		})
+	})
+	return used, err
+}
