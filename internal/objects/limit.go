@@ -101,6 +101,7 @@ func (s *Store) keepLimit() {
 			s.writeRecency()
 			s.room.forgetPuts()
 			s.room.setStuck(0)
+			s.heldBytes() // forgets what is no longer held
 		}
 	}
 }

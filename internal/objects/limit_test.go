@@ -36,6 +36,7 @@ func aged(t *testing.T, s *Store, seed int64, size, hours int) ipfs.File {
 
 func used(t *testing.T, s *Store, object cid.Cid, hours int) {
 	t.Helper()
+	<-s.counted // by their times
 	at := time.Now().Add(-time.Duration(hours) * time.Hour)
 	if err := os.Chtimes(s.objectPath(object), at, at); err != nil {
 		t.Fatal(err)
@@ -204,6 +205,12 @@ func TestNeededMeanwhile(t *testing.T) {
 			if !s.HasFile(f) || s.HasFile(other) {
 				t.Errorf("needed is there: %v, other: %v", s.HasFile(f), s.HasFile(other))
 			}
+			if _, err := s.evict(1); err != nil {
+				t.Fatal(err)
+			}
+			if s.HasFile(f) != (name != "touched") {
+				t.Errorf("when nothing else is there: %v", s.HasFile(f))
+			}
 		})
 	}
 }
@@ -303,6 +310,56 @@ func TestTouchedObjectsAreNotHashedAgain(t *testing.T) {
 	if s = openAt(t, dir, "second"); !s.HasFile(f) {
 		t.Error("an object that was only touched was hashed again")
 	}
+}
+
+// BenchmarkOldest looks for the oldest tenth of 20,000 objects.
+func BenchmarkOldest(b *testing.B) {
+	s := filled(b, 20_000, 1000)
+	for b.Loop() {
+		if list, err := s.oldest(s.used.Load()/10, nil); err != nil || len(list) < 2000 {
+			b.Fatal(len(list), err)
+		}
+	}
+}
+
+// BenchmarkCheck hashes 256 objects of a MiB, or 20,000 small ones.
+func BenchmarkCheck(b *testing.B) {
+	for _, of := range []struct{ n, size int }{{256, ipfs.LeafSize}, {20_000, 1000}} {
+		b.Run(fmt.Sprintf("%dx%d", of.n, of.size), func(b *testing.B) {
+			s := filled(b, of.n, of.size)
+			b.SetBytes(int64(of.n * of.size))
+			for b.Loop() {
+				if r, err := s.Check(b.Context(), CheckOptions{}); err != nil || r.Wrong() || r.Objects != int64(of.n) {
+					b.Fatal(r, err)
+				}
+			}
+		})
+	}
+}
+
+// filled returns a store with n objects, on disk.
+func filled(b *testing.B, n, size int) *Store {
+	b.Helper()
+	s, err := openBoot(b.TempDir(), Options{}, "boot")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	data := objectstest.Random(1, size)
+	for i := range n {
+		copy(data, fmt.Appendf(nil, "%12d", i))
+		leaf, err := ipfs.NewBlock(cid.Raw, data)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Put(b.Context(), leaf); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := s.Sync(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	return s
 }
 
 // BenchmarkNeeded finds out what a pinned image of 100,000 files in 5,000 folders needs.
