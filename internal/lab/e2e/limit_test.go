@@ -40,6 +40,11 @@ func TestLimit(t *testing.T) {
 	if out := w.run("c", ref, "ipcs", "python3", "-c", "print(6*7)"); out != "42\n" {
 		t.Errorf("output %q", out)
 	}
+	log, err := os.ReadFile(w.daemon.Log())
+	w.must(err)
+	if strings.Contains(string(log), "the index of a layer is not kept") {
+		t.Error("the indexes of the layers may be evicted")
+	}
 	w.damage()
 	out, err := lab.Output(w.daemon.Command(t.Context(), "check"))
 	w.must(err)
