@@ -156,6 +156,10 @@ const (
 	linkTarSplit = "tar-split"
 )
 
+// ParseRoot reads a layer root, which must have the bytes of its CID, and nothing that it
+// links to: the Layer has no Index.
+func ParseRoot(root ipfs.Block) (*Layer, error) { return parseRoot(root) }
+
 // parseRoot reads a layer root in its only form.
 func parseRoot(root ipfs.Block) (*Layer, error) {
 	if len(root.Data) > MaxRootBlock {

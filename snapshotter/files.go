@@ -79,6 +79,13 @@ func (s *fileSet) learn(root cid.Cid, x *layer.Index) (table *fileTable, added b
 	return table, true
 }
 
+// roots returns the layers that snapshots use.
+func (s *fileSet) roots() []cid.Cid {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Collect(maps.Keys(s.layers))
+}
+
 // claims yields what layers say of the file with this CID, and its path in one of them:
 // once for each size. The CID of a file of several leaves proves its size.
 func (s *fileSet) claims(c cid.Cid) iter.Seq2[ipfs.File, string] {

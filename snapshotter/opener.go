@@ -288,7 +288,9 @@ func (o *opener) openAhead(ctx context.Context, root ipfs.Block) {
 		select {
 		case o.slots <- struct{}{}:
 			defer func() { <-o.slots }()
-			l, err = layer.OpenBlock(ctx, o.src, root)
+			if l, err = layer.OpenBlock(ctx, o.src, root); err == nil {
+				o.keep(ctx, l.Root)
+			}
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
@@ -296,6 +298,18 @@ func (o *opener) openAhead(ctx context.Context, root ipfs.Block) {
 	})
 	if err == nil {
 		o.flights[root.Cid] = f
+	}
+}
+
+// keep stores a root that came in an image record, and so not as a block of the node: the
+// process that follows opens the layer by it, and may have no peers.
+func (o *opener) keep(ctx context.Context, root ipfs.Block) {
+	node, ok := o.src.(ipfs.Putter)
+	if !ok {
+		return
+	}
+	if err := node.Put(ctx, root); err != nil {
+		o.log.Warn("a layer root is not kept; the next daemon needs a peer that has it", "root", root.Cid, "err", err)
 	}
 }
 

@@ -46,6 +46,9 @@ func (s *Snapshotter) ChainFiles(id string) iter.Seq[ipfs.File] {
 	}
 }
 
+// LayerRoots returns the roots of the layers that snapshots use.
+func (s *Snapshotter) LayerRoots() []cid.Cid { return s.files.roots() }
+
 // Supported says whether this host can mount ipcs layers; the error is ErrUnsupported.
 func (s *Snapshotter) Supported() error { return s.support.err }
 

@@ -31,6 +31,7 @@ type config struct {
 	LogLevel   slog.Level       `toml:"log_level"`
 	Node       nodeConfig       `toml:"node"`
 	Containerd containerdConfig `toml:"containerd"`
+	Store      storeConfig      `toml:"store"`
 
 	AllowUnverifiedDiffIDs bool `toml:"allow_unverified_diff_ids"`
 
@@ -95,6 +96,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.StringVar(&f.given.Node.SwarmKey, "swarm-key", "", "file with the key of a private IPFS network")
 	own.DurationVar((*time.Duration)(&f.given.Node.Timeout), "timeout", time.Duration(def.Node.Timeout), "how long a read waits for a peer before it fails")
 	own.StringVar(&f.given.Containerd.Address, "containerd", def.Containerd.Address, "containerd's socket, for layer blobs, unpacking and committing")
+	own.Var(&f.given.Store.Limit, "store-limit", "how much of the disk what was fetched may use, as 50GB or 40GiB; what was not used for longest goes then (default: no limit)")
 	own.BoolVar(&f.given.AllowUnverifiedDiffIDs, "allow-unverified-diff-ids", false, "mount images that kept their diffIDs lazily, unproven: only if all images come from someone trusted")
 	own.StringVar(&f.given.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
 }
@@ -113,6 +115,7 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		"swarm-key":                 func() { cfg.Node.SwarmKey = f.given.Node.SwarmKey },
 		"timeout":                   func() { cfg.Node.Timeout = f.given.Node.Timeout },
 		"containerd":                func() { cfg.Containerd.Address = f.given.Containerd.Address },
+		"store-limit":               func() { cfg.Store.Limit = f.given.Store.Limit },
 		"pprof":                     func() { cfg.pprof = f.given.pprof },
 		"allow-unverified-diff-ids": func() { cfg.AllowUnverifiedDiffIDs = f.given.AllowUnverifiedDiffIDs },
 
@@ -176,6 +179,9 @@ func (c config) validate() error {
 	}
 	if !filepath.IsAbs(c.Containerd.Address) {
 		return fmt.Errorf("configuration: containerd.address must be the absolute path of containerd's socket, not %q", c.Containerd.Address)
+	}
+	if c.Store.Limit < 0 {
+		return errors.New("configuration: store.limit must not be less than zero, which is no limit")
 	}
 	if c.Node.Timeout <= 0 {
 		return errors.New("configuration: node.timeout must be more than zero")

@@ -40,12 +40,17 @@ log_level = "debug"
 timeout = "7s"
 [containerd]
 address = "/run/a.sock"
+[store]
+limit = "1GiB"
 `)
-	cfg, err := parse(t, "--config", path, "--state", "/run/given", "--containerd", "/run/b.sock")
+	if cfg, err := parse(t, "--config", path); err != nil || cfg.Store.Limit != 1<<30 {
+		t.Fatalf("limit of the file: %d, %v", cfg.Store.Limit, err)
+	}
+	cfg, err := parse(t, "--config", path, "--store-limit", "50GB", "--state", "/run/given", "--containerd", "/run/b.sock")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Root != "/data/ipcs" || cfg.State != "/run/given" || time.Duration(cfg.Node.Timeout) != 7*time.Second || cfg.LogLevel != -4 || cfg.Containerd.Address != "/run/b.sock" {
+	if cfg.Root != "/data/ipcs" || cfg.State != "/run/given" || time.Duration(cfg.Node.Timeout) != 7*time.Second || cfg.LogLevel != -4 || cfg.Containerd.Address != "/run/b.sock" || cfg.Store.Limit != 50e9 {
 		t.Fatalf("config = %+v", cfg)
 	}
 }
@@ -59,6 +64,8 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"timeout":         {"[node]\ntimeout = \"0s\"", "more than zero"},
 		"peer without ID": {"[node]\npeers = [\"/ip4/10.0.0.1/tcp/4001\"]", "an example"},
 		"containerd":      {"[containerd]\naddress = \"containerd.sock\"", "absolute path"},
+		"store limit":     {"[store]\nlimit = \"plenty\"", "an example"},
+		"negative limit":  {"[store]\nlimit = -1", "less than zero"},
 		"listen":          {"[node]\nlisten = [\"10.0.0.1:4001\"]", "an example"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -80,7 +87,7 @@ func TestPackagedConfigurationIsTheDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.Node.Listen, cfg.Node.Peers = nil, nil
-	if cfg.Root != def.Root || cfg.State != def.State || cfg.Node.Timeout != def.Node.Timeout || cfg.LogLevel != def.LogLevel || cfg.Containerd != def.Containerd {
+	if cfg.Root != def.Root || cfg.State != def.State || cfg.Node.Timeout != def.Node.Timeout || cfg.LogLevel != def.LogLevel || cfg.Containerd != def.Containerd || cfg.Store != def.Store {
 		t.Fatalf("packaging/config.toml = %+v, the defaults are %+v", cfg, def)
 	}
 }

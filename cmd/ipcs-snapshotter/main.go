@@ -59,6 +59,9 @@ It runs as root in the foreground, and is ready when "ipcs-snapshotter status" s
   # a node that others can reach, and one that it knows
   ipcs-snapshotter --listen /ip4/10.0.0.2/tcp/4001 --peer /ip4/10.0.0.1/tcp/4001/p2p/12D3KooW…
 
+  # what was fetched may take 50 GB of the disk
+  ipcs-snapshotter --store-limit 50GB
+
   # is it ready? who is it? what has it fetched?
   ipcs-snapshotter status --wait 30s`,
 		Version:       buildVersion(),
@@ -77,7 +80,7 @@ It runs as root in the foreground, and is ready when "ipcs-snapshotter status" s
 		return fmt.Errorf("%w: %w; see --help", errUsage, err)
 	})
 	flags.register(cmd)
-	cmd.AddCommand(statusCommand(&flags), relayCommand())
+	cmd.AddCommand(statusCommand(&flags), checkCommand(&flags), relayCommand())
 	return cmd
 }
 

@@ -172,6 +172,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("snapshotter", p.snaps.Close)
+	p.store.Limit(int64(cfg.Store.Limit), p.indexes(ctx, log))
 	if p.differ, err = startDiffer(cfg, containerd, p.node, log); err != nil {
 		return nil, err
 	}
@@ -188,6 +189,7 @@ func serve(ctx context.Context, log *slog.Logger, p *parts, socks sockets) error
 	api := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 
 	group, gctx := errgroup.WithContext(ctx)
+	mux.Handle("POST "+checkPath, checkHandler(gctx, p.store, log))
 	group.Go(func() error { return serveGRPC(snaps, socks.snaps) })
 	group.Go(func() error { return serveGRPC(diffs, socks.diff) })
 	group.Go(func() error {

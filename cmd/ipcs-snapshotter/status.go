@@ -42,11 +42,6 @@ type peerStatus struct {
 	Banned    bool   `json:"banned"`
 }
 
-type storeStatus struct {
-	Objects int64 `json:"objects"`
-	Bytes   int64 `json:"bytes"`
-}
-
 // fetchStatus counts since the daemon's start.
 type fetchStatus struct {
 	Files    int64 `json:"files"`
@@ -96,14 +91,20 @@ func statusCommand(flags *daemonFlags) *cobra.Command {
 	return cmd
 }
 
-// fetchStatusJSON asks the daemon at socket, again and again until wait has passed.
-func fetchStatusJSON(ctx context.Context, socket string, wait time.Duration) ([]byte, error) {
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+// apiClient speaks to the daemon at a socket.
+func apiClient(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 		DisableKeepAlives: true,
 	}}
+}
+
+// fetchStatusJSON asks the daemon at socket, again and again until wait has passed.
+func fetchStatusJSON(ctx context.Context, socket string, wait time.Duration) ([]byte, error) {
+	client := apiClient(socket)
+	client.Timeout = 10 * time.Second
 	deadline := time.Now().Add(wait)
 	for {
 		body, err := getStatus(ctx, client)
@@ -157,7 +158,9 @@ func printStatus(w io.Writer, body []byte) error {
 		}
 		fmt.Fprintf(tw, "peer\t%s %s, %s received\n", p.ID, state, humanBytes(int64(p.BytesIn)))
 	}
-	fmt.Fprintf(tw, "store\t%d objects, %s\n", s.Store.Objects, humanBytes(s.Store.Bytes))
+	for _, line := range s.Store.lines() {
+		fmt.Fprintf(tw, "store\t%s\n", line)
+	}
 	fmt.Fprintf(tw, "fetched\t%d files, %s since the start\n", s.Fetch.Files, humanBytes(s.Fetch.Bytes))
 	for _, c := range s.Chains {
 		fmt.Fprintf(tw, "chain\t%d layers, here %d of %d files, %s of %s\n", c.Layers, c.LocalFiles, c.Files, humanBytes(c.LocalBytes), humanBytes(c.Bytes))
@@ -203,7 +206,7 @@ func (p *parts) here(ctx context.Context, f ipfs.File) bool {
 }
 
 func (p *parts) status(ctx context.Context) status {
-	stored, fetched := p.store.Stats(), p.fetcher.Stats()
+	fetched := p.fetcher.Stats()
 	s := status{
 		Version: buildVersion(),
 		PID:     os.Getpid(),
@@ -211,7 +214,7 @@ func (p *parts) status(ctx context.Context) status {
 		Addrs:   append([]string{}, p.node.Addrs()...),
 		Peers:   []peerStatus{},
 		Chains:  []chainStatus{},
-		Store:   storeStatus{Objects: stored.Objects, Bytes: stored.Bytes},
+		Store:   newStoreStatus(p.store),
 		Fetch:   fetchStatus{Files: fetched.Files, Bytes: fetched.Bytes, InFlight: fetched.InFlight},
 	}
 	for _, peer := range p.node.Peers() {

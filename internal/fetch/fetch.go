@@ -48,6 +48,9 @@ const (
 	smallFile = 8
 	// maxAhead bounds the leaves read ahead of a reader.
 	maxAhead = 32
+	// evictedTries is how often a file is fetched for one read, if it is evicted as soon as it
+	// is complete.
+	evictedTries = 4
 )
 
 var (
@@ -185,6 +188,16 @@ func (f *Fetcher) ReadAt(ctx context.Context, file ipfs.File, p []byte, off int6
 	if off >= file.Size || len(p) == 0 {
 		return 0, io.EOF
 	}
+	for range evictedTries {
+		n, err := f.readAt(ctx, file, p, off)
+		if !errors.Is(err, objects.ErrEvicted) {
+			return n, err
+		}
+	}
+	return 0, fmt.Errorf("read %s: %w again and again: the limit of the store is too small", file.Cid, objects.ErrEvicted)
+}
+
+func (f *Fetcher) readAt(ctx context.Context, file ipfs.File, p []byte, off int64) (int, error) {
 	st, object, err := f.open(file)
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", file.Cid, err)

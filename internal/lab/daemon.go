@@ -39,6 +39,7 @@ type DaemonOptions struct {
 	Root    string        // names its folder on the machine's disk; default "ipcs"
 	Peers   []string      // multiaddrs with /p2p/ID
 	Timeout time.Duration // of reads; default 30 s
+	Limit   int64         // bytes of the store; 0 for none
 	Pprof   string        // folder that the daemon writes profiles into when it stops; "" for none
 }
 
@@ -54,6 +55,9 @@ type Status struct {
 	Store struct {
 		Objects int64 `json:"objects"`
 		Bytes   int64 `json:"bytes"`
+		Used    int64 `json:"used"`
+		Evicted int64 `json:"evicted_objects"`
+		Held    int64 `json:"held_bytes"`
 	} `json:"store"`
 	Fetch struct {
 		Files    int64 `json:"files"`
@@ -112,6 +116,7 @@ func (d *Daemon) configure(port int) error {
 	defer f.Close()
 	return t.Execute(f, map[string]any{
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
+		"Limit":  d.opts.Limit,
 		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})
 }

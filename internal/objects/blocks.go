@@ -73,6 +73,7 @@ func (s *Store) get(c cid.Cid) ([]byte, error) {
 func (s *Store) getRaw(c cid.Cid, digest string) ([]byte, error) {
 	data, loose := s.readLeaf(c, c, 0)
 	if loose == nil {
+		s.Touch(c)
 		return data, nil
 	}
 	refs, err := s.refs(digest)
@@ -83,6 +84,7 @@ func (s *Store) getRaw(c cid.Cid, digest string) ([]byte, error) {
 	for _, r := range refs {
 		data, err := s.readLeaf(c, r.object, r.leaf)
 		if err == nil {
+			s.Touch(r.object)
 			return data, nil
 		}
 		if errors.Is(worst, ipfs.ErrNotFound) {
@@ -217,20 +219,26 @@ func (s *Store) blockSize(c cid.Cid) (int, error) {
 		}
 		return len(data), err
 	}
+	_, n, err := s.find(c, digest)
+	return n, err
+}
+
+// find returns an object that holds a leaf, and the leaf's size.
+func (s *Store) find(c cid.Cid, digest string) (object cid.Cid, size int, err error) {
 	if info, err := os.Lstat(s.objectPath(c)); err == nil {
-		return int(info.Size()), nil
+		return c, int(info.Size()), nil
 	}
 	refs, err := s.refs(digest)
 	if err != nil {
-		return 0, err
+		return cid.Undef, 0, err
 	}
 	for _, r := range refs {
 		if info, err := os.Lstat(s.objectPath(r.object)); err == nil {
 			_, n := leafRange(r.object, info.Size(), r.leaf)
-			return int(n), nil
+			return r.object, int(n), nil
 		}
 	}
-	return 0, ipfs.ErrNotFound
+	return cid.Undef, 0, ipfs.ErrNotFound
 }
 
 // Put verifies and stores blocks. Large batches are hashed and written on all cores.
@@ -254,20 +262,34 @@ func (s *Store) put(b ipfs.Block) error {
 	if err := b.Check(); err != nil {
 		return fmt.Errorf("put: %w", err)
 	}
-	var err error
-	if isRaw(b.Cid) {
-		if n, herr := s.blockSize(b.Cid); herr == nil && n == len(b.Data) {
-			return nil
-		}
-		err = s.writeObject(b.Cid, b.Data)
-	} else {
-		digest, _ := digestOf(b.Cid)
-		err = s.db.putBlock(digest, b.Data)
-	}
-	if err != nil {
+	if err := s.withRoom(func() error { return s.putVerified(b) }); err != nil {
 		return fmt.Errorf("put block %s: %w", b.Cid, noSpace(s.dir, err))
 	}
-	s.touch()
+	return nil
+}
+
+// putVerified stores a block, and says that it is there, while nothing is evicted.
+func (s *Store) putVerified(b ipfs.Block) error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	digest, _ := digestOf(b.Cid)
+	if !isRaw(b.Cid) {
+		if err := s.db.putBlock(digest, b.Data); err != nil {
+			return err
+		}
+		s.markDirty()
+		return nil
+	}
+	if object, n, err := s.find(b.Cid, digest); err == nil && n == len(b.Data) {
+		s.room.wasPut(object)
+		s.Touch(object)
+		return nil
+	}
+	s.room.wasPut(b.Cid)
+	if err := s.writeObject(b.Cid, b.Data); err != nil {
+		return err
+	}
+	s.markDirty()
 	return nil
 }
 
@@ -275,22 +297,30 @@ func (s *Store) put(b ipfs.Block) error {
 func (s *Store) writeObject(c cid.Cid, data []byte) error {
 	tmp := s.tempPath()
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
-	if err != nil {
-		return err
+	if err == nil {
+		err = writeSparse(f, data, 0, int64(len(data)))
+		err = errors.Join(err, f.Close())
 	}
-	err = writeSparse(f, data, 0, int64(len(data)))
-	if err = errors.Join(err, f.Close()); err == nil {
+	if err == nil {
 		err = s.place(tmp, c, int64(len(data)))
 	}
 	if err != nil {
-		return errors.Join(err, removeIfThere(tmp))
+		return errors.Join(err, s.removeTemp(tmp))
 	}
 	return nil
 }
 
-// tempPath returns a name in partial/ that nobody else uses.
+// tempPath returns a name in partial/ that nobody else uses, until place or removeTemp.
 func (s *Store) tempPath() string {
-	return filepath.Join(s.dir, partialName, strconv.FormatUint(s.serial.Add(1), 36))
+	path := filepath.Join(s.dir, partialName, strconv.FormatUint(s.serial.Add(1), 36))
+	s.temps.Store(path, nil)
+	return path
+}
+
+// removeTemp removes what there may be of a file in the making.
+func (s *Store) removeTemp(path string) error {
+	defer s.temps.Delete(path)
+	return removeIfThere(path)
 }
 
 // place renames a finished file to be the object c. An object that is there stays, since
@@ -306,7 +336,7 @@ func (s *Store) place(tmp string, c cid.Cid, size int64) error {
 	if errors.Is(err, unix.EEXIST) {
 		info, serr := os.Lstat(path)
 		if serr == nil && info.Size() == size {
-			return os.Remove(tmp)
+			return s.removeTemp(tmp)
 		}
 		if serr == nil {
 			s.discard(c, info.Size(), fmt.Errorf("%d bytes, want %d", info.Size(), size))
@@ -316,8 +346,8 @@ func (s *Store) place(tmp string, c cid.Cid, size int64) error {
 	if err != nil {
 		return &os.LinkError{Op: "rename", Old: tmp, New: path, Err: err}
 	}
-	s.objects.Add(1)
-	s.bytes.Add(size)
+	s.temps.Delete(tmp)
+	s.account(1, size)
 	return nil
 }
 

@@ -187,6 +187,27 @@ func (k *kv) get(b bucket, key string) ([]byte, error) {
 	return value, nil
 }
 
+// scanAfter calls fn with each pair whose key comes after last, or with all for nil, until it
+// returns false. The slices are valid only during the call.
+func (k *kv) scanAfter(b bucket, last []byte, fn func(key, value []byte) bool) error {
+	err := k.db.View(func(tx *bolt.Tx) error {
+		c := tx.Bucket([]byte(b)).Cursor()
+		key, value := c.First()
+		if last != nil {
+			if key, value = c.Seek(last); bytes.Equal(key, last) {
+				key, value = c.Next()
+			}
+		}
+		for ; key != nil && fn(key, value); key, value = c.Next() {
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", k.db.Path(), err)
+	}
+	return nil
+}
+
 // scan calls fn with each pair whose key begins with prefix, until it returns false.
 // The slices are valid only during the call.
 func (k *kv) scan(b bucket, prefix []byte, fn func(key, value []byte) bool) error {

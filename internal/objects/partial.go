@@ -18,6 +18,9 @@ var ErrMissing = errors.New("leaves are missing")
 // ErrAborted says that a Partial was given up.
 var ErrAborted = errors.New("file was given up")
 
+// ErrEvicted says that a file was evicted after Commit.
+var ErrEvicted = errors.New("file was evicted")
+
 type partialState int
 
 const (
@@ -54,7 +57,7 @@ func (s *Store) Create(f ipfs.File) (*Partial, error) {
 
 // WriteLeaf verifies and writes leaf i. Writing one that is here is no error.
 func (p *Partial) WriteLeaf(i int, data []byte) error {
-	if err := p.writeLeaf(i, data); err != nil {
+	if err := p.store.withRoom(func() error { return p.writeLeaf(i, data) }); err != nil {
 		return fmt.Errorf("write leaf %d of file %s: %w", i, p.file.Cid, noSpace(p.store.dir, err))
 	}
 	return nil
@@ -101,7 +104,11 @@ func (p *Partial) acquire() (*fdcache.Handle[*Partial], error) {
 		case partialWriting:
 			return os.OpenFile(p.path, os.O_RDWR, 0)
 		case partialCommitted:
-			return os.Open(p.path)
+			f, err := os.Open(p.path)
+			if errors.Is(err, os.ErrNotExist) {
+				err = ErrEvicted
+			}
+			return f, err
 		default:
 			return nil, ErrAborted
 		}
@@ -114,11 +121,11 @@ func (p *Partial) create() (*os.File, error) {
 	path := p.store.tempPath()
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, p.store.removeTemp(path))
 	}
 	if p.file.NumLeaves() > 1 {
 		if err := f.Truncate(p.file.Size); err != nil {
-			return nil, errors.Join(err, f.Close(), os.Remove(path))
+			return nil, errors.Join(err, f.Close(), p.store.removeTemp(path))
 		}
 	}
 	p.path, p.state = path, partialWriting
@@ -157,7 +164,8 @@ func (p *Partial) Missing() []int {
 }
 
 // ReadAt reads from the leaves that are here, as io.ReaderAt does; the error is
-// ErrMissing, wrapped, if it takes another.
+// ErrMissing, wrapped, if it takes another, and ErrEvicted if the file was committed and is
+// no longer there.
 func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
 	if off < 0 || off >= p.file.Size {
 		return 0, io.EOF
@@ -186,7 +194,7 @@ func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
 func (p *Partial) Commit() error {
 	p.committing.Lock()
 	defer p.committing.Unlock()
-	if err := p.commit(); err != nil {
+	if err := p.store.withRoom(p.commit); err != nil {
 		return fmt.Errorf("finish file %s: %w", p.file.Cid, noSpace(p.store.dir, err))
 	}
 	return nil
@@ -205,7 +213,21 @@ func (p *Partial) commit() error {
 	if n := p.file.NumLeaves(); count < n {
 		return fmt.Errorf("%w: %d of %d", ErrMissing, n-count, n)
 	}
-	loose, err := p.store.record(p.file)
+	if err := p.enter(path); err != nil {
+		return err
+	}
+	p.store.partials.Drop(p)
+	p.store.markDirty()
+	return nil
+}
+
+// enter makes the file an object, while nothing is evicted: the references into it are
+// written first, and must not be taken for those into one that has just gone.
+func (p *Partial) enter(path string) error {
+	s := p.store
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	loose, err := s.record(p.file)
 	if err != nil {
 		return err
 	}
@@ -215,9 +237,9 @@ func (p *Partial) commit() error {
 	if err := p.rename(path); err != nil {
 		return err
 	}
-	p.store.partials.Drop(p)
-	p.store.doomed.add(loose...)
-	p.store.touch()
+	if s.doomed.add(loose...); len(loose) > 0 {
+		s.room.moved()
+	}
 	return nil
 }
 
@@ -247,7 +269,7 @@ func (p *Partial) Abort() error {
 	if state != partialWriting {
 		return nil
 	}
-	if err := removeIfThere(path); err != nil {
+	if err := p.store.removeTemp(path); err != nil {
 		return fmt.Errorf("give up file %s: %w", p.file.Cid, err)
 	}
 	return nil

@@ -3,15 +3,12 @@ package objects
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -25,10 +22,14 @@ const (
 	stateClean   = "clean"   // there if the store was closed
 	stateObjects = "objects" // Stats.Objects when it was closed
 	stateBytes   = "bytes"   // Stats.Bytes when it was closed
+	stateUsed    = "used"    // Space.Used when it was closed
 )
 
 // clockSlack is how far the time stamps of a file system may lag behind the clock.
 const clockSlack = 2 * time.Second
+
+// writeSlack is longer than any write to an object takes.
+const writeSlack = 10 * time.Minute
 
 // recover brings the store into order after whatever ended its last use.
 func (s *Store) recover() error {
@@ -51,10 +52,12 @@ func (s *Store) recover() error {
 		if err := s.rehash(since); err != nil {
 			return fmt.Errorf("hash objects again: %w", err)
 		}
-		s.touch() // and now it is known to be right: next time, do less
+		s.markDirty() // and now it is known to be right: next time, do less
 	}
 	if clean || !known {
 		s.loadCounts(state)
+	} else if _, err := s.removeDangling(); err != nil {
+		return err
 	}
 	var loose []string
 	err = s.db.scan(bucketLoose, nil, func(key, _ []byte) bool {
@@ -65,7 +68,7 @@ func (s *Store) recover() error {
 		return err
 	}
 	if s.doomed.add(loose...); len(loose) > 0 {
-		s.touch()
+		s.markDirty()
 	}
 	return s.db.flush(
 		entry{bucketState, []byte(stateBoot), []byte(s.bootID)},
@@ -78,25 +81,30 @@ func (s *Store) recover() error {
 func (s *Store) loadCounts(state map[string]string) {
 	objects, ok1 := decodeInt([]byte(state[stateObjects]))
 	bytes, ok2 := decodeInt([]byte(state[stateBytes]))
-	if ok1 && ok2 || len(state) == 0 {
+	used, ok3 := decodeInt([]byte(state[stateUsed]))
+	if ok1 && ok2 && ok3 || len(state) == 0 {
 		s.objects.Store(objects)
 		s.bytes.Store(bytes)
+		s.used.Store(used)
 		close(s.counted)
 	}
 }
 
 // markClean says that nothing has to be looked at when the store is opened next.
 func (s *Store) markClean() error {
-	var objects, bytes []byte // nil, so removed: to be counted again
+	var objects, bytes, used []byte // nil, so removed: to be counted again
 	select {
 	case <-s.counted:
-		objects, bytes = encodeInt(s.objects.Load()), encodeInt(s.bytes.Load())
+		if !s.recount.Load() {
+			objects, bytes, used = encodeInt(s.objects.Load()), encodeInt(s.bytes.Load()), encodeInt(s.used.Load())
+		}
 	default:
 	}
 	return s.db.flush(
 		entry{bucketState, []byte(stateClean), []byte{1}},
 		entry{bucketState, []byte(stateObjects), objects},
-		entry{bucketState, []byte(stateBytes), bytes})
+		entry{bucketState, []byte(stateBytes), bytes},
+		entry{bucketState, []byte(stateUsed), used})
 }
 
 // count adds up what was there when the store was opened, by the clock that the kernel
@@ -104,16 +112,19 @@ func (s *Store) markClean() error {
 // twice.
 func (s *Store) count(opened time.Time) {
 	done := errors.New("closing")
-	var objects, bytes int64
+	var objects, bytes, used int64
 	err := s.walk(time.Time{}, func(_ string, info os.FileInfo) error {
 		select {
 		case <-s.closing:
 			return done
 		default:
 		}
-		if changeTime(info).Before(opened) { // what came later was counted then
+		// What came later was written later too, since partial files do not outlive Open, and
+		// was counted then. The change time moves with each Touch.
+		if info.ModTime().Before(opened) {
 			objects++
 			bytes += info.Size()
+			used += onDisk(info.Size())
 		}
 		return nil
 	})
@@ -125,6 +136,7 @@ func (s *Store) count(opened time.Time) {
 	}
 	s.objects.Add(objects)
 	s.bytes.Add(bytes)
+	s.used.Add(used)
 	close(s.counted)
 }
 
@@ -173,11 +185,13 @@ func (s *Store) walk(since time.Time, fn func(path string, info os.FileInfo) err
 }
 
 // rehash hashes every object that is newer than since, and removes those that are wrong.
+// Newer is what was changed later, if only by Touch, and written not long before: a write
+// may have begun, and been stamped, and ended only after a sync that took its time.
 func (s *Store) rehash(since time.Time) error {
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	err := s.walk(since, func(path string, info os.FileInfo) error {
-		if changeTime(info).Before(since) {
+		if changeTime(info).Before(since) || info.ModTime().Before(since.Add(-writeSlack)) {
 			return nil
 		}
 		g.Go(func() error {
@@ -203,55 +217,4 @@ func changeTime(info os.FileInfo) time.Time {
 		return time.Unix(st.Ctim.Unix())
 	}
 	return time.Now() // unknown: as if new
-}
-
-// verifyObject hashes a file as the importer of the profile would, and compares with
-// the CID it is named after.
-func verifyObject(path string) error {
-	c, err := cid.Decode(filepath.Base(path))
-	if err != nil {
-		return fmt.Errorf("its name is no CID: %w", ipfs.ErrHash)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if isRaw(c) {
-		data, err := io.ReadAll(io.LimitReader(f, ipfs.MaxBlock+1))
-		if err != nil {
-			return err
-		}
-		return ipfs.Verify(c, data)
-	}
-	if info.Size() <= ipfs.LeafSize { // such a file is a raw leaf, never this
-		return fmt.Errorf("%d bytes: %w", info.Size(), ipfs.ErrHash)
-	}
-	leaves, err := hashLeaves(f, info.Size())
-	if err != nil {
-		return err
-	}
-	return ipfs.File{Cid: c, Size: info.Size(), Leaves: leaves}.Check()
-}
-
-func hashLeaves(r io.Reader, size int64) (string, error) {
-	var leaves strings.Builder
-	buf := make([]byte, ipfs.LeafSize)
-	for left := size; left > 0; left -= ipfs.LeafSize {
-		b := buf[:min(left, ipfs.LeafSize)]
-		if _, err := io.ReadFull(r, b); err != nil {
-			return "", err
-		}
-		block, err := ipfs.NewBlock(cid.Raw, b)
-		if err != nil {
-			return "", err
-		}
-		digest, _ := digestOf(block.Cid)
-		leaves.WriteString(digest)
-	}
-	return leaves.String(), nil
 }

@@ -20,6 +20,14 @@
 // Open hashes every object again that is newer than the last Sync. Objects that rot
 // later are found when a block is read: every Get verifies what it returns.
 //
+// Limit. With one, objects that were not used for longest are unlinked when there are too
+// many bytes of them: recency is the objects' access times, written in batches (Touch). What
+// pins need stays, which is found out by walking their DAGs whenever something has to go; so
+// does what was Put within the last hour, since pins come last. Nothing is truncated: what is
+// open or mounted can still be read, and the disk gets the space when that ends.
+//
+// Check hashes everything that is there, and removes what is wrong, so that it is fetched again.
+//
 // Concurrency. All methods may be called by any number of goroutines. Writers of the
 // same object race harmlessly: both have verified bytes, and the first rename wins.
 package objects
@@ -66,9 +74,18 @@ type Store struct {
 
 	partials *fdcache.Cache[*Partial]
 	serial   atomic.Uint64 // names files in partial/
+	temps    sync.Map      // those that are in use
 	objects  atomic.Int64
 	bytes    atomic.Int64
-	counted  chan struct{} // closed when objects and bytes include what was there at Open
+	used     atomic.Int64  // as Space.Used
+	counted  chan struct{} // closed when they include what was there at Open
+	recount  atomic.Bool   // they may be a little wrong: an object was not of the size it had
+
+	// gate is held to read by whoever adds something and says that it is there, and to write
+	// while objects are evicted.
+	gate   sync.RWMutex
+	room   room
+	recent recency
 
 	dirty   chan struct{} // 1 element while there is something to sync
 	changed atomic.Bool   // something was stored since the last sync began
@@ -77,6 +94,7 @@ type Store struct {
 
 	closing   chan struct{}
 	wg        sync.WaitGroup // maintenance
+	checks    checks
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -108,6 +126,7 @@ func openBoot(dir string, opts Options, bootID string) (*Store, error) {
 		partials: fdcache.New[*Partial](maxPartialFDs),
 		dirty:    make(chan struct{}, 1), closing: make(chan struct{}),
 		counted: make(chan struct{}),
+		room:    room{wake: make(chan struct{}, 1), put: make(map[key]time.Time), pinning: make(map[cid.Cid]int)},
 	}
 	if err := s.open(); err != nil {
 		s.release()
@@ -155,11 +174,13 @@ func (s *Store) open() error {
 	return s.recover()
 }
 
-// Close syncs and closes the store. Nothing else may be called after it.
+// Close syncs and closes the store, and ends a Check. Nothing else may be called after it.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closing)
 		s.wg.Wait()
+		s.checks.wait()
+		s.writeRecency()
 		s.closeErr = s.sync()
 		if s.closeErr == nil {
 			s.closeErr = s.markClean()
@@ -256,6 +277,7 @@ func (s *Store) openFile(f ipfs.File) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
+	s.Touch(f.Cid)
 	return file, nil
 }
 
@@ -267,8 +289,8 @@ func (s *Store) discard(c cid.Cid, size int64, why error) {
 	}
 	s.log.Warn("removed a damaged object; it will be fetched again", "cid", c.String(), "size", size, "reason", why, "error", err)
 	if err == nil {
-		s.objects.Add(-1)
-		s.bytes.Add(-size)
+		s.account(-1, size)
+		s.recount.Store(true)
 	}
 }
 

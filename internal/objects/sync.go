@@ -13,8 +13,8 @@ import (
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-// touch says that something was stored: it will be synced before long.
-func (s *Store) touch() {
+// markDirty says that something was stored: it will be synced before long.
+func (s *Store) markDirty() {
 	s.changed.Store(true)
 	select {
 	case s.dirty <- struct{}{}:
@@ -39,7 +39,7 @@ func (s *Store) maintain() {
 		}
 		if err := s.sync(); err != nil {
 			s.log.Error("cannot make the store durable; trying again", "dir", s.dir, "error", noSpace(s.dir, err))
-			s.touch()
+			s.markDirty()
 		}
 	}
 }
@@ -129,8 +129,7 @@ func (s *Store) inObject(digest string) (bool, error) {
 func (s *Store) unlink(c cid.Cid) {
 	info, err := os.Lstat(s.objectPath(c))
 	if err == nil && os.Remove(s.objectPath(c)) == nil {
-		s.objects.Add(-1)
-		s.bytes.Add(-info.Size())
+		s.account(-1, info.Size())
 	}
 }
 

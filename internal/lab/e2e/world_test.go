@@ -32,6 +32,7 @@ type world struct {
 type options struct {
 	timeout  time.Duration // of the consumer's reads; default 30 s
 	loopback bool          // no network of its own: this process reaches the registry, too
+	limit    int64         // bytes of the consumer's store
 	cri      bool          // the consumer's containerd has its CRI plugin
 	unpack   bool          // the consumer's containerd unpacks ipcs images on overlayfs and native
 }
@@ -61,7 +62,7 @@ func newWorldWith(t testing.TB, name string, opts options) *world {
 	w.must(err)
 	status, err := w.source.Status(ctx)
 	w.must(err)
-	w.daemon, err = w.consume.StartDaemon(ctx, lab.DaemonOptions{Peers: status.Addrs, Timeout: opts.timeout})
+	w.daemon, err = w.consume.StartDaemon(ctx, lab.DaemonOptions{Peers: status.Addrs, Timeout: opts.timeout, Limit: opts.limit})
 	w.must(err)
 	run := lab.ContainerdOptions{Daemon: w.daemon, Unpack: opts.unpack}
 	if opts.cri {
