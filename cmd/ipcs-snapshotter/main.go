@@ -77,7 +77,7 @@ It runs as root in the foreground, and is ready when "ipcs-snapshotter status" s
 		return fmt.Errorf("%w: %w; see --help", errUsage, err)
 	})
 	flags.register(cmd)
-	cmd.AddCommand(statusCommand(&flags), relayCommand())
+	cmd.AddCommand(statusCommand(&flags), profileCommand(&flags), relayCommand())
 	return cmd
 }
 

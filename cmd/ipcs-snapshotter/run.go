@@ -142,7 +142,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("node", p.node.Close)
-	p.fetcher = fetch.New(p.store, p.node, fetch.Options{Timeout: timeout, Logger: log})
+	p.fetcher = fetch.New(p.store, p.node, fetch.Options{Timeout: timeout, FillRate: int64(cfg.Fetch.FillRate), Logger: log})
 	started.add("fetcher", p.fetcher.Close)
 	p.snaps, err = snapshotter.New(ctx, snapshotter.Config{
 		Root:         filepath.Join(cfg.Root, "snapshotter"),
@@ -152,13 +152,16 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 
 		AllowUnverifiedDiffIDs: cfg.AllowUnverifiedDiffIDs,
 
-		Logger: log,
+		Prefetch:      p.fetcher,
+		Fill:          cfg.Fetch.Fill,
+		ProfileWindow: time.Duration(cfg.Profile.Window),
+		Logger:        log,
 	}, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		client, err := connectRelay(cfg.relaySocket(), dir, log)
 		if err != nil {
 			return nil, fmt.Errorf("serve lazy files: %w", err)
 		}
-		p.lazy = lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{Logger: log})
+		p.lazy = lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{Logger: log, Observe: files.Observe})
 		return p.lazy, nil
 	})
 	if err != nil {
@@ -178,6 +181,7 @@ func serve(ctx context.Context, log *slog.Logger, p *parts, socks sockets) error
 	mux := http.NewServeMux()
 	mux.Handle("/api/v0/", kubo.NewHandler(p.node, p.node, log))
 	mux.Handle("GET "+statusPath, statusHandler(p, log))
+	handleProfiles(mux, p.snaps, log)
 	api := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 
 	group, gctx := errgroup.WithContext(ctx)

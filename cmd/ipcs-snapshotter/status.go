@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"text/tabwriter"
@@ -31,6 +30,7 @@ type status struct {
 	Peers   []peerStatus  `json:"peers"`
 	Store   storeStatus   `json:"store"`
 	Fetch   fetchStatus   `json:"fetch"`
+	Lazy    lazyStatus    `json:"lazy"`
 	Chains  []chainStatus `json:"chains"`
 }
 
@@ -52,6 +52,14 @@ type fetchStatus struct {
 	Files    int64 `json:"files"`
 	Bytes    int64 `json:"bytes"`
 	InFlight int64 `json:"in_flight"`
+}
+
+// lazyStatus counts what the kernel asked the lazy file system for since the daemon's
+// start: what is on disk it reads without.
+type lazyStatus struct {
+	Lookups int64 `json:"lookups"`
+	Reads   int64 `json:"reads"`
+	Errors  int64 `json:"errors"`
 }
 
 // chainStatus is one merged run of ipcs layers.
@@ -98,12 +106,7 @@ func statusCommand(flags *daemonFlags) *cobra.Command {
 
 // fetchStatusJSON asks the daemon at socket, again and again until wait has passed.
 func fetchStatusJSON(ctx context.Context, socket string, wait time.Duration) ([]byte, error) {
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-		DisableKeepAlives: true,
-	}}
+	client := apiClient(socket)
 	deadline := time.Now().Add(wait)
 	for {
 		body, err := getStatus(ctx, client)
@@ -214,6 +217,8 @@ func (p *parts) status(ctx context.Context) status {
 		Store:   storeStatus{Objects: stored.Objects, Bytes: stored.Bytes},
 		Fetch:   fetchStatus{Files: fetched.Files, Bytes: fetched.Bytes, InFlight: fetched.InFlight},
 	}
+	lazy := p.lazy.Stats()
+	s.Lazy = lazyStatus{Lookups: lazy.Lookups, Reads: lazy.Reads, Errors: lazy.Errors}
 	for _, peer := range p.node.Peers() {
 		s.Peers = append(s.Peers, peerStatus{ID: peer.ID, Addr: peer.Addr, Connected: peer.Connected, BytesIn: peer.BytesIn, Banned: peer.Banned})
 	}
