@@ -13,6 +13,8 @@ var (
 	ErrViews = errors.New("parts of the layer contradict each other")
 	// ErrImage says that an image record is malformed.
 	ErrImage = errors.New("malformed image record")
+	// ErrProfile says that a profile is malformed.
+	ErrProfile = errors.New("malformed profile")
 	// ErrTooLarge says that something exceeds a limit of the format.
 	ErrTooLarge = errors.New("exceeds a limit of the layer format")
 	// ErrXattr says that a path carries an extended attribute that would steer the mount.

@@ -16,7 +16,7 @@ import (
 // TestSeeds wants every fuzz target to have a corpus: without one, it finds nothing, and
 // says nothing either.
 func TestSeeds(t *testing.T) {
-	for _, target := range []string{"FuzzDecodeIndex", "FuzzRoot", "FuzzImage", "FuzzTar", "FuzzTarSplit"} {
+	for _, target := range []string{"FuzzDecodeIndex", "FuzzRoot", "FuzzImage", "FuzzProfile", "FuzzTar", "FuzzTarSplit"} {
 		seeds, err := os.ReadDir(filepath.Join("testdata", "fuzz", target))
 		if err != nil || len(seeds) < 2 {
 			t.Errorf("%s has %d seeds: %v", target, len(seeds), err)
@@ -118,6 +118,19 @@ func FuzzImage(f *testing.F) {
 		n, err := DecodeImage(again)
 		if err != nil || len(n.Layers) != len(m.Layers) || len(m.Layers) > 0 && !reflect.DeepEqual(n.Layers, m.Layers) {
 			t.Fatalf("%s is written as %s, %v", b, again, err)
+		}
+	})
+}
+
+// FuzzProfile: a profile has one form.
+func FuzzProfile(f *testing.F) {
+	f.Fuzz(func(t *testing.T, b []byte) {
+		files, err := DecodeProfile(b)
+		if err != nil {
+			return
+		}
+		if again, err := EncodeProfile(files); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("%x is written as %x, %v", b, again, err)
 		}
 	})
 }

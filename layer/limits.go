@@ -27,6 +27,8 @@ const (
 	MaxImageLayers = 512       // layers of an image record
 	MaxImagePeers  = 64        // peers of an image record
 	MaxImagePeer   = 1 << 10   // bytes of a peer's address
+
+	MaxProfileBlock = 1 << 20 // bytes of a profile
 )
 
 // sumSize is the length in bytes of a sha2-256 digest.

@@ -88,6 +88,7 @@ func TestSpecLimits(t *testing.T) {
 // TestSpecText holds numbers that stand in the text to the constants.
 func TestSpecText(t *testing.T) {
 	wantText(t, "image.md", "stored as one raw block of at most %s", binaryUnit(MaxImageRecord))
+	wantText(t, "image.md", "the order in which it does: one raw block of at most %s", binaryUnit(MaxProfileBlock))
 	wantText(t, "image.md", "at most %d, bottom first", MaxImageLayers)
 	wantText(t, "image.md", "of the layer root, at most %s; MUST have that digest", binaryUnit(MaxRootBlock))
 	wantText(t, "image.md", "at most %d multiaddrs of at most %s bytes", MaxImagePeers, thousands(MaxImagePeer))

@@ -33,6 +33,7 @@ func compareTables(t *testing.T) {
 		"merge.json":       func(t *testing.T) []byte { return encodeCases(t, mergeVectors()) },
 		"directories.json": func(t *testing.T) []byte { return encodeCases(t, directoryVectors(t)) },
 		"image.json":       makeImageVectors,
+		"profile.json":     func(t *testing.T) []byte { return encodeCases(t, profileVectors(t)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, file := made(t), filepath.Join(vectorDir, name)

@@ -37,7 +37,7 @@ var vectorWords = []struct {
 }{
 	{"hash", ipfs.ErrHash}, {"limit", ErrTooLarge}, {"xattr", ErrXattr}, {"path", ErrPath}, {"hardlink", ErrHardlink},
 	{"tar", ErrTar}, {"tar-split", ErrTarSplit}, {"views", ErrViews}, {"diff-id", errDiffID}, {"root", ErrRoot},
-	{"file", ipfs.ErrFile}, {"index", ErrIndex}, {"image", ErrImage},
+	{"file", ipfs.ErrFile}, {"index", ErrIndex}, {"image", ErrImage}, {"profile", ErrProfile},
 }
 
 // wordOf returns the word for an error.
@@ -73,6 +73,7 @@ func TestVectors(t *testing.T) {
 		"merge.json":       runMergeVectors,
 		"directories.json": runDirectoryVectors,
 		"image.json":       runImageVectors,
+		"profile.json":     runProfileVectors,
 	}
 	files, err := filepath.Glob(vectorDir + "/*")
 	if err != nil || len(files) == 0 {

@@ -36,6 +36,9 @@ const (
 	// diffIDs are digests of tars and prove nothing of layer roots (spec/image.md,
 	// "Kept diffIDs").
 	AnnotationKeep = "containerd.io/snapshot/ipcs.keep-diff-ids"
+	// AnnotationFill, "true" or "false", says whether all files of an image should be fetched
+	// when a container uses it. That of the topmost ipcs layer counts.
+	AnnotationFill = "containerd.io/snapshot/ipcs.fill"
 	// AnnotationDiffID is the diffID of the layer that was converted: the sha256 of
 	// its uncompressed tar.
 	AnnotationDiffID = "com.github.hinshun.ipcs.diff-id"

@@ -18,3 +18,22 @@ func (s *Snapshotter) Knows(image cid.Cid) bool {
 	_, ok := s.opener.top(image)
 	return ok
 }
+
+// Recorded returns how many files were recorded of the container on a snapshot.
+func (s *Snapshotter) Recorded(key string) int {
+	s.recorder.mu.Lock()
+	rec := s.recorder.running[key]
+	s.recorder.mu.Unlock()
+	if rec == nil {
+		return 0
+	}
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	return len(rec.files)
+}
+
+// Fills says whether files of an image with this annotation are all fetched.
+func Fills(mode FillMode, annotation string) bool {
+	s := &Snapshotter{fill: mode}
+	return s.fills(&imageFiles{fill: annotation})
+}

@@ -39,7 +39,7 @@ func newLazyLab(t *testing.T) (*lab, *ipfstest.Memory, *objects.Store) {
 			}
 		}
 	})
-	l.config.ObjectsDir = store.ObjectsDir()
+	l.config.ObjectsDir, l.config.Prefetch = store.ObjectsDir(), fetcher
 	socket := "" // of the relay
 	l.lazy = func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		client, err := relay.Dial(socket)

@@ -251,6 +251,10 @@ func (o *opener) openImage(ctx context.Context, image cid.Cid, known func(root c
 			o.openAhead(ctx, ipfs.Block{Cid: root, Data: l.Block})
 		}
 	}
+	// The first container will want it: then it is here.
+	if _, err := o.fetchProfile(ctx, record); err != nil {
+		o.log.Info("the profile that an image names is of no use", "record", image, "err", err)
+	}
 	return nil
 }
 

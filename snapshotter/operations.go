@@ -116,6 +116,9 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 	if err != nil {
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
 	}
+	if isRun(snapshot.Kind, key, labels) {
+		s.used(ctx, key, snapshot.ID, links, false) // it may be running
+	}
 	return s.mounts(snapshot.Kind, snapshot.ID, l), nil
 }
 
@@ -147,6 +150,7 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	if err == nil {
 		s.merged.release(key)
 		s.mapped.release(key)
+		s.unused(key)
 	}
 	return err
 }
@@ -179,6 +183,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	s.merged.release(key)
 	s.mapped.release(key)
 	s.blobs.forget(key)
+	s.unused(key)
 	if len(links) > 0 {
 		if err := s.release(links); err != nil {
 			s.log.Warn("cannot clear away a chain", "snapshot", key, "err", err)

@@ -90,6 +90,9 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		}
 		return nil, err
 	}
+	if isRun(kind, key, labels) {
+		s.used(ctx, key, snapshot.ID, links, kind == snapshots.KindActive)
+	}
 	return s.mounts(kind, snapshot.ID, l), nil
 }
 

@@ -46,6 +46,12 @@
 // namespace, or State must lie on a mount with shared propagation. New warns if it does
 // neither.
 //
+// # Ahead of need
+//
+// As long as a snapshot that a container may run on is there, the files of its image come
+// before they are read (ahead.go): those of its profile first, and then all. The profile is
+// what the image's first container opened (record.go), or what the image record names.
+//
 // # Usage
 //
 // An ipcs snapshot uses no space of its own: objects are shared by all images of the
@@ -56,7 +62,8 @@
 // All methods are safe for concurrent use. Metadata is in containerd's bolt store, one
 // writer at a time, and nothing slow happens in a transaction. Each chain has a lock of
 // its own, so that two Prepares build one image. Indexes are fetched by goroutines that
-// belong to the content, not to the caller: Close ends them and waits.
+// belong to the content, not to the caller, and so are files that come ahead of need: Close
+// ends them and waits.
 package snapshotter
 
 import (
@@ -116,7 +123,14 @@ type Config struct {
 	// Content is containerd's content store, which the blobs of ipcs layers are written to in
 	// the namespace of each request; nil for none.
 	Content Content
-	Logger  *slog.Logger
+	// Prefetch gets files before they are read: those of profiles first, and then, if Fill
+	// says so, all. With nil, files are fetched when they are read.
+	Prefetch Prefetcher
+	Fill     FillMode
+	// ProfileWindow is how long it is recorded what the first container of an image reads;
+	// 0 records nothing.
+	ProfileWindow time.Duration
+	Logger        *slog.Logger
 }
 
 // Files is what a lazy mount asks which file a CID is. *Snapshotter implements it.
@@ -124,6 +138,8 @@ type Files interface {
 	// Claims yields what layers say of a file, and its path in one of them: once for each
 	// size, since the CID of a file of one leaf does not prove its size.
 	Claims(c cid.Cid) iter.Seq2[ipfs.File, string]
+	// Observe is to be told of each read.
+	Observe(c cid.Cid)
 }
 
 // A Lazy is the mounted file system of objects that are not here yet.
@@ -149,13 +165,18 @@ type Snapshotter struct {
 	unverified     bool     // Config.AllowUnverifiedDiffIDs
 	data           []string // data-only layers, the first that has a file wins
 
-	opener *opener
-	files  *fileSet
-	chains *chains
-	merged *held
-	mapped *held
-	blobs  *blobs
-	lazy   Lazy
+	opener   *opener
+	files    *fileSet
+	chains   *chains
+	merged   *held
+	mapped   *held
+	blobs    *blobs
+	lazy     Lazy
+	profiles profiles
+	recorder *recorder
+	ahead    *ahead
+	prefetch Prefetcher // may be nil
+	fill     FillMode
 	// lazyUsed is mayBeMounted, for Close, which has no context.
 	lazyUsed func() (bool, error)
 
@@ -194,14 +215,20 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.merged = newHeld(filepath.Join(cfg.State, mergedDir), s.log)
 	s.mapped = newHeld(filepath.Join(cfg.State, mappedDir), s.log)
 	s.blobs = newBlobs(cfg.Content, s.log)
-	running, err := s.load(ctx)
+	if err := s.openProfiles(&cfg); err != nil {
+		return nil, errors.Join(err, s.ms.Close())
+	}
+	before, err := s.load(ctx)
 	if err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
-	s.recall(ctx, running)
+	s.recall(ctx, before.roots)
 	s.lazyUsed = func() (bool, error) { return s.mayBeMounted(context.WithoutCancel(ctx)) }
 	if s.lazy, err = lazy(lazyPath, s); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount the lazy file system: %w", err), s.ms.Close())
+	}
+	for key, links := range before.used {
+		s.used(ctx, key, "", links, false)
 	}
 	return s, nil
 }
@@ -210,6 +237,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 const (
 	snapshotsDir = "snapshots"
 	chainsDir    = "chains"
+	profilesDir  = "profiles"
 	mergedDir    = "merged"
 	mappedDir    = "mapped"
 	lazyDir      = "lazy"
@@ -255,7 +283,7 @@ func (cfg *Config) complete() error {
 
 // makeRoot makes the folders in Root and opens the metadata.
 func (s *Snapshotter) makeRoot() error {
-	for _, dir := range []string{snapshotsDir, chainsDir} {
+	for _, dir := range []string{snapshotsDir, chainsDir, profilesDir} {
 		if err := os.MkdirAll(filepath.Join(s.root, dir), 0o700); err != nil {
 			return fmt.Errorf("make the folders of the snapshotter: %w", err)
 		}
@@ -302,6 +330,8 @@ func (s *Snapshotter) release(links []link) error {
 // system if there may be any: they wait for the next process if they read from it.
 func (s *Snapshotter) Close() error {
 	s.closing.Do(func() {
+		s.recorder.close()
+		s.ahead.close()
 		s.opener.close()
 		s.blobs.close()
 		errs := []error{s.merged.close(), s.mapped.close(), s.chains.close(), s.closeLazy()}

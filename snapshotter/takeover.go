@@ -19,12 +19,17 @@ import (
 // What one process leaves to the next: snapshots, and the lazy file system that containers
 // read from.
 
+// running is what may be mounted of containers that a process before served.
+type running struct {
+	roots map[cid.Cid]struct{} // of layers
+	used  map[string][]link    // parents of the snapshots that containers may run on
+}
+
 // load takes up the ipcs snapshots that are there: their files and chains count, and
-// indexes and mounts follow when they are asked for. It returns the layers of those
-// snapshots that may be mounted.
-func (s *Snapshotter) load(ctx context.Context) (running map[cid.Cid]struct{}, err error) {
-	running = make(map[cid.Cid]struct{})
-	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+// indexes and mounts follow when they are asked for.
+func (s *Snapshotter) load(ctx context.Context) (running, error) {
+	found := running{roots: make(map[cid.Cid]struct{}), used: make(map[string][]link)}
+	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
 		return s.walkLazy(ctx, func(info snapshots.Info, links []link) {
 			if info.Kind == snapshots.KindCommitted {
 				s.retain(links)
@@ -32,15 +37,18 @@ func (s *Snapshotter) load(ctx context.Context) (running map[cid.Cid]struct{}, e
 			}
 			for _, l := range links {
 				if l.lazy() {
-					running[l.root] = struct{}{}
+					found.roots[l.root] = struct{}{}
 				}
+			}
+			if isRun(info.Kind, info.Name, info.Labels) {
+				found.used[info.Name] = links
 			}
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the snapshots in %s: %w", s.root, err)
+		return running{}, fmt.Errorf("read the snapshots in %s: %w", s.root, err)
 	}
-	return running, s.chains.open()
+	return found, s.chains.open()
 }
 
 // walkLazy calls fn with each committed ipcs snapshot and its lineage, and with each other

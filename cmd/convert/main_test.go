@@ -128,6 +128,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"--mediatype", "unixfs", "--repo", "a", "--ipfs-api", "b", image, "oci:x"}, "exclude each other"},
 		{[]string{"--mediatype", "unixfs", "--peer-hint", "10.0.0.1", image, "oci:x"}, "10.0.0.1"},
 		{[]string{"--mediatype", "unixfs", "--peer-hint", "/ip4/10.0.0.1/tcp/1", image, "oci:x"}, "/p2p/"},
+		{[]string{"--mediatype", "unixfs", "--fill", "maybe", image, "oci:x"}, "true or false"},
+		{[]string{"--mediatype", "tar", "--profile", "x", image, "oci:x"}, "--profile"},
 		{[]string{"--mediatype", "unixfs", "--workers", "-1", image, "oci:x"}, "--workers"},
 		{[]string{"--mediatype", "unixfs", "a//b", "oci:x"}, "a//b"},
 	} {

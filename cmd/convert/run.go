@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/hinshun/ipcs/internal/convert"
 	"github.com/hinshun/ipcs/internal/profile"
+	"github.com/hinshun/ipcs/layer"
 )
 
 // options are what the command line says.
@@ -23,6 +25,8 @@ type options struct {
 	platforms      []string
 	allPlatforms   bool
 	peers          []string
+	profile        string // file
+	fill           string
 	keepDiffIDs    bool
 	verify         bool
 	workers        int
@@ -39,6 +43,8 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&o.platforms, "platform", nil, "`platform` to take, such as linux/arm64; repeatable (default this host's, and all with --verify)")
 	flags.BoolVar(&o.allPlatforms, "all-platforms", false, "take all platforms of the source")
 	flags.StringArrayVar(&o.peers, "peer-hint", nil, "`multiaddr` of a peer that has the files, to be written into the image; repeatable")
+	flags.StringVar(&o.profile, "profile", "", "`file` with the profile of the image (\"ipcs-snapshotter profile export\"), to be written into the image")
+	flags.StringVar(&o.fill, "fill", "", "`true or false`: whether hosts should fetch all files of the image when a container uses it (default as they are configured)")
 	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config, and so the image ID, as they are; see above for what that costs")
 	flags.BoolVar(&o.access.PlainHTTP, "plain-http", false, "speak plain HTTP to registries (always done on this host)")
 	flags.StringVar(&o.access.ContainerdAddress, "containerd-address", "/run/containerd/containerd.sock", "containerd's `socket`")
@@ -54,11 +60,14 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	opts := convert.Options{
-		AllPlatforms: o.allPlatforms, Peers: o.peers, KeepDiffIDs: o.keepDiffIDs,
+		AllPlatforms: o.allPlatforms, Peers: o.peers, Fill: o.fill, KeepDiffIDs: o.keepDiffIDs,
 		Compression: compressions[o.mediatype], Workers: o.workers,
 	}
 	if opts.Platforms, err = convert.ParsePlatforms(o.platforms); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if opts.Profile, err = readProfile(o.profile); err != nil {
+		return err
 	}
 	stop, err := profile.Start(o.pprof)
 	if err != nil {
@@ -89,6 +98,21 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		progress.Close()
 		return errors.Join(err, o.print(stdout, report))
 	}
+}
+
+// readProfile reads a profile from a file, and returns nil for none.
+func readProfile(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read profile: %w", err)
+	}
+	if _, err := layer.DecodeProfile(b); err != nil {
+		return nil, fmt.Errorf("%s: %w; \"ipcs-snapshotter profile export\" writes one", path, err)
+	}
+	return b, nil
 }
 
 // closers close what was opened, the last first.
@@ -145,8 +169,10 @@ func (o *options) check() error {
 		return errors.New("--mediatype is missing: chunked blobs, which will be the default, are not there yet; pass --mediatype unixfs, or tar for the way back")
 	case !known && !o.verify:
 		return fmt.Errorf("--mediatype %s is not known; pass unixfs, tar, tar+gzip or tar+zstd", o.mediatype)
-	case o.mediatype != "unixfs" && (o.keepDiffIDs || len(o.peers) > 0):
-		return errors.New("--keep-diff-ids and --peer-hint are for --mediatype unixfs")
+	case o.mediatype != "unixfs" && (o.keepDiffIDs || len(o.peers) > 0 || o.profile != "" || o.fill != ""):
+		return errors.New("--keep-diff-ids, --peer-hint, --profile and --fill are for --mediatype unixfs")
+	case o.fill != "" && o.fill != "true" && o.fill != "false":
+		return errors.New("--fill is true or false")
 	case o.allPlatforms && len(o.platforms) > 0:
 		return errors.New("--platform and --all-platforms exclude each other")
 	case o.node.api != "" && o.node.repo != "":

@@ -14,6 +14,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/hinshun/ipcs/snapshotter"
 )
 
 // defaultConfigPath is read when it is there and no other file is named.
@@ -30,6 +32,8 @@ type config struct {
 	State      string           `toml:"state"`
 	LogLevel   slog.Level       `toml:"log_level"`
 	Node       nodeConfig       `toml:"node"`
+	Fetch      fetchConfig      `toml:"fetch"`
+	Profile    profileConfig    `toml:"profile"`
 	Containerd containerdConfig `toml:"containerd"`
 	Store      storeConfig      `toml:"store"`
 
@@ -43,6 +47,15 @@ type nodeConfig struct {
 	Peers    []string `toml:"peers"`
 	SwarmKey string   `toml:"swarm_key"`
 	Timeout  duration `toml:"timeout"`
+}
+
+type fetchConfig struct {
+	Fill     snapshotter.FillMode `toml:"fill"`
+	FillRate byteSize             `toml:"fill_rate"`
+}
+
+type profileConfig struct {
+	Window duration `toml:"window"`
 }
 
 type containerdConfig struct {
@@ -66,6 +79,8 @@ func defaultConfig() config {
 		State:      "/run/ipcs",
 		LogLevel:   slog.LevelInfo,
 		Node:       nodeConfig{Timeout: duration(30 * time.Second)},
+		Fetch:      fetchConfig{Fill: snapshotter.FillOn},
+		Profile:    profileConfig{Window: duration(30 * time.Second)},
 		Containerd: containerdConfig{Address: "/run/containerd/containerd.sock"},
 	}
 }
@@ -95,6 +110,9 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.StringArrayVar(&f.given.Node.Peers, "peer", nil, "multiaddr of a peer, with /p2p/ID (repeatable)")
 	own.StringVar(&f.given.Node.SwarmKey, "swarm-key", "", "file with the key of a private IPFS network")
 	own.DurationVar((*time.Duration)(&f.given.Node.Timeout), "timeout", time.Duration(def.Node.Timeout), "how long a read waits for a peer before it fails")
+	own.StringVar((*string)(&f.given.Fetch.Fill), "fill", string(def.Fetch.Fill), "fetch all files of an image that a container uses: on, annotated (if the image says so) or off")
+	own.Var(&f.given.Fetch.FillRate, "fill-rate", "bytes a second that this may take, such as 20MB (default: no limit)")
+	own.DurationVar((*time.Duration)(&f.given.Profile.Window), "profile-window", time.Duration(def.Profile.Window), "how long it is recorded what the first container of an image reads; 0 records nothing")
 	own.StringVar(&f.given.Containerd.Address, "containerd", def.Containerd.Address, "containerd's socket, for layer blobs, unpacking and committing")
 	own.Var(&f.given.Store.Limit, "store-limit", "how much of the disk what was fetched may use, as 50GB or 40GiB; what was not used for longest goes then (default: no limit)")
 	own.BoolVar(&f.given.AllowUnverifiedDiffIDs, "allow-unverified-diff-ids", false, "mount images that kept their diffIDs lazily, unproven: only if all images come from someone trusted")
@@ -114,12 +132,19 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		"peer":                      func() { cfg.Node.Peers = f.given.Node.Peers },
 		"swarm-key":                 func() { cfg.Node.SwarmKey = f.given.Node.SwarmKey },
 		"timeout":                   func() { cfg.Node.Timeout = f.given.Node.Timeout },
+		"fill":                      func() { cfg.Fetch.Fill = f.given.Fetch.Fill },
+		"fill-rate":                 func() { cfg.Fetch.FillRate = f.given.Fetch.FillRate },
+		"profile-window":            func() { cfg.Profile.Window = f.given.Profile.Window },
 		"containerd":                func() { cfg.Containerd.Address = f.given.Containerd.Address },
 		"store-limit":               func() { cfg.Store.Limit = f.given.Store.Limit },
 		"pprof":                     func() { cfg.pprof = f.given.pprof },
 		"allow-unverified-diff-ids": func() { cfg.AllowUnverifiedDiffIDs = f.given.AllowUnverifiedDiffIDs },
 
-		"log-level": func() { err = cfg.LogLevel.UnmarshalText([]byte(f.logLevel)) },
+		"log-level": func() {
+			if e := cfg.LogLevel.UnmarshalText([]byte(f.logLevel)); e != nil {
+				err = fmt.Errorf("%w: --log-level %q: one of debug, info, warn, error", errUsage, f.logLevel)
+			}
+		},
 	}
 	set.Visit(func(flag *pflag.Flag) {
 		if apply, ok := overrides[flag.Name]; ok {
@@ -127,7 +152,7 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		}
 	})
 	if err != nil {
-		return config{}, fmt.Errorf("%w: --log-level %q: one of debug, info, warn, error", errUsage, f.logLevel)
+		return config{}, err
 	}
 	return cfg, cfg.validate()
 }
@@ -185,6 +210,17 @@ func (c config) validate() error {
 	}
 	if c.Node.Timeout <= 0 {
 		return errors.New("configuration: node.timeout must be more than zero")
+	}
+	switch c.Fetch.Fill {
+	case snapshotter.FillOn, snapshotter.FillAnnotated, snapshotter.FillOff:
+	default:
+		return fmt.Errorf("configuration: fetch.fill must be on, annotated or off, not %q", c.Fetch.Fill)
+	}
+	if c.Fetch.FillRate < 0 {
+		return errors.New("configuration: fetch.fill_rate must not be negative; 0 is no limit")
+	}
+	if c.Profile.Window < 0 {
+		return errors.New("configuration: profile.window must not be negative")
 	}
 	for _, addr := range c.Node.Listen {
 		if _, err := multiaddr.NewMultiaddr(addr); err != nil {

@@ -63,6 +63,9 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"colon in root":   {`root = "/a:b"`, "must not contain"},
 		"timeout":         {"[node]\ntimeout = \"0s\"", "more than zero"},
 		"peer without ID": {"[node]\npeers = [\"/ip4/10.0.0.1/tcp/4001\"]", "an example"},
+		"fill":            {"[fetch]\nfill = \"yes\"", "on, annotated or off"},
+		"fill rate":       {"[fetch]\nfill_rate = \"much\"", "an example"},
+		"profile window":  {"[profile]\nwindow = \"-1s\"", "must not be negative"},
 		"containerd":      {"[containerd]\naddress = \"containerd.sock\"", "absolute path"},
 		"store limit":     {"[store]\nlimit = \"plenty\"", "an example"},
 		"negative limit":  {"[store]\nlimit = -1", "less than zero"},
@@ -77,6 +80,19 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 	}
 }
 
+func TestFillRate(t *testing.T) {
+	for text, want := range map[string]byteSize{"20MB": 20_000_000, "16MiB": 16 << 20, "1000": 1000, "0": 0} {
+		for how, args := range map[string][]string{
+			"file": {"--config", writeConfig(t, "[fetch]\nfill_rate = \""+text+"\"")},
+			"flag": {"--config", writeConfig(t, "[fetch]\nfill_rate = \"7\""), "--fill-rate", text},
+		} {
+			if cfg, err := parse(t, args...); err != nil || cfg.Fetch.FillRate != want {
+				t.Errorf("%s in the %s is %d, %v", text, how, cfg.Fetch.FillRate, err)
+			}
+		}
+	}
+}
+
 func TestPackagedConfigurationIsTheDefault(t *testing.T) {
 	cfg, err := parse(t, "--config", "../../packaging/config.toml")
 	if err != nil {
@@ -87,13 +103,13 @@ func TestPackagedConfigurationIsTheDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.Node.Listen, cfg.Node.Peers = nil, nil
-	if cfg.Root != def.Root || cfg.State != def.State || cfg.Node.Timeout != def.Node.Timeout || cfg.LogLevel != def.LogLevel || cfg.Containerd != def.Containerd || cfg.Store != def.Store {
+	if cfg.Root != def.Root || cfg.State != def.State || cfg.Node.Timeout != def.Node.Timeout || cfg.LogLevel != def.LogLevel || cfg.Containerd != def.Containerd || cfg.Store != def.Store || cfg.Fetch != def.Fetch || cfg.Profile != def.Profile {
 		t.Fatalf("packaging/config.toml = %+v, the defaults are %+v", cfg, def)
 	}
 }
 
 func TestWrongUsageExitsWith2(t *testing.T) {
-	for _, args := range [][]string{{"--no-such-flag"}, {"extra"}, {"status", "extra"}, {"--log-level", "loud", "--config", writeConfig(t, "")}} {
+	for _, args := range [][]string{{"--no-such-flag"}, {"extra"}, {"status", "extra"}, {"--log-level", "loud", "--config", writeConfig(t, "")}, {"--fill-rate", "much", "--config", writeConfig(t, "")}} {
 		cmd := rootCommand()
 		cmd.SetArgs(args)
 		if code := exitCode(cmd.ExecuteContext(t.Context())); code != 2 {

@@ -143,7 +143,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("node", p.node.Close)
-	p.fetcher = fetch.New(p.store, p.node, fetch.Options{Timeout: timeout, Logger: log})
+	p.fetcher = fetch.New(p.store, p.node, fetch.Options{Timeout: timeout, FillRate: int64(cfg.Fetch.FillRate), Logger: log})
 	started.add("fetcher", p.fetcher.Close)
 	containerd, err := dialContainerd(cfg.Containerd.Address)
 	if err != nil {
@@ -158,14 +158,17 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 
 		AllowUnverifiedDiffIDs: cfg.AllowUnverifiedDiffIDs,
 
-		Content: contentproxy.NewContentStore(containerd),
-		Logger:  log,
+		Prefetch:      p.fetcher,
+		Fill:          cfg.Fetch.Fill,
+		ProfileWindow: time.Duration(cfg.Profile.Window),
+		Content:       contentproxy.NewContentStore(containerd),
+		Logger:        log,
 	}, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		client, err := connectRelay(cfg.relaySocket(), dir, log)
 		if err != nil {
 			return nil, fmt.Errorf("serve lazy files: %w", err)
 		}
-		p.lazy = lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{Logger: log})
+		p.lazy = lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{Logger: log, Observe: files.Observe})
 		return p.lazy, nil
 	})
 	if err != nil {
@@ -186,6 +189,7 @@ func serve(ctx context.Context, log *slog.Logger, p *parts, socks sockets) error
 	mux := http.NewServeMux()
 	mux.Handle("/api/v0/", kubo.NewHandler(p.node, p.node, log))
 	mux.Handle("GET "+statusPath, statusHandler(p, log))
+	handleProfiles(mux, p.snaps, log)
 	api := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 
 	group, gctx := errgroup.WithContext(ctx)

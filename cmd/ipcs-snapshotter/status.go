@@ -31,6 +31,7 @@ type status struct {
 	Peers   []peerStatus  `json:"peers"`
 	Store   storeStatus   `json:"store"`
 	Fetch   fetchStatus   `json:"fetch"`
+	Lazy    lazyStatus    `json:"lazy"`
 	Chains  []chainStatus `json:"chains"`
 }
 
@@ -47,6 +48,14 @@ type fetchStatus struct {
 	Files    int64 `json:"files"`
 	Bytes    int64 `json:"bytes"`
 	InFlight int64 `json:"in_flight"`
+}
+
+// lazyStatus counts what the kernel asked the lazy file system for since the daemon's
+// start: what is on disk it reads without.
+type lazyStatus struct {
+	Lookups int64 `json:"lookups"`
+	Reads   int64 `json:"reads"`
+	Errors  int64 `json:"errors"`
 }
 
 // chainStatus is one merged run of ipcs layers.
@@ -217,6 +226,8 @@ func (p *parts) status(ctx context.Context) status {
 		Store:   newStoreStatus(p.store),
 		Fetch:   fetchStatus{Files: fetched.Files, Bytes: fetched.Bytes, InFlight: fetched.InFlight},
 	}
+	lazy := p.lazy.Stats()
+	s.Lazy = lazyStatus{Lookups: lazy.Lookups, Reads: lazy.Reads, Errors: lazy.Errors}
 	for _, peer := range p.node.Peers() {
 		s.Peers = append(s.Peers, peerStatus{ID: peer.ID, Addr: peer.Addr, Connected: peer.Connected, BytesIn: peer.BytesIn, Banned: peer.Banned})
 	}

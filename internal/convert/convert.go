@@ -85,6 +85,8 @@ type Options struct {
 	Platforms    []ocispec.Platform
 	AllPlatforms bool
 	Peers        []string // multiaddrs to put into the image record
+	Profile      []byte   // encoded profile to put into the image record; nil for none
+	Fill         string   // whether all files should be fetched when a container runs: "true", "false" or nothing
 	KeepDiffIDs  bool     // leave the config as it is; Image only
 	Compression  string   // of the layers that Restore writes: None, Gzip or Zstd
 	Workers      int      // layers converted at the same time; 0 means one for each core
@@ -143,7 +145,7 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 	}
 	p := &publisher{
 		dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers,
-		keep: opts.KeepDiffIDs, annotations: w.annotations, progress: opts.Progress,
+		profile: opts.Profile, fill: opts.Fill, keep: opts.KeepDiffIDs, annotations: w.annotations, progress: opts.Progress,
 	}
 	report, err := p.publish(ctx, ims)
 	if err != nil {

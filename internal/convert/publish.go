@@ -19,11 +19,13 @@ import (
 
 // A publisher writes the new image, once all its layers are on the node and in the target.
 type publisher struct {
-	dst    Target
-	node   Node
-	peers  []string
-	layers map[layerKey]*converted
-	keep   bool // the config as it is
+	dst     Target
+	node    Node
+	peers   []string
+	profile []byte
+	fill    string
+	layers  map[layerKey]*converted
+	keep    bool // the config as it is
 
 	progress    Progress
 	annotations map[string]string // of the source's index
@@ -76,7 +78,7 @@ func tag(ctx context.Context, dst Target, manifests []document, annotations map[
 
 // manifest puts the image record on the node, pushes the config, and returns the manifest.
 func (p *publisher) manifest(ctx context.Context, im *image) (document, error) {
-	record, err := p.putRecord(ctx, im)
+	record, profile, err := p.putRecord(ctx, im)
 	if err != nil {
 		return document{}, fmt.Errorf("image record: %w", err)
 	}
@@ -113,24 +115,42 @@ func (p *publisher) manifest(ctx context.Context, im *image) (document, error) {
 	}
 	doc.desc.Platform, doc.desc.Annotations = &im.platform, im.desc.Annotations
 	// The layers have pins of their own, which stay for other images.
-	pin := ipfs.Pin{Root: record, Name: "ipcs:image:" + doc.desc.Digest.String()}
-	if err := p.node.Pin(ctx, pin); err != nil {
-		return document{}, fmt.Errorf("pin image record %s: %w", record, err)
+	for what, c := range map[string]cid.Cid{"image": record, "profile": profile} {
+		if !c.Defined() {
+			continue
+		}
+		pin := ipfs.Pin{Root: c, Name: "ipcs:" + what + ":" + doc.desc.Digest.String()}
+		if err := p.node.Pin(ctx, pin); err != nil {
+			return document{}, fmt.Errorf("pin %s %s: %w", what, c, err)
+		}
 	}
 	return doc, nil
 }
 
-// putRecord puts the image record, which lists the layers and where to get them.
-func (p *publisher) putRecord(ctx context.Context, im *image) (cid.Cid, error) {
-	record := &layer.Image{Peers: p.peers}
+// putRecord puts the image record, which lists the layers and where to get them, and the
+// profile, if there is one.
+func (p *publisher) putRecord(ctx context.Context, im *image) (record, profile cid.Cid, err error) {
+	m := &layer.Image{Peers: p.peers}
 	for _, l := range im.layers {
 		c := p.layers[l.key()]
-		record.Layers = append(record.Layers, layer.ImageLayer{Digest: c.digest, Block: c.root.Data})
+		m.Layers = append(m.Layers, layer.ImageLayer{Digest: c.digest, Block: c.root.Data})
 	}
-	data, err := layer.EncodeImage(record)
+	if p.profile != nil {
+		if profile, err = p.putRaw(ctx, p.profile); err != nil {
+			return cid.Undef, cid.Undef, fmt.Errorf("profile: %w", err)
+		}
+		m.Profile = profile.String()
+	}
+	data, err := layer.EncodeImage(m)
 	if err != nil {
-		return cid.Undef, err
+		return cid.Undef, cid.Undef, err
 	}
+	record, err = p.putRaw(ctx, data)
+	return record, profile, err
+}
+
+// putRaw puts a raw block.
+func (p *publisher) putRaw(ctx context.Context, data []byte) (cid.Cid, error) {
 	block, err := ipfs.NewBlock(cid.Raw, data)
 	if err != nil {
 		return cid.Undef, err
@@ -168,6 +188,9 @@ func (p *publisher) descriptor(l sourceLayer, record cid.Cid) ocispec.Descriptor
 	annotations[mediatype.AnnotationDiffID] = l.diffID.String()
 	if l.desc.Digest.Algorithm() == digest.SHA256 {
 		annotations[mediatype.AnnotationSource] = l.desc.Digest.String()
+	}
+	if p.fill != "" {
+		annotations[mediatype.AnnotationFill] = p.fill
 	}
 	if p.keep {
 		annotations[mediatype.AnnotationKeep] = "true"

@@ -4,9 +4,12 @@
 // The unit is the leaf. A read names the leaves it needs; each becomes a want, of which
 // there is one for a leaf at any time, whoever asks for it and for however many files. A
 // want belongs to the content: a reader that gives up leaves it running for the others
-// and for the next read. Wants wait in two queues, those that somebody waits for before
-// those that are read ahead, and leave them in batches, of which a bounded number is
-// under way. A batch looks in the store first and asks the source for the rest.
+// and for the next read. Wants wait in queues: those that somebody waits for, before those
+// that are read ahead, before those that Prefetch has at the priorities Profile and Fill.
+// They leave them in batches, of which a bounded number is under way. A batch looks in the
+// store first and asks the source for the rest. What is demanded may be in a queue of
+// less urgency already: then it moves. To fill, Prefetch waits until nothing more urgent has
+// been under way for a second, but for a trickle.
 //
 // What is read ahead: of a file of few leaves, all of it, right behind what was asked
 // for. Of a larger one, twice as many leaves as lie without gap before the one that is
@@ -34,6 +37,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/time/rate"
 
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/ipfs"
@@ -68,7 +72,9 @@ type Source interface {
 // Options configure a Fetcher.
 type Options struct {
 	Timeout time.Duration // how long a read may wait for what it needs; default 30 s
-	Logger  *slog.Logger  // default: discard
+	// FillRate is how many bytes a second are asked for at the priority Fill; 0 is no limit.
+	FillRate int64
+	Logger   *slog.Logger // default: discard
 }
 
 // Stats counts since New.
@@ -88,6 +94,7 @@ type Fetcher struct {
 	src     Source
 	timeout time.Duration
 	log     *slog.Logger
+	filling *rate.Limiter // nil: no limit
 	// Keys of the leaves that everybody knows: of an empty file and of a hole.
 	emptyLeaf, zeroLeaf string
 
@@ -96,6 +103,7 @@ type Fetcher struct {
 	files  map[fileKey]*file
 	held   map[string]place // leaves that lie in incomplete files
 	sched  scheduler
+	urgent time.Time // when a batch was under way last that is not to fill
 	stats  Stats
 	wg     sync.WaitGroup // batches and commits; Add only with mu held and closed false
 }
@@ -114,6 +122,7 @@ type file struct {
 	// Guarded by Fetcher.mu:
 	failing   bool // the last attempt to get a leaf of it failed
 	finishing bool // a goroutine makes it an object
+	users     int  // of open that have not called done
 }
 
 func (st *file) key() fileKey { return fileKey{st.Cid, st.Size} }
@@ -135,6 +144,9 @@ func New(store *objects.Store, src Source, opts Options) *Fetcher {
 	f := &Fetcher{
 		store: store, src: src, timeout: opts.Timeout, log: opts.Logger,
 		files: make(map[fileKey]*file), held: make(map[string]place), sched: newScheduler(),
+	}
+	if opts.FillRate > 0 {
+		f.filling = rate.NewLimiter(rate.Limit(opts.FillRate), ipfs.LeafSize)
 	}
 	f.emptyLeaf, f.zeroLeaf = rawKey(nil), rawKey(make([]byte, ipfs.LeafSize))
 	return f
@@ -207,6 +219,7 @@ func (f *Fetcher) readAt(ctx context.Context, file ipfs.File, p []byte, off int6
 		f.count(func(s *Stats) { s.Hits++ })
 		return object.ReadAt(p, off)
 	}
+	defer f.done(st)
 	first := int(off / ipfs.LeafSize)
 	last := int((min(off+int64(len(p)), file.Size) - 1) / ipfs.LeafSize)
 	if err := f.demand(ctx, st, first, last); err != nil {
@@ -226,6 +239,7 @@ func (f *Fetcher) Ensure(ctx context.Context, file ipfs.File) error {
 	if object != nil {
 		return object.Close()
 	}
+	defer f.done(st)
 	for i := range file.NumLeaves() {
 		f.mu.Lock()
 		if f.closed {
@@ -245,11 +259,15 @@ func (f *Fetcher) Ensure(ctx context.Context, file ipfs.File) error {
 	return f.finish(st)
 }
 
-// open returns the file in the store, or else its incomplete state.
+// open returns the file in the store, or else its incomplete state, which the caller gives
+// back with done.
 func (f *Fetcher) open(want ipfs.File) (*file, *os.File, error) {
 	key := fileKey{want.Cid, want.Size}
 	f.mu.Lock()
 	st, closed := f.files[key], f.closed
+	if st != nil {
+		st.users++
+	}
 	f.mu.Unlock()
 	if closed {
 		return nil, nil, ErrClosed
@@ -267,18 +285,26 @@ func (f *Fetcher) open(want ipfs.File) (*file, *os.File, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if st := f.files[key]; st != nil {
-		return st, nil, nil
-	}
 	if f.closed {
 		return nil, nil, ErrClosed
+	}
+	if st := f.files[key]; st != nil {
+		st.users++
+		return st, nil, nil
 	}
 	if object, err := f.store.OpenFile(want); err == nil { // finished meanwhile
 		return nil, object, nil
 	}
-	st = &file{File: want, partial: partial}
+	st = &file{File: want, partial: partial, users: 1}
 	f.files[key] = st
 	return st, nil, nil
+}
+
+// done gives back what open returned.
+func (f *Fetcher) done(st *file) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st.users--
 }
 
 // finish makes a file whose leaves are all here an object. It may be called again.

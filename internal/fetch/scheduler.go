@@ -3,24 +3,34 @@ package fetch
 import (
 	"container/list"
 	"context"
+	"time"
 
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-type priority int
+// A Priority says what goes first.
+type Priority int
 
 const (
-	demanded priority = iota // somebody waits
+	demanded Priority = iota // somebody waits
 	ahead
+	// Profile is for what is likely to be read soon.
+	Profile
+	// Fill is for all else: it goes on beside what is more urgent at a trickle.
+	Fill
 	priorities
 )
 
 // limits bound what is under way: concurrent batches, and leaves and bytes in a batch.
 // Batches that somebody waits for are small, so that a leaf which nobody has holds up no
-// others, and many. Their product bounds the memory that leaves in flight take.
+// others, and many. Those of the others are few, so that what is demanded never has much
+// before it, and of many small files, for the sake of long ways. The product bounds the
+// memory that leaves in flight take.
 var limits = [priorities]struct{ batches, leaves, bytes int }{
 	demanded: {batches: 64, leaves: 32, bytes: ipfs.LeafSize},
 	ahead:    {batches: 4, leaves: 64, bytes: 4 * ipfs.LeafSize},
+	Profile:  {batches: 4, leaves: 256, bytes: 2 * ipfs.LeafSize},
+	Fill:     {batches: 4, leaves: 256, bytes: ipfs.LeafSize},
 }
 
 // scheduler holds the wants, and says which are next. Fetcher.mu guards it.
@@ -34,7 +44,7 @@ type scheduler struct {
 
 // batch is what the source is asked for at once.
 type batch struct {
-	priority priority
+	priority Priority
 	wants    []*want
 }
 
@@ -51,25 +61,37 @@ func (s *scheduler) push(key string, w *want) {
 	s.places[w] = s.queues[w.priority].PushBack(w)
 }
 
-// promote moves a want that was queued to be read ahead to those that somebody waits for.
-func (s *scheduler) promote(w *want) {
+// promote moves a want that waits in a queue to a more urgent one.
+func (s *scheduler) promote(w *want, p Priority) {
 	e, queued := s.places[w]
-	if !queued || w.priority == demanded {
+	if !queued || w.priority <= p {
 		return
 	}
 	s.queues[w.priority].Remove(e)
-	w.priority = demanded
-	s.places[w] = s.queues[demanded].PushBack(w)
+	w.priority = p
+	s.places[w] = s.queues[p].PushBack(w)
+}
+
+// most returns how many batches of a priority may be under way now.
+func (s *scheduler) most(p Priority) int {
+	if p == Fill {
+		for urgent := demanded; urgent < Fill; urgent++ {
+			if s.count[urgent] > 0 {
+				return 1
+			}
+		}
+	}
+	return limits[p].batches
 }
 
 // next takes the next batch out of the queues; nil if there is none, or enough under way.
 func (s *scheduler) next() *batch {
 	for p, queue := range s.queues {
 		limit := limits[p]
-		if queue.Len() == 0 || s.count[p] >= limit.batches {
+		if queue.Len() == 0 || s.count[p] >= s.most(Priority(p)) {
 			continue
 		}
-		b := &batch{priority: priority(p)}
+		b := &batch{priority: Priority(p)}
 		for size := 0; queue.Len() > 0 && len(b.wants) < limit.leaves; {
 			w := queue.Front().Value.(*want)
 			if size += w.size; size > limit.bytes && len(b.wants) > 0 {
@@ -121,6 +143,14 @@ func (f *Fetcher) dispatchLocked(ctx context.Context) {
 		}
 		ctx := withIdle(ctx, f.timeout)
 		f.sched.started(b, ctx.cancel)
+		f.noteLocked(b)
 		f.wg.Go(func() { f.run(ctx, b) })
+	}
+}
+
+// noteLocked notes that an urgent batch begins or ends.
+func (f *Fetcher) noteLocked(b *batch) {
+	if b.priority < Fill {
+		f.urgent = time.Now()
 	}
 }

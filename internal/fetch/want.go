@@ -15,7 +15,7 @@ import (
 type want struct {
 	cid      cid.Cid
 	size     int // as claimed by whoever wanted it first: for the account only
-	priority priority
+	priority Priority
 	places   []place // where to write it; guarded by Fetcher.mu
 
 	done chan struct{} // closed when it was written or could not be had
@@ -101,7 +101,7 @@ func (f *Fetcher) obtain(ctx context.Context, st *file, a attempt, timeout <-cha
 
 // wantLocked returns the want for leaf i of a file, or nil if the leaf is here, and
 // whether there was one.
-func (f *Fetcher) wantLocked(st *file, i int, p priority) (w *want, joined bool) {
+func (f *Fetcher) wantLocked(st *file, i int, p Priority) (w *want, joined bool) {
 	if st.partial.Have(i) {
 		return nil, false
 	}
@@ -110,8 +110,8 @@ func (f *Fetcher) wantLocked(st *file, i int, p priority) (w *want, joined bool)
 	if !joined {
 		w = &want{cid: st.Leaf(i), size: st.LeafLen(i), priority: p, done: make(chan struct{})}
 		f.sched.push(key, w)
-	} else if p == demanded {
-		f.sched.promote(w)
+	} else {
+		f.sched.promote(w, p)
 	}
 	for _, at := range w.places {
 		if at.file == st && at.leaf == i {
@@ -191,6 +191,7 @@ func (f *Fetcher) run(ctx *idleContext, b *batch) {
 		f.endLocked(w, err)
 	}
 	f.sched.finished(b)
+	f.noteLocked(b)
 	f.dispatchLocked(ctx)
 }
 

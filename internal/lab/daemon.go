@@ -41,6 +41,11 @@ type DaemonOptions struct {
 	Timeout time.Duration // of reads; default 30 s
 	Limit   int64         // bytes of the store; 0 for none
 	Pprof   string        // folder that the daemon writes profiles into when it stops; "" for none
+	Port    int           // that it listens on; default 4100
+	// Fill is fetch.fill; "" is off, so that what is fetched is what was read.
+	Fill string
+	// Window is profile.window; 0 records nothing.
+	Window time.Duration
 }
 
 // Status is what the tests and the demo need of `ipcs-snapshotter status --json`.
@@ -64,6 +69,10 @@ type Status struct {
 		Bytes    int64 `json:"bytes"`
 		InFlight int64 `json:"in_flight"`
 	} `json:"fetch"`
+	Lazy struct {
+		Lookups int64 `json:"lookups"`
+		Reads   int64 `json:"reads"`
+	} `json:"lazy"`
 	Chains []struct {
 		Layers     int    `json:"layers"`
 		Files      int    `json:"files"`
@@ -82,11 +91,17 @@ func (m *Machine) StartDaemon(ctx context.Context, opts DaemonOptions) (*Daemon,
 	if opts.Timeout == 0 {
 		opts.Timeout = 30 * time.Second
 	}
+	if opts.Port == 0 {
+		opts.Port = 4100
+	}
+	if opts.Fill == "" {
+		opts.Fill = "off"
+	}
 	state := filepath.Join(m.run, opts.Root)
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, err
 	}
-	port, err := m.Port(4100)
+	port, err := m.Port(opts.Port)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +131,8 @@ func (d *Daemon) configure(port int) error {
 	defer f.Close()
 	return t.Execute(f, map[string]any{
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
-		"Limit":  d.opts.Limit,
+		"Limit": d.opts.Limit,
+		"Fill":  d.opts.Fill, "Window": d.opts.Window.String(),
 		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})
 }

@@ -56,6 +56,8 @@ type Reader interface {
 // Options configure a Server.
 type Options struct {
 	Logger *slog.Logger // default: discard
+	// Observe is told of each read; it must be quick. Default: nobody is told.
+	Observe func(c cid.Cid)
 }
 
 // Stats counts requests since Mount, and the nodes the kernel remembers now.
@@ -78,6 +80,9 @@ func Serve(client *relay.Client, files Files, rd Reader, opts Options) *Server {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	fs := newFileSystem(files, rd, opts.Logger)
+	if opts.Observe != nil {
+		fs.observe = opts.Observe
+	}
 	for _, n := range client.Known() {
 		fs.restore(n)
 	}

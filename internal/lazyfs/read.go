@@ -36,6 +36,7 @@ func (fs *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 	if n == nil {
 		return nil, fuse.Status(syscall.ESTALE)
 	}
+	fs.observe(n.cid)
 	file, err := fs.file(n)
 	if err != nil {
 		fs.log.Error("cannot read a file", "cid", n.cid.String(), "error", err)

@@ -53,13 +53,12 @@ func cold() Scenario {
 			"machine's link, `cpu` what containerd and the system's daemons used on processors, `daemon-cpu` the daemons " +
 			"alone, `resident` the daemons' memory at the end. " +
 			"Some systems are measured over the first link alone.",
-		Systems:    []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-kubo", "stargz", "stargz-optimized"},
+		Systems:    []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-profile", "ipcs-kubo", "stargz", "stargz-optimized"},
 		Quick:      []string{"overlayfs", "ipcs"},
-		Everywhere: []string{"overlayfs", "overlayfs-zstd", "ipcs", "stargz-optimized"},
+		Everywhere: []string{"overlayfs", "overlayfs-zstd", "ipcs", "ipcs-profile", "stargz-optimized"},
 		Main:       []string{metricReady.Name, metricReceived.Name},
 		Measure:    measureCold,
 		Planned: []result.Missing{
-			{System: "ipcs with a profile", Reason: "profiles, which say what is fetched ahead, are not built yet"},
 			{System: "ipcs without peers", Reason: "the daemon cannot fetch from a registry yet"},
 			{System: "ipcs on Kubo", Reason: "the daemon cannot use Kubo as the consumer's own node yet"},
 		},

@@ -17,6 +17,7 @@ var colours = map[string]colour{
 	"overlayfs-zstd":   {"#b4bcc4", "#59626c"},
 	"erofs":            {"#009e73", "#2fbf93"},
 	"ipcs":             {"#d55e00", "#f0792b"},
+	"ipcs-profile":     {"#f0e442", "#f5ec7a"},
 	"ipcs-kubo":        {"#e69f00", "#e6a817"},
 	"stargz":           {"#0072b2", "#3d9be0"},
 	"stargz-optimized": {"#cc79a7", "#d98fb9"},

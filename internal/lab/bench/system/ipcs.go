@@ -30,13 +30,13 @@ func (s ipcs) Publish(ctx context.Context, site *Site, source Source) (*Image, e
 
 // convert converts an image of the registry on the publisher, onto the node at api, and
 // returns its reference.
-func convert(ctx context.Context, site *Site, image, system, api string) (ref string, err error) {
+func convert(ctx context.Context, site *Site, image, system, api string, more ...string) (ref string, err error) {
 	source, err := site.Push(ctx, image, "overlayfs")
 	if err != nil {
 		return "", err
 	}
 	ref = source + "-" + system
-	args := []string{"--mediatype", "unixfs", "--plain-http", "--ipfs-api", api}
+	args := append([]string{"--mediatype", "unixfs", "--plain-http", "--ipfs-api", api}, more...)
 	if dir := site.Profile("convert-" + image + "-" + system); dir != "" {
 		args = append(args, "--pprof", dir)
 	}
@@ -45,7 +45,12 @@ func convert(ctx context.Context, site *Site, image, system, api string) (ref st
 }
 
 func (ipcs) Start(ctx context.Context, m *lab.Machine, root string, opts Options) (*Host, error) {
-	daemon, err := m.StartDaemon(ctx, lab.DaemonOptions{Root: root, Peers: opts.Peers, Pprof: opts.Profile})
+	return startIPCS(ctx, m, root, lab.DaemonOptions{Peers: opts.Peers, Pprof: opts.Profile})
+}
+
+func startIPCS(ctx context.Context, m *lab.Machine, root string, opts lab.DaemonOptions) (*Host, error) {
+	opts.Root = root
+	daemon, err := m.StartDaemon(ctx, opts)
 	if err != nil {
 		return nil, err
 	}

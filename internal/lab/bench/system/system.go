@@ -45,7 +45,7 @@ type Programs func(name string) (path string, err error)
 func All() []System {
 	return []System{
 		overlayfs{"overlayfs", ""}, overlayfs{"overlayfs-zstd", "+zstd"}, erofs{},
-		ipcs{}, kubo{}, stargz{"stargz", false}, stargz{"stargz-optimized", true},
+		ipcs{}, profiled{}, kubo{}, stargz{"stargz", false}, stargz{"stargz-optimized", true},
 	}
 }
 

@@ -1,0 +1,271 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+const (
+	// window is how many bytes of leaves one Prefetch wants at a time: enough that the next
+	// batches can be put together while others are under way.
+	window = 8 * ipfs.LeafSize
+	// leastWeight is what a small leaf counts in the window for: it bounds their number.
+	leastWeight = window / 2048
+	// quiet is how long nothing more urgent may have been under way before filling goes on
+	// at full speed. A container that starts has its processors and its link to itself.
+	quiet = time.Second
+	// hopeless is how many files in a row cannot be had before Prefetch gives up.
+	hopeless = 64
+)
+
+// ErrIncomplete says that Prefetch left files that could not be had.
+var ErrIncomplete = errors.New("not all files could be had")
+
+// Prefetch gets whole files, in their order, at the given priority: Profile or Fill. It
+// returns when they are in the store, or none of those that are left can be had: a file
+// that fails is left, and when many fail in a row, so are those that follow. The error is
+// then ErrIncomplete.
+func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Priority) error {
+	if p != Profile && p != Fill {
+		return fmt.Errorf("prefetch: %d is no priority of it", p)
+	}
+	f.mu.Lock()
+	f.urgent = time.Now() // whoever is to read first has not begun
+	f.mu.Unlock()
+	run := &prefetch{Fetcher: f, priority: p, window: semaphore.NewWeighted(window)}
+	err := run.all(ctx, files)
+	run.flush(ctx) // what is queued is wanted by the goroutines
+	run.wg.Wait()
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	if n := run.failed.Load(); err == nil && n > 0 {
+		err = fmt.Errorf("%d files: %w", n, ErrIncomplete)
+	}
+	return err
+}
+
+// prefetch is one run of Prefetch. One goroutine wants leaves in order, as long as there is
+// room in the window; each leaf has one that waits until it is here.
+type prefetch struct {
+	*Fetcher
+	priority Priority
+	window   *semaphore.Weighted
+	wg       sync.WaitGroup
+
+	// Of the goroutine that wants: leaves that were queued since flush.
+	queued, queuedBytes int
+	trickle             int // bytes that may be wanted though it is not quiet
+
+	failed atomic.Int64 // files
+	row    atomic.Int64 // files that failed since one did not
+}
+
+// all begins to get the files.
+func (r *prefetch) all(ctx context.Context, files iter.Seq[ipfs.File]) error {
+	for file := range files {
+		if r.row.Load() >= hopeless {
+			return fmt.Errorf("the last %d files could not be had: %w", hopeless, ErrIncomplete)
+		}
+		if r.store.HasFile(file) {
+			continue
+		}
+		if err := r.file(ctx, file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prefetched is a file whose leaves are being waited for.
+type prefetched struct {
+	*file
+	left atomic.Int64 // goroutines, and the one that wants
+	err  atomic.Pointer[error]
+}
+
+// file begins to get one file. Its error ends the run.
+func (r *prefetch) file(ctx context.Context, want ipfs.File) error {
+	st, object, err := r.open(want)
+	switch {
+	case errors.Is(err, ErrClosed):
+		return err
+	case err != nil:
+		r.fail(want, err)
+		return nil
+	case object != nil:
+		return object.Close()
+	}
+	pf := &prefetched{file: st}
+	pf.left.Add(1)
+	for i := range st.NumLeaves() {
+		if err = r.leaf(ctx, pf, i); err != nil {
+			pf.err.CompareAndSwap(nil, &err)
+			break
+		}
+	}
+	r.leafDone(ctx, pf)
+	return err
+}
+
+// leaf wants a leaf as soon as there is room for it.
+func (r *prefetch) leaf(ctx context.Context, pf *prefetched, i int) error {
+	if pf.partial.Have(i) {
+		return nil
+	}
+	weight := max(int64(pf.LeafLen(i)), leastWeight)
+	if !r.window.TryAcquire(weight) {
+		r.flush(ctx) // room comes from what was queued
+		if err := r.window.Acquire(ctx, weight); err != nil {
+			return err
+		}
+	}
+	err := r.calm(ctx, pf.LeafLen(i))
+	if err == nil {
+		err = r.pace(ctx, pf.Leaf(i), pf.LeafLen(i))
+	}
+	if err != nil {
+		r.window.Release(weight)
+		return err
+	}
+	start := time.Now()
+	r.mu.Lock()
+	closed := r.closed
+	var w *want
+	var joined bool
+	if !closed {
+		w, joined = r.wantLocked(pf.file, i, r.priority)
+	}
+	r.mu.Unlock()
+	if w == nil {
+		r.window.Release(weight)
+		if closed {
+			return ErrClosed
+		}
+		return nil
+	}
+	pf.left.Add(1)
+	r.wg.Go(func() {
+		defer r.leafDone(ctx, pf)
+		defer r.window.Release(weight)
+		if err := r.obtain(ctx, pf.file, attempt{w, i, joined, start}, nil); err != nil {
+			pf.err.CompareAndSwap(nil, &err)
+		}
+	})
+	r.queued++
+	r.queuedBytes += pf.LeafLen(i)
+	if most := limits[r.priority]; r.queued >= most.leaves || r.queuedBytes >= most.bytes {
+		r.flush(ctx)
+	}
+	return nil
+}
+
+// flush lets what was queued go. Until then it gathers, so that batches are large.
+func (r *prefetch) flush(ctx context.Context) {
+	r.queued, r.queuedBytes = 0, 0
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dispatchLocked(ctx)
+}
+
+// calm waits until it is quiet, but lets a leaf's worth of bytes pass for each time that it
+// waited in vain: somebody may read for ever.
+func (r *prefetch) calm(ctx context.Context, size int) error {
+	for r.priority == Fill {
+		r.mu.Lock()
+		wait, closed := quiet-time.Since(r.urgent), r.closed
+		r.mu.Unlock()
+		if wait <= 0 || closed {
+			return nil
+		}
+		if r.trickle >= size {
+			r.trickle -= size
+			return nil
+		}
+		r.flush(ctx)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		r.trickle = ipfs.LeafSize
+	}
+	return nil
+}
+
+// pace waits as long as the limit of bytes a second takes. It does so before the leaf is
+// wanted: what is demanded must not meet a want that waits.
+func (r *prefetch) pace(ctx context.Context, c cid.Cid, size int) error {
+	if r.priority != Fill || r.filling == nil {
+		return nil
+	}
+	if here, err := r.store.Has(ctx, c); here && err == nil {
+		return nil
+	}
+	if r.filling.AllowN(time.Now(), size) {
+		return nil
+	}
+	r.flush(ctx)
+	return r.filling.WaitN(ctx, size)
+}
+
+// leafDone ends the file with its last leaf.
+func (r *prefetch) leafDone(ctx context.Context, pf *prefetched) {
+	if pf.left.Add(-1) > 0 {
+		return
+	}
+	var err error
+	if failed := pf.err.Load(); failed != nil {
+		err = *failed
+	} else {
+		err = r.finish(pf.file)
+	}
+	if err != nil {
+		r.abandon(pf.file)
+		if ctx.Err() == nil && !errors.Is(err, ErrClosed) {
+			r.fail(pf.File, err)
+		}
+		return
+	}
+	r.done(pf.file)
+	r.row.Store(0)
+}
+
+// fail counts a file that is left, and tells of the first.
+func (r *prefetch) fail(file ipfs.File, err error) {
+	r.row.Add(1)
+	if r.failed.Add(1) > 1 {
+		r.log.Debug("cannot get a file ahead of need", "cid", file.Cid.String(), "error", err)
+		return
+	}
+	r.log.Warn("cannot get a file ahead of need; it is fetched when it is read, and more such files are told at debug level", "cid", file.Cid.String(), "error", err)
+}
+
+// abandon gives back what open returned. A file that nobody else uses, and of which there
+// is nothing, is forgotten: it may be one of many that nobody has.
+func (f *Fetcher) abandon(st *file) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st.users--
+	if st.users > 0 || f.files[st.key()] != st {
+		return
+	}
+	for i := range st.NumLeaves() {
+		if f.comingLocked(st, i) {
+			return
+		}
+	}
+	delete(f.files, st.key())
+}

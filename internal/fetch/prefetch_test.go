@@ -1,0 +1,193 @@
+package fetch_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/internal/fetch"
+	"github.com/hinshun/ipcs/internal/fetch/fetchtest"
+	"github.com/hinshun/ipcs/internal/objects/objectstest"
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// newFiles returns n random files of a size, and gives them to the source.
+func newFiles(t *testing.T, src *fetchtest.Source, seed, n, size int) []ipfs.File {
+	t.Helper()
+	files := make([]ipfs.File, n)
+	for i := range files {
+		var leaves []ipfs.Block
+		files[i], leaves = objectstest.NewFile(t, objectstest.Random(int64(seed+i), size))
+		src.Add(leaves...)
+	}
+	return files
+}
+
+func TestPrefetch(t *testing.T) {
+	for name, p := range map[string]fetch.Priority{"profile": fetch.Profile, "fill": fetch.Fill} {
+		t.Run(name, func(t *testing.T) {
+			src := fetchtest.New()
+			f, s := newFetcher(t, src, time.Minute)
+			files := slices.Concat(newFiles(t, src, 1, 2000, 300), newFiles(t, src, 5000, 2, 20*ipfs.LeafSize+7), newFiles(t, src, 6000, 3, ipfs.LeafSize+1))
+			files = append(files, files[:10]...) // again
+			if err := f.Prefetch(t.Context(), slices.Values(files), p); err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range files {
+				if !s.HasFile(file) {
+					t.Fatalf("file %s of %d bytes is not here", file.Cid, file.Size)
+				}
+			}
+			blocks, times, calls := src.Totals()
+			if times != blocks || calls > 120 {
+				t.Errorf("%d leaves were asked for %d times, in %d calls", blocks, times, calls)
+			}
+			if err := f.Prefetch(t.Context(), slices.Values(files), p); err != nil {
+				t.Fatal(err)
+			}
+			if _, again, _ := src.Totals(); again != times {
+				t.Errorf("what is here was asked for")
+			}
+			if err := f.Prefetch(t.Context(), slices.Values(files), 0); err == nil {
+				t.Error("Prefetch took the priority of a reader")
+			}
+		})
+	}
+}
+
+// TestDemandGoesBeforePrefetch: all that is fetched ahead of need is stuck, as many leaves
+// as may be under way. What somebody reads comes all the same, also if it was queued.
+func TestDemandGoesBeforePrefetch(t *testing.T) {
+	src := fetchtest.New()
+	f, _ := newFetcher(t, src, time.Minute)
+	filled, profiled := newFiles(t, src, 1, 30, ipfs.LeafSize), newFiles(t, src, 100, 12, ipfs.LeafSize)
+	other, leaves := objectstest.NewFile(t, objectstest.Random(200, 1000))
+	src.Add(leaves...)
+	queued := filled[12] // behind what may be under way, and within what is wanted at a time
+	stuck, release := make(chan struct{}, 100), make(chan struct{})
+	src.SetHook(func(_ context.Context, c cid.Cid) error {
+		if c != other.Cid && c != queued.Cid {
+			stuck <- struct{}{}
+			<-release
+		}
+		return nil
+	})
+	var wg sync.WaitGroup
+	for p, files := range map[fetch.Priority][]ipfs.File{fetch.Fill: filled, fetch.Profile: profiled} {
+		wg.Go(func() {
+			if err := f.Prefetch(t.Context(), slices.Values(files), p); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 5 { // four of the profile, one at least to fill
+		<-stuck
+	}
+	for _, file := range []ipfs.File{other, queued} {
+		if got := readAll(t, f, file, ipfs.LeafSize); int64(len(got)) != file.Size {
+			t.Errorf("read %d bytes of %d", len(got), file.Size)
+		}
+	}
+	close(release)
+	wg.Wait()
+}
+
+// TestPrefetchLeavesWhatNobodyHas gets the rest, and the missing ones when they are there.
+func TestPrefetchLeavesWhatNobodyHas(t *testing.T) {
+	src, nowhere := fetchtest.New(), fetchtest.New()
+	f, s := newFetcher(t, src, time.Minute)
+	here, missing := newFiles(t, src, 1, 40, 2*ipfs.LeafSize), newFiles(t, nowhere, 100, 5, 3000)
+	lie := ipfs.File{Cid: here[0].Cid, Size: here[0].Size, Leaves: here[1].Leaves}
+	files := slices.Concat(here[:20], missing, []ipfs.File{lie}, here[20:])
+	for range 2 {
+		if err := f.Prefetch(t.Context(), slices.Values(files), fetch.Profile); !errors.Is(err, fetch.ErrIncomplete) {
+			t.Fatalf("with files that nobody has: %v", err)
+		}
+	}
+	for _, file := range here {
+		if !s.HasFile(file) {
+			t.Errorf("file %s is not here", file.Cid)
+		}
+	}
+	newFiles(t, src, 100, 5, 3000) // the missing ones
+	if err := f.Prefetch(t.Context(), slices.Values(missing), fetch.Fill); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPrefetchGivesUp when nobody has anything.
+func TestPrefetchGivesUp(t *testing.T) {
+	f, _ := newFetcher(t, fetchtest.New(), time.Minute)
+	given := 0
+	err := f.Prefetch(t.Context(), func(yield func(ipfs.File) bool) {
+		for i := range 5000 {
+			given++
+			file, _ := objectstest.NewFile(t, objectstest.Random(int64(i), 100))
+			if !yield(file) {
+				return
+			}
+		}
+	}, fetch.Fill)
+	if !errors.Is(err, fetch.ErrIncomplete) || given == 5000 {
+		t.Errorf("%v, after %d files", err, given)
+	}
+	if n := f.Known(); n > 0 {
+		t.Errorf("%d files that nobody has are remembered", n)
+	}
+}
+
+// TestFillRate: what the limit holds back is there at once when it is read.
+func TestFillRate(t *testing.T) {
+	src := fetchtest.New()
+	s := openStore(t, t.TempDir())
+	f := fetch.New(s, src, fetch.Options{FillRate: 1})
+	defer f.Close()
+	files := newFiles(t, src, 1, 3, ipfs.LeafSize)
+	first := make(chan struct{})
+	src.SetHook(func(_ context.Context, c cid.Cid) error {
+		if c == files[0].Cid {
+			close(first)
+		}
+		return nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- f.Prefetch(ctx, slices.Values(files), fetch.Fill) }()
+	<-first
+	if got := readAll(t, f, files[1], ipfs.LeafSize); !bytes.Equal(got, objectstest.Random(2, ipfs.LeafSize)) {
+		t.Error("read differs")
+	}
+	if err := f.Prefetch(t.Context(), slices.Values(files[2:]), fetch.Profile); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("a Prefetch that was ended: %v", err)
+	}
+}
+
+func TestCloseEndsPrefetch(t *testing.T) {
+	src := fetchtest.New()
+	f, _ := newFetcher(t, src, time.Minute)
+	files := newFiles(t, src, 1, 100, ipfs.LeafSize)
+	asked := make(chan struct{}, len(files))
+	src.SetHook(func(ctx context.Context, c cid.Cid) error {
+		asked <- struct{}{}
+		return lost(ctx, c)
+	})
+	ended := make(chan error)
+	go func() { ended <- f.Prefetch(t.Context(), slices.Values(files), fetch.Fill) }()
+	<-asked
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; !errors.Is(err, fetch.ErrClosed) {
+		t.Errorf("Prefetch while closing: %v", err)
+	}
+}

@@ -1,0 +1,282 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/hinshun/ipcs/internal/fetch"
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer"
+	"github.com/hinshun/ipcs/mediatype"
+)
+
+// A Prefetcher gets files before somebody reads them, as fetch.Fetcher does.
+type Prefetcher interface {
+	Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p fetch.Priority) error
+}
+
+// A FillMode says of which images all files are fetched when a container uses them.
+type FillMode string
+
+// The modes.
+const (
+	FillOn        FillMode = "on"        // of all but those whose annotation says no
+	FillAnnotated FillMode = "annotated" // of those whose annotation says so
+	FillOff       FillMode = "off"       // of none
+)
+
+// Pauses before files that could not be had are tried again.
+const (
+	firstPause = 30 * time.Second
+	lastPause  = time.Hour
+)
+
+// imageFiles are what the ipcs layers of a snapshot are, as far as getting their files ahead
+// of need goes.
+type imageFiles struct {
+	chain  digest.Digest // of the topmost ipcs layer: names the image
+	roots  []cid.Cid     // of all ipcs layers, the topmost first
+	record cid.Cid       // image record; Undef if none is named
+	fill   string        // what the annotation says
+}
+
+// imageOf returns the image that a snapshot with these parents is of, or nil.
+func imageOf(links []link) *imageFiles {
+	im := &imageFiles{}
+	for _, l := range links {
+		if !l.lazy() {
+			continue
+		}
+		if len(im.roots) == 0 {
+			im.chain, im.record, im.fill = l.chain, l.record, l.fill
+		}
+		im.roots = append(im.roots, l.root)
+	}
+	if len(im.roots) == 0 || im.chain == "" {
+		return nil
+	}
+	return im
+}
+
+// isRun says whether a snapshot is one that a container may run on.
+func isRun(kind snapshots.Kind, key string, labels map[string]string) bool {
+	return kind != snapshots.KindCommitted && !isExtraction(key, labels)
+}
+
+// ahead gets files of images before they are read: one goroutine for each image that
+// snapshots of containers use, which ends with the last of these.
+type ahead struct {
+	log *slog.Logger
+	get func(ctx context.Context, im *imageFiles) error
+
+	mu     sync.Mutex
+	closed bool
+	keys   map[string]digest.Digest // of snapshots, to images
+	images map[digest.Digest]*aheadImage
+	wg     sync.WaitGroup
+}
+
+type aheadImage struct {
+	users  int
+	cancel context.CancelFunc
+}
+
+func newAhead(log *slog.Logger, get func(context.Context, *imageFiles) error) *ahead {
+	return &ahead{log: log, get: get, keys: make(map[string]digest.Digest), images: make(map[digest.Digest]*aheadImage)}
+}
+
+// use says that a container's snapshot uses an image. It may be said again. Of ctx only the
+// values count.
+func (a *ahead) use(ctx context.Context, key string, im *imageFiles) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.keys[key]; ok || a.closed {
+		return
+	}
+	a.keys[key] = im.chain
+	if used := a.images[im.chain]; used != nil {
+		used.users++
+		return
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a.images[im.chain] = &aheadImage{users: 1, cancel: cancel}
+	a.wg.Go(func() {
+		defer cancel()
+		if err := a.get(ctx, im); err != nil && ctx.Err() == nil {
+			a.log.Warn("files of an image are not got before they are read", "chain", im.chain.String(), "err", err)
+		}
+	})
+}
+
+// unuse says that a snapshot is gone.
+func (a *ahead) unuse(key string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	chain, ok := a.keys[key]
+	if !ok {
+		return
+	}
+	delete(a.keys, key)
+	if used := a.images[chain]; used.users > 1 {
+		used.users--
+	} else {
+		used.cancel()
+		delete(a.images, chain)
+	}
+}
+
+// close ends all and waits for it.
+func (a *ahead) close() {
+	a.mu.Lock()
+	a.closed = true
+	for _, used := range a.images {
+		used.cancel()
+	}
+	a.mu.Unlock()
+	a.wg.Wait()
+}
+
+// getAhead gets the files of an image: those of its profile, and then the others, if they
+// are wanted. What cannot be had is tried again later.
+func (s *Snapshotter) getAhead(ctx context.Context, im *imageFiles) error {
+	profile := s.profileOf(ctx, im)
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		err := s.getOnce(ctx, im, profile)
+		if err == nil || ctx.Err() != nil || errors.Is(err, fetch.ErrClosed) {
+			return nil
+		}
+		s.log.Info("files of an image could not be got before they are read: trying again later", "chain", im.chain.String(), "pause", pause, "err", err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+	}
+}
+
+func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profile []cid.Cid) error {
+	if err := s.learn(ctx, run{roots: im.roots}); err != nil {
+		return err
+	}
+	tables := s.files.tables(im.roots)
+	start := time.Now()
+	var missing error // of the profile
+	if len(profile) > 0 {
+		missing = s.prefetch.Prefetch(ctx, named(tables, profile), fetch.Profile)
+		if missing != nil && !errors.Is(missing, fetch.ErrIncomplete) {
+			return fmt.Errorf("get the files of the profile: %w", missing)
+		}
+		s.log.Info("got the files of the profile", "chain", im.chain.String(), "files", len(profile), "took", time.Since(start).Round(time.Millisecond), "err", missing)
+	}
+	if !s.fills(im) {
+		return missing
+	}
+	start = time.Now()
+	all := func(yield func(ipfs.File) bool) { distinct(tables, yield) }
+	if err := s.prefetch.Prefetch(ctx, all, fetch.Fill); err != nil {
+		return fmt.Errorf("get all files: %w", err)
+	}
+	s.log.Info("all files of the image are here", "chain", im.chain.String(), "took", time.Since(start).Round(time.Millisecond))
+	return nil
+}
+
+// fills says whether all files of an image are to be fetched.
+func (s *Snapshotter) fills(im *imageFiles) bool {
+	switch s.fill {
+	case FillOn:
+		return im.fill != "false"
+	case FillAnnotated:
+		return im.fill == "true"
+	default:
+		return false
+	}
+}
+
+// named yields those files of the tables that have the given CIDs, in their order. Others
+// have no business here, whoever named them.
+func named(tables []*fileTable, cids []cid.Cid) iter.Seq[ipfs.File] {
+	return func(yield func(ipfs.File) bool) {
+		for _, c := range cids {
+			for _, t := range tables {
+				i, ok := t.find(c)
+				if !ok {
+					continue
+				}
+				if !yield(t.file(i)) {
+					return
+				}
+				break
+			}
+		}
+	}
+}
+
+// profileOf returns the profile that was recorded here or imported, and then that of the
+// image record. It is a hint: without one, nothing is lost but time.
+func (s *Snapshotter) profileOf(ctx context.Context, im *imageFiles) []cid.Cid {
+	own, err := s.profiles.get(im.chain)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.log.Warn("cannot use a profile", "err", err)
+	}
+	given, err := s.opener.profile(ctx, im.record)
+	if err != nil && ctx.Err() == nil {
+		s.log.Info("the profile that an image names is of no use", "record", im.record, "err", err)
+	}
+	return slices.Concat(own, given)
+}
+
+// profile returns the profile that an image record names; nil if it names none.
+func (o *opener) profile(ctx context.Context, record cid.Cid) ([]cid.Cid, error) {
+	if !record.Defined() {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	b, err := o.src.Get(ctx, record)
+	if err != nil {
+		return nil, err
+	}
+	m, err := layer.DecodeImage(b)
+	if err != nil {
+		return nil, err
+	}
+	return o.fetchProfile(ctx, m)
+}
+
+func (o *opener) fetchProfile(ctx context.Context, m *layer.Image) ([]cid.Cid, error) {
+	if m.Profile == "" {
+		return nil, nil
+	}
+	c, err := cid.Decode(m.Profile)
+	if err != nil {
+		return nil, err
+	}
+	b, err := o.src.Get(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return layer.DecodeProfile(b)
+}
+
+// hints reads the labels of a link that are hints: what cannot be read is as good as none.
+func (l *link) hints(labels map[string]string) {
+	if c, err := cid.Decode(labels[mediatype.AnnotationImage]); err == nil {
+		l.record = c
+	}
+	l.fill = labels[mediatype.AnnotationFill]
+}

@@ -1,0 +1,109 @@
+//go:build linux
+
+package snapshotter_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/layer"
+)
+
+// TestRecord finds that what a container opens is recorded, in order, though all is on disk
+// and no file system of ours sees it.
+func TestRecord(t *testing.T) {
+	l := newLab(t)
+	l.config.ProfileWindow = time.Hour
+	l.restart()
+	c := l.abc()
+	key, path := l.active(l.Snapshotter, c.parent)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	read := func(name string, recorded int) {
+		t.Helper()
+		// It may take a moment until the kernel tells of a mount: read until it does.
+		for l.Recorded(key) < recorded {
+			if _, err := os.ReadFile(filepath.Join(path, name)); err != nil {
+				t.Fatal(err)
+			}
+			<-tick.C
+		}
+	}
+	read("b", 1)
+	if err := os.WriteFile(filepath.Join(path, "own"), []byte("the container's own"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read("a", 2)
+	if err := l.Remove(l.ctx, key); err != nil {
+		t.Fatal(err)
+	}
+	files := l.waitProfile(tick)
+	if want := []cid.Cid{cidOf(t, "is b"), cidOf(t, "is a")}; !slices.Equal(files, want) {
+		t.Errorf("recorded %v, want %v", files, want)
+	}
+	// That container ended early: one that opens more makes a better profile.
+	key, path = l.active(l.Snapshotter, c.parent)
+	read("c", 1)
+	read("b", 2)
+	read("a", 3)
+	if err := l.Remove(l.ctx, key); err != nil {
+		t.Fatal(err)
+	}
+	for len(files) != 3 {
+		<-tick.C
+		files = l.waitProfile(tick)
+	}
+	if files[0] != cidOf(t, "is c") {
+		t.Errorf("recorded %v", files)
+	}
+}
+
+// TestRecordWindow ends a recording when its time is up.
+func TestRecordWindow(t *testing.T) {
+	l := newLab(t)
+	l.config.ProfileWindow = 100 * time.Millisecond
+	l.restart()
+	c := l.abc()
+	_, path := l.active(l.Snapshotter, c.parent)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.ReadFile(filepath.Join(path, "b")); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := l.Profiles(l.ctx); err != nil || len(all) == 1 && all[0].Chain == c.id {
+			break
+		}
+		<-tick.C
+	}
+	// There is one, and so no second container is recorded.
+	key, path := l.active(l.Snapshotter, c.parent)
+	if _, err := os.ReadFile(filepath.Join(path, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if n := l.Recorded(key); n > 0 {
+		t.Errorf("%d files were recorded again", n)
+	}
+}
+
+// waitProfile waits for a profile and returns its files.
+func (l *lab) waitProfile(tick *time.Ticker) []cid.Cid {
+	l.t.Helper()
+	for {
+		b, err := l.Profile(l.ctx, "")
+		if err != nil {
+			<-tick.C
+			continue
+		}
+		files, err := layer.DecodeProfile(b)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		return files
+	}
+}
