@@ -58,7 +58,7 @@ var errClosed = errors.New("the snapshotter is closed")
 
 func newOpener(src layer.Source, timeout time.Duration, log *slog.Logger) *opener {
 	return &opener{
-		src: src, timeout: timeout, log: log,
+		src: keepFrom(src, log), timeout: timeout, log: log,
 		slots:   make(chan struct{}, parallelOpens),
 		flights: make(map[cid.Cid]*flight),
 		cached:  make(map[cid.Cid]*layer.Layer),
@@ -302,18 +302,6 @@ func (o *opener) openAhead(ctx context.Context, root ipfs.Block) {
 	})
 	if err == nil {
 		o.flights[root.Cid] = f
-	}
-}
-
-// keep stores a root that came in an image record, and so not as a block of the node: the
-// process that follows opens the layer by it, and may have no peers.
-func (o *opener) keep(ctx context.Context, root ipfs.Block) {
-	node, ok := o.src.(ipfs.Putter)
-	if !ok {
-		return
-	}
-	if err := node.Put(ctx, root); err != nil {
-		o.log.Warn("a layer root is not kept; the next daemon needs a peer that has it", "root", root.Cid, "err", err)
 	}
 }
 

@@ -29,10 +29,12 @@ type running struct {
 // indexes and mounts follow when they are asked for.
 func (s *Snapshotter) load(ctx context.Context) (running, error) {
 	found := running{roots: make(map[cid.Cid]struct{}), used: make(map[string][]link)}
+	beside := make(map[cid.Cid]string) // layer roots, to snapshots that have them
 	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
 		return s.walkLazy(ctx, func(info snapshots.Info, links []link) {
 			if info.Kind == snapshots.KindCommitted {
 				s.retain(links)
+				beside[links[0].root] = links[0].id
 				return
 			}
 			for _, l := range links {
@@ -48,6 +50,7 @@ func (s *Snapshotter) load(ctx context.Context) (running, error) {
 	if err != nil {
 		return running{}, fmt.Errorf("read the snapshots in %s: %w", s.root, err)
 	}
+	s.restoreRoots(ctx, beside)
 	return found, s.chains.open()
 }
 

@@ -1,0 +1,48 @@
+//go:build linux
+
+package snapshotter_test
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs/ipfstest"
+	"github.com/hinshun/ipcs/layer"
+)
+
+// TestRestartAlone mounts a layer whose index is of several leaves when there are no peers
+// any more, and the daemon before died before it had written down the layer root.
+func TestRestartAlone(t *testing.T) {
+	const files = 40_000
+	l := newLab(t)
+	publisher := ipfstest.NewMemory()
+	l.node.Connect(publisher)
+	entries := make([]entry, files)
+	for i := range entries {
+		name := strconv.Itoa(i)
+		entries[i] = file(name, name, 0o644)
+	}
+	result, err := layer.Write(l.ctx, publisher, bytes.NewReader(tarOf(t, entries)), layer.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := layer.ParseRoot(result.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if opened.IndexCid.Type() == cid.Raw {
+		t.Fatal("the index is of one leaf")
+	}
+	c := l.pull(chain{}, result.Root)
+	l.node.Disconnect(publisher)
+	l.node.Remove(result.Root.Cid)
+	l.restart()
+	names, err := os.ReadDir(l.view(l.Snapshotter, c.parent))
+	if err != nil || len(names) != files {
+		t.Fatalf("%d files, %v; want %d", len(names), err, files)
+	}
+}
