@@ -158,6 +158,9 @@ func (s *Snapshotter) getAhead(ctx context.Context, im *imageFiles) error {
 		if err == nil || ctx.Err() != nil || errors.Is(err, fetch.ErrClosed) {
 			return nil
 		}
+		if errors.Is(err, fetch.ErrNoRoom) {
+			pause = lastPause // others must go first
+		}
 		s.log.Info("files of an image could not be got before they are read: trying again later", "chain", im.chain.String(), "pause", pause, "err", err)
 		timer := time.NewTimer(pause)
 		select {

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,10 +32,13 @@ const (
 // ErrIncomplete says that Prefetch left files that could not be had.
 var ErrIncomplete = errors.New("not all files could be had")
 
+// ErrNoRoom says that Prefetch left files that the limit of the store has no room for.
+var ErrNoRoom = errors.New("the store has no room for more files that nobody waits for")
+
 // Prefetch gets whole files, in their order, at the given priority: Profile or Fill. It
 // returns when they are in the store, or none of those that are left can be had: a file
 // that fails is left, and when many fail in a row, so are those that follow. The error is
-// then ErrIncomplete.
+// then ErrIncomplete. Filling ends with ErrNoRoom before anything would be evicted for it.
 func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Priority) error {
 	if p != Profile && p != Fill {
 		return fmt.Errorf("prefetch: %d is no priority of it", p)
@@ -67,6 +71,7 @@ type prefetch struct {
 	queued, queuedBytes int
 	trickle             int // bytes that may be wanted though it is not quiet
 
+	coming atomic.Int64 // bytes of the files that are being got
 	failed atomic.Int64 // files
 	row    atomic.Int64 // files that failed since one did not
 }
@@ -79,6 +84,11 @@ func (r *prefetch) all(ctx context.Context, files iter.Seq[ipfs.File]) error {
 		}
 		if r.store.HasFile(file) {
 			continue
+		}
+		if r.priority == Fill {
+			if ok, err := r.store.HasRoom(ctx, r.coming.Load()+file.Size); err != nil || !ok {
+				return cmp.Or(err, ErrNoRoom)
+			}
 		}
 		if err := r.file(ctx, file); err != nil {
 			return err
@@ -108,6 +118,7 @@ func (r *prefetch) file(ctx context.Context, want ipfs.File) error {
 	}
 	pf := &prefetched{file: st}
 	pf.left.Add(1)
+	r.coming.Add(st.Size)
 	for i := range st.NumLeaves() {
 		if err = r.leaf(ctx, pf, i); err != nil {
 			pf.err.CompareAndSwap(nil, &err)
@@ -226,6 +237,7 @@ func (r *prefetch) leafDone(ctx context.Context, pf *prefetched) {
 	if pf.left.Add(-1) > 0 {
 		return
 	}
+	defer r.coming.Add(-pf.Size)
 	var err error
 	if failed := pf.err.Load(); failed != nil {
 		err = *failed

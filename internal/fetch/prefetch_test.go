@@ -191,3 +191,55 @@ func TestCloseEndsPrefetch(t *testing.T) {
 		t.Errorf("Prefetch while closing: %v", err)
 	}
 }
+
+// TestFillStopsAtTheLimit: nothing is evicted to fill, and what was evicted for a reader is
+// not filled up again. What is pinned stays throughout.
+func TestFillStopsAtTheLimit(t *testing.T) {
+	const size, limit = 100 << 10, 4 << 20
+	src := fetchtest.New()
+	f, s := newFetcher(t, src, time.Minute)
+	pinned := newFiles(t, src, 1, 5, size)
+	if err := f.Prefetch(t.Context(), slices.Values(pinned), fetch.Profile); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range pinned {
+		if err := s.Pin(t.Context(), ipfs.Pin{Root: file.Cid, Name: "test"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Limit(limit, nil)
+	filled := newFiles(t, src, 100, 60, size)
+	fill := func() {
+		t.Helper()
+		if err := f.Prefetch(t.Context(), slices.Values(filled), fetch.Fill); !errors.Is(err, fetch.ErrNoRoom) {
+			t.Fatalf("filling more than the limit: %v", err)
+		}
+	}
+	fill()
+	before := s.Space()
+	if before.EvictedObjects > 0 || before.Used > limit || before.Used < limit*8/10 {
+		t.Errorf("after filling, %+v", before)
+	}
+	for _, file := range newFiles(t, src, 1000, 20, size) {
+		readAll(t, f, file, size)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for s.Space().EvictedObjects == 0 || s.Space().Used > limit {
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			t.Fatalf("nothing was evicted: %+v", s.Space())
+		}
+	}
+	blocks, _, _ := src.Totals()
+	fill()
+	if again, _, _ := src.Totals(); again > blocks+1 {
+		t.Errorf("%d leaves were got in place of what was evicted", again-blocks)
+	}
+	for _, file := range pinned {
+		if !s.HasFile(file) {
+			t.Errorf("a pinned file was evicted")
+		}
+	}
+}

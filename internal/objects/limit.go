@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,22 @@ func (s *Store) Space() Space {
 		EvictedObjects: s.room.objects.Load(), EvictedBytes: s.room.bytes.Load(),
 		Held: s.heldBytes(),
 	}
+}
+
+// HasRoom says whether so many bytes more leave the store so far below its limit as evicting
+// does. Whoever adds what nobody waits for adds no more: so nothing is evicted for it, nor
+// does it use up what was evicted for others. It waits while the store counts what it has.
+func (s *Store) HasRoom(ctx context.Context, bytes int64) (bool, error) {
+	limit := s.room.limit.Load()
+	if limit == 0 {
+		return true, nil
+	}
+	select {
+	case <-s.counted:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	return s.used.Load()+onDisk(bytes) <= limit-limit/evictShare, nil
 }
 
 // Limit bounds the bytes on disk that objects use from now on: when there are more, those
