@@ -4,8 +4,9 @@ package snapshotter_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"os"
-	"strconv"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -17,13 +18,13 @@ import (
 // TestRestartAlone mounts a layer whose index is of several leaves when there are no peers
 // any more, and the daemon before died before it had written down the layer root.
 func TestRestartAlone(t *testing.T) {
-	const files = 40_000
+	const files = 18_000
 	l := newLab(t)
 	publisher := ipfstest.NewMemory()
 	l.node.Connect(publisher)
 	entries := make([]entry, files)
 	for i := range entries {
-		name := strconv.Itoa(i)
+		name := fmt.Sprintf("%x", sha256.Sum256([]byte{byte(i), byte(i >> 8)}))
 		entries[i] = file(name, name, 0o644)
 	}
 	result, err := layer.Write(l.ctx, publisher, bytes.NewReader(tarOf(t, entries)), layer.WriteOptions{})

@@ -238,6 +238,7 @@ func (s *Snapshotter) used(ctx context.Context, key, id string, links []link, re
 	if im == nil {
 		return
 	}
+	s.uses.begin(key, s.upperPath(id), im, links)
 	if record {
 		s.recorder.begin(ctx, key, s.upperPath(id), im, s.imageDirs(links))
 	}
@@ -249,6 +250,7 @@ func (s *Snapshotter) used(ctx context.Context, key, id string, links []link, re
 // unused says that a snapshot is gone, or is no container's any more.
 func (s *Snapshotter) unused(key string) {
 	s.recorder.gone(key)
+	s.uses.gone(key)
 	s.ahead.unuse(key)
 }
 

@@ -130,7 +130,10 @@ type Config struct {
 	// ProfileWindow is how long it is recorded what the first container of an image reads;
 	// 0 records nothing.
 	ProfileWindow time.Duration
-	Logger        *slog.Logger
+	// Used is told now and then which files containers open, also those that are on disk; with
+	// nil, they are not watched.
+	Used   func(object cid.Cid)
+	Logger *slog.Logger
 }
 
 // Files is what a lazy mount asks which file a CID is. *Snapshotter implements it.
@@ -174,6 +177,7 @@ type Snapshotter struct {
 	lazy     Lazy
 	profiles profiles
 	recorder *recorder
+	uses     *uses
 	ahead    *ahead
 	prefetch Prefetcher // may be nil
 	fill     FillMode
@@ -215,6 +219,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.merged = newHeld(filepath.Join(cfg.State, mergedDir), s.log)
 	s.mapped = newHeld(filepath.Join(cfg.State, mappedDir), s.log)
 	s.blobs = newBlobs(cfg.Content, s.log)
+	s.uses = newUses(cfg.Used, s.mountedImages, s.log)
 	if err := s.openProfiles(&cfg); err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
@@ -227,9 +232,10 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	if s.lazy, err = lazy(lazyPath, s); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount the lazy file system: %w", err), s.ms.Close())
 	}
-	for key, links := range before.used {
-		s.used(ctx, key, "", links, false)
+	for key, on := range before.used {
+		s.used(ctx, key, on.id, on.links, false)
 	}
+	s.uses.start(ctx)
 	return s, nil
 }
 
@@ -330,6 +336,7 @@ func (s *Snapshotter) release(links []link) error {
 // system if there may be any: they wait for the next process if they read from it.
 func (s *Snapshotter) Close() error {
 	s.closing.Do(func() {
+		s.uses.close()
 		s.recorder.close()
 		s.ahead.close()
 		s.opener.close()

@@ -22,19 +22,25 @@ import (
 // running is what may be mounted of containers that a process before served.
 type running struct {
 	roots map[cid.Cid]struct{} // of layers
-	used  map[string][]link    // parents of the snapshots that containers may run on
+	used  map[string]runOn     // snapshots that containers may run on
+}
+
+// runOn is a snapshot that a container may run on.
+type runOn struct {
+	id    string
+	links []link // parents
 }
 
 // load takes up the ipcs snapshots that are there: their files and chains count, and
 // indexes and mounts follow when they are asked for.
 func (s *Snapshotter) load(ctx context.Context) (running, error) {
-	found := running{roots: make(map[cid.Cid]struct{}), used: make(map[string][]link)}
+	found := running{roots: make(map[cid.Cid]struct{}), used: make(map[string]runOn)}
 	beside := make(map[cid.Cid]string) // layer roots, to snapshots that have them
 	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
-		return s.walkLazy(ctx, func(info snapshots.Info, links []link) {
+		return s.walkLazy(ctx, func(id string, info snapshots.Info, links []link) {
 			if info.Kind == snapshots.KindCommitted {
 				s.retain(links)
-				beside[links[0].root] = links[0].id
+				beside[links[0].root] = id
 				return
 			}
 			for _, l := range links {
@@ -43,7 +49,7 @@ func (s *Snapshotter) load(ctx context.Context) (running, error) {
 				}
 			}
 			if isRun(info.Kind, info.Name, info.Labels) {
-				found.used[info.Name] = links
+				found.used[info.Name] = runOn{id, links}
 			}
 		})
 	})
@@ -56,7 +62,7 @@ func (s *Snapshotter) load(ctx context.Context) (running, error) {
 
 // walkLazy calls fn with each committed ipcs snapshot and its lineage, and with each other
 // snapshot that has an ipcs layer below it, and that lineage.
-func (s *Snapshotter) walkLazy(ctx context.Context, fn func(snapshots.Info, []link)) error {
+func (s *Snapshotter) walkLazy(ctx context.Context, fn func(id string, info snapshots.Info, links []link)) error {
 	var found []snapshots.Info
 	err := storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
 		if info.Kind != snapshots.KindCommitted || info.Labels[labelRoot] != "" {
@@ -79,9 +85,14 @@ func (s *Snapshotter) walkLazy(ctx context.Context, fn func(snapshots.Info, []li
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(links, func(l link) bool { return l.lazy() }) {
-			fn(info, links)
+		if !slices.ContainsFunc(links, func(l link) bool { return l.lazy() }) {
+			continue
 		}
+		id, _, _, err := storage.GetInfo(ctx, info.Name)
+		if err != nil {
+			return fmt.Errorf("snapshot %s: %w", info.Name, err)
+		}
+		fn(id, info, links)
 	}
 	return nil
 }
@@ -124,7 +135,7 @@ func (s *Snapshotter) closeLazy() error {
 // mounted.
 func (s *Snapshotter) mayBeMounted(ctx context.Context) (used bool, err error) {
 	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
-		return s.walkLazy(ctx, func(info snapshots.Info, _ []link) {
+		return s.walkLazy(ctx, func(_ string, info snapshots.Info, _ []link) {
 			used = used || info.Kind != snapshots.KindCommitted
 		})
 	})

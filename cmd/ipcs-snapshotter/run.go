@@ -150,20 +150,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("connection to containerd", containerd.Close)
-	p.snaps, err = snapshotter.New(ctx, snapshotter.Config{
-		Root:         filepath.Join(cfg.Root, "snapshotter"),
-		State:        filepath.Join(cfg.State, "mounts"),
-		ObjectsDir:   p.store.ObjectsDir(),
-		IndexTimeout: timeout,
-
-		AllowUnverifiedDiffIDs: cfg.AllowUnverifiedDiffIDs,
-
-		Prefetch:      p.fetcher,
-		Fill:          cfg.Fetch.Fill,
-		ProfileWindow: time.Duration(cfg.Profile.Window),
-		Content:       contentproxy.NewContentStore(containerd),
-		Logger:        log,
-	}, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
+	p.snaps, err = snapshotter.New(ctx, p.snapshots(cfg, contentproxy.NewContentStore(containerd), log), p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		client, err := connectRelay(cfg.relaySocket(), dir, log)
 		if err != nil {
 			return nil, fmt.Errorf("serve lazy files: %w", err)
@@ -180,6 +167,28 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	return &p, nil
+}
+
+// snapshots is the configuration of the snapshotter on what is below it.
+func (p *parts) snapshots(cfg config, content snapshotter.Content, log *slog.Logger) snapshotter.Config {
+	c := snapshotter.Config{
+		Root:         filepath.Join(cfg.Root, "snapshotter"),
+		State:        filepath.Join(cfg.State, "mounts"),
+		ObjectsDir:   p.store.ObjectsDir(),
+		IndexTimeout: time.Duration(cfg.Node.Timeout),
+
+		AllowUnverifiedDiffIDs: cfg.AllowUnverifiedDiffIDs,
+
+		Prefetch:      p.fetcher,
+		Fill:          cfg.Fetch.Fill,
+		ProfileWindow: time.Duration(cfg.Profile.Window),
+		Content:       content,
+		Logger:        log,
+	}
+	if cfg.Store.Limit > 0 { // or else nothing is evicted
+		c.Used = p.store.Touch
+	}
+	return c
 }
 
 // serve answers on all sockets until ctx is done or one of them fails.

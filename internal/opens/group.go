@@ -31,8 +31,8 @@ type group struct {
 	events *os.File // fanotify
 
 	mu     sync.Mutex
-	fd     int      // of events; -1 when they are closed
-	once   bool     // ignore what was opened, until forget
+	fd     int  // of events; -1 when they are closed
+	once   bool // ignore what was opened, until forget
 	places []overlay
 }
 

@@ -15,8 +15,8 @@ type Observer interface {
 	// Group names the group of the overlay with this upper directory, and "" to leave it.
 	Group(upper string) string
 	// Begin is called when the first overlay of a group is mounted. opened is called by one
-	// goroutine, and end when the last one is gone.
-	Begin(group string) (opened func(path string), end func())
+	// goroutine, and end when the last one is gone. ctx ends with Track.
+	Begin(ctx context.Context, group string) (opened func(path string), end func())
 	// Lost is called when a group cannot be watched, as long as it has overlays.
 	Lost(group string, err error)
 }
@@ -38,9 +38,9 @@ func Track(ctx context.Context, interval time.Duration, observer Observer) error
 			}
 		}
 	})
-	err := follow(inner, t.scan)
+	err := follow(inner, func(found []overlay) error { return t.scan(inner, found) })
 	cancel()
-	_ = t.scan(nil) // ends all groups
+	_ = t.scan(inner, nil) // ends all groups
 	t.running.Wait()
 	if err != nil {
 		return fmt.Errorf("watch which files are opened on overlays: %w", err)
@@ -57,7 +57,7 @@ type tracker struct {
 }
 
 // scan follows what is mounted. No error ends it: one concerns a group.
-func (t *tracker) scan(found []overlay) error {
+func (t *tracker) scan(ctx context.Context, found []overlay) error {
 	places := make(map[string][]overlay)
 	for _, o := range found {
 		if name := t.observer.Group(o.upper); name != "" {
@@ -77,7 +77,7 @@ func (t *tracker) scan(found []overlay) error {
 	for name, at := range places {
 		g, ok := t.groups[name]
 		if !ok {
-			g = t.begin(name)
+			g = t.begin(ctx, name)
 			t.groups[name] = g
 		}
 		if g == nil {
@@ -91,14 +91,14 @@ func (t *tracker) scan(found []overlay) error {
 }
 
 // begin begins to watch a group. It returns nil if it cannot.
-func (t *tracker) begin(name string) *group {
+func (t *tracker) begin(ctx context.Context, name string) *group {
 	g, err := newGroup(nil, true)
 	if err != nil {
 		t.observer.Lost(name, err)
 		return nil
 	}
 	t.running.Go(func() {
-		opened, end := t.observer.Begin(name)
+		opened, end := t.observer.Begin(ctx, name)
 		defer end()
 		g.opened = opened
 		if err := g.read(); err != nil {

@@ -29,7 +29,7 @@ func newObserver() *observer {
 
 func (o *observer) Group(upper string) string { return o.groups[upper] }
 
-func (o *observer) Begin(group string) (func(string), func()) {
+func (o *observer) Begin(_ context.Context, group string) (func(string), func()) {
 	return func(path string) { o.opened <- group + ":" + path }, func() { o.ended <- group }
 }
 
