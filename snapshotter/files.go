@@ -41,17 +41,19 @@ func (s *fileSet) retain(root cid.Cid) {
 	l.uses++
 }
 
-// release counts one less, and forgets a layer that has none.
-func (s *fileSet) release(root cid.Cid) {
+// release counts one less, and forgets a layer that has none: then it says so.
+func (s *fileSet) release(root cid.Cid) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.layers[root]
 	if l == nil {
-		return
+		return false
 	}
-	if l.uses--; l.uses <= 0 {
-		delete(s.layers, root)
+	if l.uses--; l.uses > 0 {
+		return false
 	}
+	delete(s.layers, root)
+	return true
 }
 
 // known says whether the files of a layer are there.

@@ -132,7 +132,10 @@ type Config struct {
 	ProfileWindow time.Duration
 	// Used is told now and then which files containers open, also those that are on disk; with
 	// nil, they are not watched.
-	Used   func(object cid.Cid)
+	Used func(object cid.Cid)
+	// Free removes objects and returns their bytes; with nil, files stay when their last
+	// snapshot is removed.
+	Free   func(objects []cid.Cid) (int64, error)
 	Logger *slog.Logger
 }
 
@@ -178,6 +181,7 @@ type Snapshotter struct {
 	profiles profiles
 	recorder *recorder
 	uses     *uses
+	freer    *freer
 	ahead    *ahead
 	prefetch Prefetcher // may be nil
 	fill     FillMode
@@ -220,6 +224,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.mapped = newHeld(filepath.Join(cfg.State, mappedDir), s.log)
 	s.blobs = newBlobs(cfg.Content, s.log)
 	s.uses = newUses(cfg.Used, s.mountedImages, s.log)
+	s.freer = newFreer(cfg.Free, s.unusedFiles, s.log)
 	if err := s.openProfiles(&cfg); err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
@@ -236,6 +241,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		s.used(ctx, key, on.id, on.links, false)
 	}
 	s.uses.start(ctx)
+	s.freer.start(ctx)
 	return s, nil
 }
 
@@ -328,7 +334,9 @@ func (s *Snapshotter) retain(links []link) {
 
 // release counts it no longer. A layer or chain without a user is forgotten.
 func (s *Snapshotter) release(links []link) error {
-	s.files.release(links[0].root)
+	if s.files.release(links[0].root) {
+		s.freer.add(links[0].root)
+	}
 	return s.chains.release(firstRun(links))
 }
 
@@ -336,6 +344,7 @@ func (s *Snapshotter) release(links []link) error {
 // system if there may be any: they wait for the next process if they read from it.
 func (s *Snapshotter) Close() error {
 	s.closing.Do(func() {
+		s.freer.close()
 		s.uses.close()
 		s.recorder.close()
 		s.ahead.close()

@@ -186,7 +186,7 @@ func (p *parts) snapshots(cfg config, content snapshotter.Content, log *slog.Log
 		Logger:        log,
 	}
 	if cfg.Store.Limit > 0 { // or else nothing is evicted
-		c.Used = p.store.Touch
+		c.Used, c.Free = p.store.Touch, p.store.Free
 	}
 	return c
 }

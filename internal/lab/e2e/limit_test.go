@@ -54,6 +54,38 @@ func TestLimit(t *testing.T) {
 	w.same(want, w.tree(ref, "ipcs"), touched)
 }
 
+// TestRemoved removes one of two images that share a layer: what only it had goes.
+func TestRemoved(t *testing.T) {
+	w := newWorldWith(t, "removed", options{limit: 8 << 30})
+	var refs []string
+	for _, name := range []string{"base", "debian"} { // which is the first and Python
+		ref := w.convert(w.push(labtest.Image(t, name)))
+		w.pull(ref, "ipcs")
+		w.tree(ref, "ipcs")
+		refs = append(refs, ref)
+	}
+	want := w.tree(refs[0], "ipcs")
+	before, err := w.daemon.Status(t.Context())
+	w.must(err)
+	remove := func(ref string) {
+		_, err := lab.Output(w.containerd.Ctr(t.Context(), "image", "rm", "--sync", ref))
+		w.must(err)
+	}
+	remove(refs[1])
+	after := w.until("files go", func(s *lab.Status) bool { return s.Store.Evicted > 0 })
+	fetched := after.Fetch.Bytes
+	w.same(want, w.tree(refs[0], "ipcs"), nil)
+	after, err = w.daemon.Status(t.Context())
+	w.must(err)
+	if after.Store.Objects >= before.Store.Objects || after.Fetch.Bytes != fetched {
+		t.Errorf("%d objects, %d before; %d bytes were fetched again", after.Store.Objects, before.Store.Objects, after.Fetch.Bytes-fetched)
+	}
+	t.Logf("%d objects of %d bytes with two images, %d of %d with one", before.Store.Objects, before.Store.Used, after.Store.Objects, after.Store.Used)
+	remove(refs[0])
+	left := w.until("all files go", func(s *lab.Status) bool { return s.Store.Objects < 20 })
+	t.Logf("%d objects of %d bytes without", left.Store.Objects, left.Store.Used)
+}
+
 // damage changes a byte of an object on the consumer.
 func (w *world) damage() {
 	w.t.Helper()

@@ -1,0 +1,46 @@
+package objects
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/ipfs/go-cid"
+)
+
+// Free removes those of the objects that may be evicted, as Limit says, because who used them
+// has gone, and says how many bytes it has freed. What is used meanwhile stays. In a store
+// without a limit it removes nothing: nobody has written down what was Put there lately.
+func (s *Store) Free(objects []cid.Cid) (freed int64, err error) {
+	if s.room.limit.Load() == 0 {
+		return 0, nil
+	}
+	s.room.batch.Lock()
+	defer s.room.batch.Unlock()
+	s.writeRecency()
+	for range maxPasses {
+		needed, generation, err := s.needed()
+		if err != nil {
+			return freed, fmt.Errorf("free objects: %w", err)
+		}
+		n, again, err := s.remove(s.free(objects, needed), generation)
+		freed += n
+		if err != nil || !again {
+			return freed, err
+		}
+	}
+	return freed, nil
+}
+
+// free returns those of the objects that are here, and that nothing needs.
+func (s *Store) free(objects []cid.Cid, needed map[key]bool) (list []victim) {
+	for _, c := range objects {
+		k, ok := keyOf(c)
+		if _, is := needed[k]; is || !ok || s.room.wasPutLately(k) {
+			continue
+		}
+		if info, err := os.Lstat(s.objectPath(c)); err == nil && info.Size() > 0 {
+			list = append(list, victim{object: c, size: info.Size()})
+		}
+	}
+	return list
+}
