@@ -160,6 +160,7 @@ func (s *Snapshotter) getAhead(ctx context.Context, im *imageFiles) error {
 		}
 		if errors.Is(err, fetch.ErrNoRoom) {
 			pause = lastPause // others must go first
+			profile = nil     // was here; what was evicted of it since, nobody has read
 		}
 		s.log.Info("files of an image could not be got before they are read: trying again later", "chain", im.chain.String(), "pause", pause, "err", err)
 		timer := time.NewTimer(pause)
