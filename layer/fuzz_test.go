@@ -166,7 +166,7 @@ func FuzzTarSplit(f *testing.F) {
 		other := *l
 		other.TarSplit = block.Cid
 		if err := other.WriteTar(context.Background(), src, io.Discard); err == nil {
-			table := &Tar{layer: &other}
+			table := &Tar{layer: &other, index: other.Index}
 			if err := table.readTable(t.Context(), bytes.NewReader(zip.Bytes())); err != nil {
 				t.Fatal(err)
 			}

@@ -209,7 +209,7 @@ func swapped(t *testing.T, l *Layer, m *memory) []byte {
 // layerPlaces are the places of a layer's tar-split.
 func layerPlaces(t *testing.T, l *Layer, m *memory) []int32 {
 	t.Helper()
-	tarball, err := l.openTar(t.Context(), m)
+	tarball, err := l.OpenTar(t.Context(), m)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -164,11 +164,11 @@ func (v *prover) ipcs(ctx context.Context, l sourceLayer, info LayerInfo) (Layer
 	if c, err := mediatype.RootCid(l.desc.Digest); err != nil || named && c.String() != root {
 		return LayerReport{}, fmt.Errorf("%w: annotation %s is %q, not the CID of the layer's digest", ErrCorrupt, mediatype.AnnotationRoot, root)
 	}
-	opened, tar, err := openTar(ctx, v.node, l.desc, v.maxTar)
+	tar, err := openTar(ctx, v.node, l.desc, v.maxTar)
 	if err != nil {
 		return LayerReport{}, err
 	}
-	if size := int64(len(opened.Root.Data)); l.desc.Size != size {
+	if size := int64(len(tar.Root().Data)); l.desc.Size != size {
 		return LayerReport{}, fmt.Errorf("%w: the manifest says that it has %d bytes, it has %d", ErrCorrupt, l.desc.Size, size)
 	}
 	info.Size = tar.Size
@@ -178,7 +178,7 @@ func (v *prover) ipcs(ctx context.Context, l sourceLayer, info LayerInfo) (Layer
 		progress.Failed(err)
 		return LayerReport{}, err
 	}
-	report := LayerReport{DiffID: proof.DiffID, Bytes: proof.Bytes, Files: proof.Files, Digest: l.desc.Digest, Cid: opened.Root.Cid.String()}
+	report := LayerReport{DiffID: proof.DiffID, Bytes: proof.Bytes, Files: proof.Files, Digest: l.desc.Digest, Cid: tar.Root().Cid.String()}
 	progress.Done(report)
 	return report, nil
 }
