@@ -8,13 +8,15 @@ import (
 	"math/rand"
 	"strings"
 	"testing"
+
+	"github.com/hinshun/ipcs/internal/hosttest"
 )
 
 const capability = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 // TestLikeContainerd holds Write and Merge to containerd and the kernel, case by case.
 func TestLikeContainerd(t *testing.T) {
-	needRoot(t)
+	hosttest.Root(t)
 	caps := map[string]string{"security.capability": capability, "user.a": "1"}
 	for name, layers := range map[string][][]file{
 		"whiteouts":          {{dir("d"), text("d/a", "1"), text("d/b", "2"), text("e", "3")}, {dir("d"), text("d/.wh.a", ""), text(".wh.e", "")}, {text("e", "4")}},
@@ -49,7 +51,7 @@ func TestLikeContainerd(t *testing.T) {
 // TestLikeContainerdRandom does the same with random tars over few names, so that entries
 // run into each other in ways that nobody thinks of.
 func TestLikeContainerdRandom(t *testing.T) {
-	needRoot(t)
+	hosttest.Root(t)
 	n := 150
 	if testing.Short() {
 		n = 20

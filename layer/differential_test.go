@@ -17,19 +17,9 @@ import (
 
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"golang.org/x/sys/unix"
-)
 
-// needRoot skips a test that mounts, or fails it where nothing may be skipped.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() == 0 {
-		return
-	}
-	if os.Getenv("IPCS_REQUIRE_ALL") == "1" {
-		t.Fatal("this test mounts, and must run as root")
-	}
-	t.Skip("NOT RUN: this test mounts, and must run as root")
-}
+	"github.com/hinshun/ipcs/internal/hosttest"
+)
 
 // A host is where containerd's extraction runs: a tmpfs with one directory a layer.
 type host struct {
@@ -40,20 +30,8 @@ type host struct {
 func newHost(t *testing.T) *host {
 	t.Helper()
 	h := &host{dir: t.TempDir()}
-	mount(t, "tmpfs", h.dir, "tmpfs", "mode=0755")
+	hosttest.Mount(t, "tmpfs", h.dir, "tmpfs", "mode=0755")
 	return h
-}
-
-func mount(t *testing.T, source, dir, typ, data string) {
-	t.Helper()
-	if err := unix.Mount(source, dir, typ, 0, data); err != nil {
-		t.Fatalf("mount %s at %s with %s: %v", typ, dir, data, err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
 }
 
 // apply extracts one layer as containerd's applier does onto an overlay mount.
@@ -100,7 +78,7 @@ func (h *host) view(t *testing.T) map[string]string {
 		}
 	}
 	merged := filepath.Join(h.dir, "merged")
-	mount(t, "overlay", merged, "overlay", fmt.Sprintf("index=off,workdir=%s/work,upperdir=%s/upper,lowerdir=%s", h.dir, h.dir, strings.Join(h.layers, ":")))
+	hosttest.Mount(t, "overlay", merged, "overlay", fmt.Sprintf("index=off,workdir=%s/work,upperdir=%s/upper,lowerdir=%s", h.dir, h.dir, strings.Join(h.layers, ":")))
 	out := make(map[string]string)
 	inodes := make(map[uint64]string)
 	err := filepath.WalkDir(merged, func(p string, d fs.DirEntry, err error) error {

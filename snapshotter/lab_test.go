@@ -27,6 +27,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
@@ -60,7 +61,7 @@ func newLab(t *testing.T) *lab { return newLabIn(t, t.TempDir()) }
 
 func newLabIn(t *testing.T, dir string) *lab {
 	t.Helper()
-	needRoot(t)
+	hosttest.Root(t)
 	l := &lab{t: t, ctx: t.Context(), node: ipfstest.NewMemory(), lazy: noLazy}
 	l.config = snapshotter.Config{
 		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), ObjectsDir: filepath.Join(dir, "objects"),

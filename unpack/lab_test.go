@@ -22,23 +22,12 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
 	"github.com/hinshun/ipcs/layer"
 	"github.com/hinshun/ipcs/mediatype"
 	"github.com/hinshun/ipcs/unpack"
 )
-
-// needRoot skips a test that mounts, or fails it where nothing may be skipped.
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("IPCS_REQUIRE_ALL") == "1" {
-		t.Fatal("this test makes devices and mounts, and must run as root")
-	}
-	t.Skip("NOT TESTED: this test makes devices and mounts, and must run as root")
-}
 
 // A lab is a differ with a node in memory, a content store, and a tmpfs to work on, which
 // takes all kinds of files and attributes.
@@ -53,7 +42,7 @@ type lab struct {
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	needRoot(t)
+	hosttest.Root(t)
 	l := &lab{t: t, dir: t.TempDir(), node: ipfstest.NewMemory(), log: new(bytes.Buffer)}
 	l.mount("tmpfs", l.dir, "tmpfs", "mode=0755")
 	var err error
