@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/hosttest"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // A host is where containerd's extraction runs: a tmpfs with one directory a layer.
@@ -257,7 +258,7 @@ func runDifferential(t *testing.T, layers [][]file) {
 	h := newHost(t)
 	var indexes []*Index
 	for k, files := range layers {
-		tarball := makeTar(t, files...)
+		tarball := layertest.Tar(t, files...)
 		theirs := h.apply(t, tarball)
 		m := newMemory()
 		r, err := Write(context.Background(), m, bytes.NewReader(tarball), WriteOptions{})
@@ -287,7 +288,7 @@ func runDifferential(t *testing.T, layers [][]file) {
 func listing(files []file) string {
 	var b strings.Builder
 	for _, f := range files {
-		fmt.Fprintf(&b, "    %c %q %q %o %d:%d %v %d:%d @%d\n", max(f.typ, '0'), f.name, f.link, f.mode, f.uid, f.gid, f.xattrs, f.major, f.minor, f.sec)
+		fmt.Fprintf(&b, "    %c %q %q %o %d:%d %v %d:%d @%d\n", max(f.Type, '0'), f.Name, f.Link, f.Mode, f.UID, f.GID, f.Xattrs, f.Major, f.Minor, f.Sec)
 	}
 	return b.String()
 }

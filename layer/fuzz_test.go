@@ -9,8 +9,10 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // TestSeeds wants every fuzz target to have a corpus: without one, it finds nothing, and
@@ -138,7 +140,7 @@ func FuzzTar(f *testing.F) {
 
 // FuzzTarSplit: a tar-split, given decompressed, makes an error or a tar, whatever is in it.
 func FuzzTarSplit(f *testing.F) {
-	l, m := convert(f, makeTar(f, dir("d"), text("d/a", "123"), text("d/b", "1"), text("d/b", "2"), hard("e", "d/a")))
+	l, m := convert(f, layertest.Tar(f, dir("d"), text("d/a", "123"), text("d/b", "1"), text("d/b", "2"), hard("e", "d/a")))
 	if !l.Shadowed.Defined() {
 		f.Fatal("nothing is shadowed")
 	}

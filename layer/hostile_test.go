@@ -11,8 +11,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // TestHeadersAreNotHeld applies entries whose PAX headers are much larger than what is
@@ -114,7 +116,7 @@ func TestPathWorkBounded(t *testing.T) {
 	tree := newTree()
 	tree.work = MaxWork - 1<<20
 	apply := func(f file) error {
-		_, err := tree.apply(f.header())
+		_, err := tree.apply(f.Header())
 		return err
 	}
 	files := []file{dir("a")}
@@ -247,7 +249,7 @@ func TestWriteEnds(t *testing.T) {
 
 // TestReadTableEnds gives up on a tar-split that decompresses to much more than it is.
 func TestReadTableEnds(t *testing.T) {
-	l, _ := convert(t, makeTar(t, text("a", "1")))
+	l, _ := convert(t, layertest.Tar(t, text("a", "1")))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	table := &Tar{layer: l}
@@ -306,8 +308,8 @@ func rawIndex(depths []int, entries ...Entry) []byte {
 func TestHostileLayers(t *testing.T) {
 	ctx := context.Background()
 	const size = 2 << 20
-	victim, m := convert(t, makeTar(t, text("sh", strings.Repeat("v", size))))
-	evil, m2 := convert(t, makeTar(t, text("sh", strings.Repeat("e", size))))
+	victim, m := convert(t, layertest.Tar(t, text("sh", strings.Repeat("v", size))))
+	evil, m2 := convert(t, layertest.Tar(t, text("sh", strings.Repeat("e", size))))
 	for c, data := range m2.blocks {
 		m.blocks[c] = data
 	}

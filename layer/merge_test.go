@@ -55,7 +55,7 @@ func TestMergeAbove(t *testing.T) {
 			"d drwxr-xr-x\n", "d drwxr-xr-x\n"},
 		"implied": {[][]file{{text("d/a", "")}, {text("d/b", "")}},
 			"d drwxr-xr-x implied\nd/a -rw-r--r--\nd/b -rw-r--r--\n", "d drwxr-xr-x\nd/a -rw-r--r--\nd/b -rw-r--r--\n"},
-		"implied, known": {[][]file{{{name: "d", typ: tar.TypeDir, mode: 0o700}}, {text("d/b", "")}},
+		"implied, known": {[][]file{{{Name: "d", Type: tar.TypeDir, Mode: 0o700}}, {text("d/b", "")}},
 			"d drwx------\nd/b -rw-r--r--\n", "d drwx------\nd/b -rw-r--r--\n"},
 		"implied over a file": {[][]file{{text("d", "")}, {text("d/b", "")}},
 			"d drwxr-xr-x opaque\nd/b -rw-r--r--\n", "d drwxr-xr-x\nd/b -rw-r--r--\n"},

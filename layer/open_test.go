@@ -7,8 +7,10 @@ import (
 	"math/rand"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // TestOpenLarge opens a layer whose index has several leaves.
@@ -28,7 +30,7 @@ func TestOpenLarge(t *testing.T) {
 // half of an index are hashes, and do not compress.
 func largeLayer(t testing.TB, n int) (root ipfs.Block, m *memory) {
 	t.Helper()
-	l, m := convert(t, makeTar(t))
+	l, m := convert(t, layertest.Tar(t))
 	x := syntheticIndex(n)
 	r := rand.New(rand.NewSource(1))
 	for i := range x.Entries {
@@ -86,7 +88,7 @@ func TestManyInOneDirectory(t *testing.T) {
 	for i := range 30_000 {
 		files = append(files, text(fmt.Sprintf("d/file %d", i), fmt.Sprint(i%100)))
 	}
-	l, _ := convert(t, makeTar(t, files...))
+	l, _ := convert(t, layertest.Tar(t, files...))
 	if len(l.Index.Entries) != 30_002 {
 		t.Errorf("%d entries", len(l.Index.Entries))
 	}

@@ -24,8 +24,8 @@ func parseItem(t *testing.T, item string) file {
 	} else if name, target, ok := strings.Cut(item, "="); ok {
 		f = hard(name, target)
 	} else if name, numbers, ok := strings.Cut(item, "%"); ok {
-		f = file{name: name, typ: tar.TypeChar}
-		if _, err := fmt.Sscanf(numbers, "%d:%d", &f.major, &f.minor); err != nil {
+		f = file{Name: name, Type: tar.TypeChar}
+		if _, err := fmt.Sscanf(numbers, "%d:%d", &f.Major, &f.Minor); err != nil {
 			t.Fatalf("%q: %v", item, err)
 		}
 	} else {
@@ -35,17 +35,17 @@ func parseItem(t *testing.T, item string) file {
 		}
 		if mode != "" {
 			var err error
-			if f.mode, err = strconv.ParseInt(mode, 8, 64); err != nil {
+			if f.Mode, err = strconv.ParseInt(mode, 8, 64); err != nil {
 				t.Fatalf("%q: %v", item, err)
 			}
 		}
 	}
 	for _, a := range strings.Split(attributes, "@") {
 		if name, value, ok := strings.Cut(a, "="); ok {
-			if f.xattrs == nil {
-				f.xattrs = make(map[string]string)
+			if f.Xattrs == nil {
+				f.Xattrs = make(map[string]string)
 			}
-			f.xattrs[name] = value
+			f.Xattrs[name] = value
 		}
 	}
 	return f

@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
+
+	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
-	"github.com/ipfs/go-cid"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // memory is the least Source and Putter that the tests need.
@@ -57,61 +58,14 @@ func (m *memory) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 }
 
 // A file is an entry of a test's tar.
-type file struct {
-	name, body, link string
-	typ              byte // regular file if zero
-	mode             int64
-	uid, gid         int
-	sec              int64
-	xattrs           map[string]string
-	major, minor     int64
-}
+type file = layertest.File
 
-func (f file) header() *tar.Header {
-	h := &tar.Header{Name: f.name, Typeflag: f.typ, Linkname: f.link, Mode: f.mode, Uid: f.uid, Gid: f.gid,
-		Size: int64(len(f.body)), ModTime: time.Unix(f.sec, 0), Devmajor: f.major, Devminor: f.minor, Format: tar.FormatPAX}
-	if h.Typeflag == 0 {
-		h.Typeflag = tar.TypeReg
-	}
-	if h.Mode == 0 {
-		h.Mode = 0o644
-	}
-	for k, v := range f.xattrs {
-		if h.PAXRecords == nil {
-			h.PAXRecords = make(map[string]string)
-		}
-		h.PAXRecords[xattrPrefix+k] = v
-	}
-	if h.Typeflag == tar.TypeXGlobalHeader {
-		return &tar.Header{Name: f.name, Typeflag: h.Typeflag, PAXRecords: map[string]string{"comment": "x"}}
-	}
-	return h
-}
-
-func dir(name string) file        { return file{name: name, typ: tar.TypeDir, mode: 0o755} }
-func hard(name, to string) file   { return file{name: name, typ: tar.TypeLink, link: to} }
-func sym(name, to string) file    { return file{name: name, typ: tar.TypeSymlink, link: to, mode: 0o777} }
-func text(name, body string) file { return file{name: name, body: body} }
+func dir(name string) file        { return file{Name: name, Type: tar.TypeDir, Mode: 0o755} }
+func hard(name, to string) file   { return file{Name: name, Type: tar.TypeLink, Link: to} }
+func sym(name, to string) file    { return file{Name: name, Type: tar.TypeSymlink, Link: to, Mode: 0o777} }
+func text(name, body string) file { return file{Name: name, Body: body} }
 func device(name string, n int64) file {
-	return file{name: name, typ: tar.TypeChar, major: n, minor: n}
-}
-
-func makeTar(t testing.TB, files ...file) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, f := range files {
-		if err := w.WriteHeader(f.header()); err != nil {
-			t.Fatalf("%s: %v", f.name, err)
-		}
-		if _, err := w.Write([]byte(f.body)); err != nil {
-			t.Fatalf("%s: %v", f.name, err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
+	return file{Name: name, Type: tar.TypeChar, Major: n, Minor: n}
 }
 
 // convert writes a layer, opens it, checks rootfs against the index, and that the tar
@@ -161,6 +115,6 @@ func merge(t testing.TB, bottom bool, layers ...*Index) *Tree {
 
 func index(t testing.TB, files ...file) *Index {
 	t.Helper()
-	l, _ := convert(t, makeTar(t, files...))
+	l, _ := convert(t, layertest.Tar(t, files...))
 	return l.Index
 }
