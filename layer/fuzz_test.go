@@ -145,19 +145,9 @@ func FuzzTarSplit(f *testing.F) {
 		f.Fatal("nothing is shadowed")
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var zip bytes.Buffer
-		w, err := newCompressor(&zip)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		block, err := ipfs.NewBlock(cid.Raw, zip.Bytes())
-		if err != nil || zip.Len() > ipfs.LeafSize {
+		zip := zipped(t, b)
+		block, err := ipfs.NewBlock(cid.Raw, zip)
+		if err != nil || len(zip) > ipfs.LeafSize {
 			return
 		}
 		src := newMemory()
@@ -169,7 +159,7 @@ func FuzzTarSplit(f *testing.F) {
 		other.TarSplit = block.Cid
 		if err := other.WriteTar(context.Background(), src, io.Discard); err == nil {
 			table := &Tar{layer: &other}
-			if err := table.readTable(t.Context(), bytes.NewReader(zip.Bytes())); err != nil {
+			if err := table.readTable(t.Context(), bytes.NewReader(zip)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -258,33 +258,7 @@ func TestReadTableEnds(t *testing.T) {
 	}
 }
 
-// hostileLayer puts a layer with this index, encoded as it is, beside a good layer's
-// rootfs and tar-split.
-func hostileLayer(t *testing.T, m *memory, good *Layer, raw []byte) cid.Cid {
-	t.Helper()
-	var zip bytes.Buffer
-	w, err := newCompressor(&zip)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(raw); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	b, err := ipfs.NewBlock(cid.DagProtobuf, directoryNode([]link{
-		{linkIndex, putIndexedOrLeaf(t, m, zip.Bytes()), 0}, {linkRootfs, good.Rootfs, 0}, {linkTarSplit, good.TarSplit, 0}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Put(context.Background(), b); err != nil {
-		t.Fatal(err)
-	}
-	return b.Cid
-}
-
-func putIndexedOrLeaf(t *testing.T, m *memory, data []byte) cid.Cid {
+func putIndexedOrLeaf(t testing.TB, m *memory, data []byte) cid.Cid {
 	t.Helper()
 	if len(data) <= ipfs.LeafSize {
 		return putFile(t, m, data)
@@ -339,7 +313,7 @@ func TestHostileLayers(t *testing.T) {
 		"too large":            {bomb, ErrTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := Open(ctx, m, hostileLayer(t, m, victim, tc.raw))
+			l, err := Open(ctx, m, putLayer(t, m, victim, tc.raw).Cid)
 			if !errors.Is(err, tc.want) || l != nil {
 				t.Errorf("Open = %v, %v, want %v", l, err, tc.want)
 			}
@@ -350,7 +324,7 @@ func TestHostileLayers(t *testing.T) {
 	if f := small.File(); f.Cid.Type() != cid.Raw || f.Cid.Equals(good.File().Cid) {
 		t.Errorf("a file that claims to be one leaf is %s", f.Cid)
 	}
-	if _, err := Open(ctx, m, hostileLayer(t, m, victim, rawIndex([]int{0, 1}, root, good))); err != nil {
+	if _, err := Open(ctx, m, putLayer(t, m, victim, rawIndex([]int{0, 1}, root, good)).Cid); err != nil {
 		t.Errorf("the layer that the others were made from: %v", err)
 	}
 }

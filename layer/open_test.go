@@ -1,7 +1,6 @@
 package layer
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand"
@@ -44,23 +43,7 @@ func largeLayer(t testing.TB, n int) (root ipfs.Block, m *memory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var zip bytes.Buffer
-	w, err := newCompressor(&zip)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(raw); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	root, err = ipfs.NewBlock(cid.DagProtobuf, directoryNode([]link{
-		{linkIndex, putIndexed(t, m, zip.Bytes()), 0}, {linkRootfs, l.Rootfs, 0}, {linkTarSplit, l.TarSplit, 0}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return root, m
+	return putLayer(t, m, l, raw), m
 }
 
 // putIndexed puts a file with the nodes above its leaves.

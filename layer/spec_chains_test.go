@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"fmt"
 	"os"
-	"path"
 	"strconv"
 	"strings"
 	"testing"
@@ -99,20 +98,8 @@ func spelledIndex(x *Index) string {
 // spelledTree writes what a chain shows.
 func spelledTree(tree *Tree) string {
 	var items []string
-	first := make(map[int32]string) // by inode: the first name of it
-	var walk func(node int32, dir string)
-	walk = func(node int32, dir string) {
-		for _, c := range tree.Nodes[node].Children {
-			n := tree.Nodes[c]
-			p := path.Join(dir, n.Name)
-			items = append(items, spelledInode(p, first[n.Inode], &tree.Inodes[n.Inode]))
-			if first[n.Inode] == "" {
-				first[n.Inode] = p
-			}
-			walk(c, p)
-		}
-	}
-	if walk(0, ""); len(items) == 0 {
+	eachName(tree, func(p, first string, n *Inode) { items = append(items, spelledInode(p, first, n)) })
+	if len(items) == 0 {
 		return "-"
 	}
 	return strings.Join(items, " ")

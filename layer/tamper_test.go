@@ -133,16 +133,3 @@ func relinked(t *testing.T, m *memory, l *Layer, name string, c cid.Cid) ipfs.Bl
 	}
 	return putNode(t, m, directoryNode(links))
 }
-
-// putNode puts a dag-pb block.
-func putNode(t *testing.T, m *memory, data []byte) ipfs.Block {
-	t.Helper()
-	b, err := ipfs.NewBlock(cid.DagProtobuf, data)
-	if err == nil {
-		err = m.Put(context.Background(), b)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"path"
 	"sync"
 	"testing"
 
@@ -45,12 +46,17 @@ func (m *memory) Get(_ context.Context, c cid.Cid) ([]byte, error) {
 }
 
 func (m *memory) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
+	return fetchEach(ctx, m.Get, cids, fn)
+}
+
+// fetchEach is the Fetch of a source that has only Get.
+func fetchEach(ctx context.Context, get func(context.Context, cid.Cid) ([]byte, error), cids []cid.Cid, fn func(ipfs.Block) error) error {
 	for _, c := range cids {
-		b, err := m.Get(ctx, c)
+		data, err := get(ctx, c)
 		if err != nil {
 			return err
 		}
-		if err := fn(ipfs.Block{Cid: c, Data: b}); err != nil {
+		if err := fn(ipfs.Block{Cid: c, Data: data}); err != nil {
 			return err
 		}
 	}
@@ -117,4 +123,61 @@ func index(t testing.TB, files ...file) *Index {
 	t.Helper()
 	l, _ := convert(t, layertest.Tar(t, files...))
 	return l.Index
+}
+
+// zipped is a part of a layer as it is stored.
+func zipped(t testing.TB, raw []byte) []byte {
+	t.Helper()
+	var zip bytes.Buffer
+	w, err := newCompressor(&zip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return zip.Bytes()
+}
+
+// putNode puts a dag-pb block.
+func putNode(t testing.TB, m *memory, data []byte) ipfs.Block {
+	t.Helper()
+	b, err := ipfs.NewBlock(cid.DagProtobuf, data)
+	if err == nil {
+		err = m.Put(context.Background(), b)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// putLayer puts a layer with this index, encoded as it is, beside another's rootfs and
+// tar-split.
+func putLayer(t testing.TB, m *memory, other *Layer, index []byte) ipfs.Block {
+	t.Helper()
+	return putNode(t, m, directoryNode([]link{
+		{linkIndex, putIndexedOrLeaf(t, m, zipped(t, index)), 0}, {linkRootfs, other.Rootfs, 0}, {linkTarSplit, other.TarSplit, 0}}))
+}
+
+// eachName calls fn for every name in a tree, in preorder; first is another name that its
+// inode had before, if any.
+func eachName(tree *Tree, fn func(name, first string, n *Inode)) {
+	firsts := make(map[int32]string)
+	var walk func(node int32, dir string)
+	walk = func(node int32, dir string) {
+		for _, c := range tree.Nodes[node].Children {
+			inode := tree.Nodes[c].Inode
+			name := path.Join(dir, tree.Nodes[c].Name)
+			fn(name, firsts[inode], &tree.Inodes[inode])
+			if firsts[inode] == "" {
+				firsts[inode] = name
+			}
+			walk(c, name)
+		}
+	}
+	walk(0, "")
 }

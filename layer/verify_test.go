@@ -107,30 +107,7 @@ func (f forge) put(t *testing.T, m *memory, l *Layer) ipfs.Block {
 			k.tsize += f.tsize
 		}
 	}
-	root, err := ipfs.NewBlock(cid.DagProtobuf, directoryNode(links))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Put(ctx, root); err != nil {
-		t.Fatal(err)
-	}
-	return root
-}
-
-func zipped(t *testing.T, raw []byte) []byte {
-	t.Helper()
-	var zip bytes.Buffer
-	w, err := newCompressor(&zip)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(raw); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return zip.Bytes()
+	return putNode(t, m, directoryNode(links))
 }
 
 // changed returns the index with one entry changed.

@@ -37,14 +37,7 @@ func list(x *Index) string {
 		default:
 			fmt.Fprintf(&b, " %v", e.Mode)
 		}
-		for _, f := range []struct {
-			on   bool
-			name string
-		}{{e.Implied, " implied"}, {e.Opaque, " opaque"}, {e.KeepXattrs, " keep"}} {
-			if f.on {
-				b.WriteString(f.name)
-			}
-		}
+		b.WriteString(marks(mark{e.Implied, " implied"}, mark{e.Opaque, " opaque"}, mark{e.KeepXattrs, " keep"}))
 		b.WriteByte('\n')
 	}
 	return b.String()
