@@ -21,14 +21,9 @@ import (
 // was made of an ipcs image, by a commit say, has no original: its config is rewritten.
 func Restore(ctx context.Context, opts Options) (*Report, error) {
 	start := time.Now()
-	opts.setDefaults()
-	w := opts.walk(checkTarOrIpcs)
-	ims, err := w.load(ctx)
+	w, ims, err := opts.begin(ctx, checkTarOrIpcs)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", opts.Source, err)
-	}
-	if err := opts.Target.Prepare(ctx); err != nil {
-		return nil, fmt.Errorf("write %s: %w", opts.Target, err)
+		return nil, err
 	}
 	r := &restorer{
 		src: opts.Source, dst: opts.Target, node: opts.Node, compression: opts.Compression,

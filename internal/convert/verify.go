@@ -51,10 +51,9 @@ func Verify(ctx context.Context, opts Options) (*VerifyReport, error) {
 	start := time.Now()
 	opts.setDefaults()
 	opts.AllPlatforms = len(opts.Platforms) == 0
-	w := opts.walk(checkTarOrIpcs)
-	ims, err := w.load(ctx)
+	w, ims, err := opts.load(ctx, checkTarOrIpcs)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", opts.Source, err)
+		return nil, err
 	}
 	v := &prover{src: opts.Source, node: opts.Node, progress: opts.Progress, workers: opts.Workers, maxTar: opts.MaxTar}
 	report := &VerifyReport{Source: opts.Source.String()}
