@@ -19,20 +19,22 @@ const (
 )
 
 // apply does to the tree what containerd does to a directory on overlayfs when it meets
-// this header. It returns the inode of a new regular file, whose content follows in the
-// tar, else nil.
-func (t *tree) apply(hdr *tar.Header) (*inode, error) {
+// this header. It returns the number of the inode of a new regular file, whose content
+// follows in the tar, else noFile.
+func (t *tree) apply(hdr *tar.Header) (int32, error) {
 	n, err := t.applyHeader(hdr)
 	return n, tarError(err)
 }
 
-func (t *tree) applyHeader(hdr *tar.Header) (*inode, error) {
+const noFile = -1
+
+func (t *tree) applyHeader(hdr *tar.Header) (int32, error) {
 	if err := t.hold(hdr); err != nil {
-		return nil, err
+		return noFile, err
 	}
 	if hdr.Typeflag == tar.TypeXGlobalHeader && hdr.PAXRecords == nil {
 		// archive/tar has stopped at a value that it cannot read, after others or before.
-		return nil, fmt.Errorf("%w: a global header whose values cannot be read", ErrTar)
+		return noFile, fmt.Errorf("%w: a global header whose values cannot be read", ErrTar)
 	}
 	given := hdr.Name
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
@@ -41,45 +43,48 @@ func (t *tree) applyHeader(hdr *tar.Header) (*inode, error) {
 	}
 	name, err := cleanName(given)
 	if err != nil {
-		return nil, err
+		return noFile, err
 	}
 	if name == "/" {
-		return nil, t.applyRoot(hdr)
+		return noFile, t.applyRoot(hdr)
 	}
 	dir, base := path.Split(name)
-	names, err := resolve(t, dir)
+	names, err := resolve[int32](t, dir)
 	if err != nil {
-		return nil, err
+		return noFile, err
 	}
 	parent, err := t.mkparent(names)
 	if err != nil {
-		return nil, err
+		return noFile, err
 	}
 	if strings.HasPrefix(base, whiteoutPrefix) {
-		return nil, t.whiteout(parent, base)
+		return noFile, t.whiteout(parent, base)
 	}
-	old := parent.children[base]
-	if old != nil && (!t.isDir(old) || hdr.Typeflag != tar.TypeDir) {
+	old, exists := t.lookup(parent, base)
+	if exists && (!t.isDir(old) || hdr.Typeflag != tar.TypeDir) {
 		t.remove(old)
-		old = nil
+		exists = false
 	}
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
-		return nil, nil
+		return noFile, nil
 	}
-	d, err := t.create(parent, base, old, hdr)
-	if err != nil {
-		return nil, err
+	var i int32
+	if exists {
+		i = t.again(old)
+	} else if i, err = t.create(parent, base, hdr); err != nil {
+		return noFile, err
 	}
-	if err := d.setMeta(hdr); err != nil {
-		return nil, err
+	n := t.inodes.at(i)
+	if err := t.setMeta(n, hdr); err != nil {
+		return noFile, err
 	}
 	switch hdr.Typeflag {
 	case tar.TypeDir:
-		t.dirs = append(t.dirs, dirHdr{strings.Clone(name), d.Mtime, d.MtimeNsec})
+		t.dirs = append(t.dirs, dirHdr{strings.Clone(name), n.Mtime, n.MtimeNsec})
 	case tar.TypeReg, tar.TypeGNUSparse:
-		return d.inode, nil
+		return i, nil
 	}
-	return nil, nil
+	return noFile, nil
 }
 
 // cleanName makes the name of a tar entry a path without "." and "..", which is "/" for
@@ -101,55 +106,62 @@ func (t *tree) applyRoot(hdr *tar.Header) error {
 	if hdr.Typeflag != tar.TypeDir {
 		return nil
 	}
-	t.root.Implied = false
-	t.root.Extra = nil
-	return t.root.setMeta(hdr)
+	root := t.inode(t.top())
+	if root.Implied = false; root.more != 0 {
+		*t.more[root.more] = more{}
+	}
+	return t.setMeta(root, hdr)
 }
 
 // whiteout applies a name that starts with .wh. in the directory parent.
-func (t *tree) whiteout(parent *dirent, base string) error {
+func (t *tree) whiteout(parent int32, base string) error {
 	if base == opaqueName {
-		parent.Opaque = true
+		t.inode(parent).Opaque = true
 		return nil
 	}
 	name := strings.TrimPrefix(base, whiteoutPrefix)
 	if name == "" || name == "." || name == ".." {
 		return fmt.Errorf("%w: whiteout of no name", ErrTar)
 	}
-	if parent.children[name] != nil {
+	if _, exists := t.lookup(parent, name); exists {
 		return fmt.Errorf("%w: whiteout of what the same layer has (containerd refuses it as well)", ErrTar)
 	}
-	_, err := t.add(parent, name, &inode{Entry: Entry{Whiteout: true}, number: -1})
+	_, err := t.add(parent, name, t.inodes.add(inode{Whiteout: true, number: -1}))
 	return err
 }
 
-// create makes the entry that the header asks for; old is a directory that stays.
-func (t *tree) create(parent *dirent, base string, old *dirent, hdr *tar.Header) (*dirent, error) {
-	n := &inode{number: -1}
+// again is what a header does to a directory that is there, and returns its inode.
+func (t *tree) again(dir int32) int32 {
+	n := t.inode(dir)
+	n.KeepXattrs = n.KeepXattrs || n.Implied
+	n.Implied = false
+	return t.nodes.at(dir).inode
+}
+
+// create makes the name that the header asks for, and returns its inode.
+func (t *tree) create(parent int32, base string, hdr *tar.Header) (int32, error) {
+	if hdr.Typeflag == tar.TypeLink {
+		to, err := t.linkTarget(hdr.Linkname)
+		if err == nil {
+			_, err = t.add(parent, base, to)
+		}
+		return to, err
+	}
+	n := inode{number: -1}
 	switch hdr.Typeflag {
 	case tar.TypeDir:
-		if old != nil {
-			old.KeepXattrs = old.KeepXattrs || old.Implied
-			old.Implied = false
-			return old, nil
-		}
 		n.Mode = os.ModeDir
 	case tar.TypeReg, tar.TypeGNUSparse:
 		if hdr.Size > MaxFile {
-			return nil, fmt.Errorf("%w (file of %d bytes)", ErrTooLarge, int64(MaxFile))
+			return 0, fmt.Errorf("%w (file of %d bytes)", ErrTooLarge, int64(MaxFile))
 		}
 		n.Size = hdr.Size
-	case tar.TypeLink:
-		to, err := t.linkTarget(hdr.Linkname)
-		if err != nil {
-			return nil, err
-		}
-		return t.add(parent, base, to)
 	case tar.TypeSymlink:
 		if err := checkTarget(hdr.Linkname); err != nil {
-			return nil, tarError(err)
+			return 0, tarError(err)
 		}
-		n.Mode, n.Target = os.ModeSymlink, strings.Clone(hdr.Linkname)
+		n.Mode = os.ModeSymlink
+		t.extra(&n).target = strings.Clone(hdr.Linkname)
 	case tar.TypeFifo:
 		n.Mode = os.ModeNamedPipe
 	case tar.TypeBlock, tar.TypeChar:
@@ -158,44 +170,47 @@ func (t *tree) create(parent *dirent, base string, old *dirent, hdr *tar.Header)
 			n.Mode |= os.ModeCharDevice
 		}
 		if hdr.Devmajor < 0 || hdr.Devmajor > math.MaxUint32 || hdr.Devminor < 0 || hdr.Devminor > math.MaxUint32 {
-			return nil, fmt.Errorf("%w: device number %d:%d", ErrTar, hdr.Devmajor, hdr.Devminor)
+			return 0, fmt.Errorf("%w: device number %d:%d", ErrTar, hdr.Devmajor, hdr.Devminor)
 		}
 		if hdr.Devmajor != 0 || hdr.Devminor != 0 {
-			n.Extra = &Extra{Major: uint32(hdr.Devmajor), Minor: uint32(hdr.Devminor)}
+			x := t.extra(&n)
+			x.Major, x.Minor = uint32(hdr.Devmajor), uint32(hdr.Devminor)
 		}
 	default:
-		return nil, fmt.Errorf("%w: entry type %q", ErrTar, hdr.Typeflag)
+		return 0, fmt.Errorf("%w: entry type %q", ErrTar, hdr.Typeflag)
 	}
-	return t.add(parent, base, n)
+	i := t.inodes.add(n)
+	_, err := t.add(parent, base, i)
+	return i, err
 }
 
 // linkTarget finds the inode that a hard link names. Symlinks on the way are followed; a
 // symlink at the end is linked itself.
-func (t *tree) linkTarget(linkname string) (*inode, error) {
+func (t *tree) linkTarget(linkname string) (int32, error) {
 	if clean := path.Clean(linkname); clean == ".." || strings.HasPrefix(clean, "../") {
-		return nil, fmt.Errorf("%w: hard link to %q", ErrPath, linkname)
+		return 0, fmt.Errorf("%w: hard link to %q", ErrPath, linkname)
 	}
 	dir, base := path.Split(linkname)
-	names, err := resolve(t, dir)
+	names, err := resolve[int32](t, dir)
 	if err != nil {
-		return nil, fmt.Errorf("hard link to %q: %w", linkname, err)
+		return 0, fmt.Errorf("hard link to %q: %w", linkname, err)
 	}
 	steps := 0
-	d, ok, err := lstat(t, push(names, base), &steps)
+	d, ok, err := lstat[int32](t, push(names, base), &steps)
 	if err != nil {
-		return nil, fmt.Errorf("hard link to %q: %w", linkname, err)
+		return 0, fmt.Errorf("hard link to %q: %w", linkname, err)
 	}
 	if !ok {
-		return nil, fmt.Errorf("%w: %q", ErrHardlink, linkname)
+		return 0, fmt.Errorf("%w: %q", ErrHardlink, linkname)
 	}
 	if t.isDir(d) {
-		return nil, fmt.Errorf("%w: %q is a directory", ErrHardlink, linkname)
+		return 0, fmt.Errorf("%w: %q is a directory", ErrHardlink, linkname)
 	}
-	return d.inode, nil
+	return t.nodes.at(d).inode, nil
 }
 
 // setMeta gives an inode the owner, extended attributes, mode and time of a header.
-func (n *inode) setMeta(hdr *tar.Header) error {
+func (t *tree) setMeta(n *inode, hdr *tar.Header) error {
 	if n.Whiteout {
 		return nil // reached by a hard link; a whiteout is nothing but its name
 	}
@@ -206,7 +221,7 @@ func (n *inode) setMeta(hdr *tar.Header) error {
 	if gid := uint32(hdr.Gid); gid != math.MaxUint32 {
 		n.GID = gid
 	}
-	if err := n.setXattrs(hdr.PAXRecords); err != nil {
+	if err := t.setXattrs(n, hdr.PAXRecords); err != nil {
 		return err
 	}
 	n.Mode = n.Mode.Type() | hdr.FileInfo().Mode()&permBits
@@ -214,8 +229,8 @@ func (n *inode) setMeta(hdr *tar.Header) error {
 	return nil
 }
 
-func (n *inode) setXattrs(records map[string]string) error {
-	xattrs := n.Xattrs()
+func (t *tree) setXattrs(n *inode, records map[string]string) error {
+	xattrs := t.more[n.more].xattrs()
 	// The kernel drops capabilities when the owner is set, which a second name for the
 	// file does again.
 	if i := findXattr(xattrs, "security.capability"); i >= 0 && !n.Mode.IsDir() {
@@ -243,12 +258,8 @@ func (n *inode) setXattrs(records map[string]string) error {
 		xattrs = set
 	}
 	sort.Slice(xattrs, func(i, j int) bool { return xattrs[i].Name < xattrs[j].Name })
-	if len(xattrs) > 0 {
-		n.extra().Xattrs = xattrs
-	} else if x := n.Extra; x != nil {
-		if x.Xattrs = nil; x.Major == 0 && x.Minor == 0 {
-			n.Extra = nil
-		}
+	if len(xattrs) > 0 || n.more != 0 {
+		t.extra(n).Xattrs = xattrs
 	}
 	return tarError(checkXattrs(xattrs))
 }
@@ -267,20 +278,20 @@ func findXattr(xattrs []Xattr, name string) int {
 // gets the time; where it is gone, the layer is refused.
 func (t *tree) setDirTimes() error {
 	for _, h := range t.dirs {
-		names, err := resolve(t, h.name)
+		names, err := resolve[int32](t, h.name)
 		if err != nil {
 			return fmt.Errorf("directory %q: %w", h.name, err)
 		}
 		steps := 0
-		d, ok, err := lstat(t, names, &steps)
+		d, ok, err := lstat[int32](t, names, &steps)
 		if err != nil {
 			return fmt.Errorf("directory %q: %w", h.name, err)
 		}
 		if !ok {
 			return fmt.Errorf("directory %q: %w: a later entry removed it (containerd refuses it as well)", h.name, ErrTar)
 		}
-		if !d.Implied && !d.Whiteout && d != t.root {
-			d.Mtime, d.MtimeNsec = h.sec, h.nsec
+		if n := t.inode(d); !n.Implied && !n.Whiteout && d != t.top() {
+			n.Mtime, n.MtimeNsec = h.sec, h.nsec
 		}
 	}
 	return nil

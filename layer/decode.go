@@ -14,51 +14,67 @@ func DecodeIndex(b []byte) (*Index, error) { return decodeIndex([]string{string(
 
 // decodeIndex reads an index that is in pieces, each but the last of whole fields.
 func decodeIndex(pieces []string) (*Index, error) {
+	x := new(Index)
+	v := validator{entries: x}
+	var path []int32 // the entries from the root down to the one before
+	err := scanIndex(pieces, func(count int) {
+		x.Entries = make([]Entry, 0, count)
+	}, func(_, depth int, e *Entry) error {
+		i := len(x.Entries)
+		x.Entries = append(x.Entries, *e)
+		if err := v.entry(i, depth, e); err != nil {
+			return err
+		}
+		path = append(path[:depth], int32(i))
+		x.Entries[i].Parent = -1
+		if depth > 0 {
+			x.Entries[i].Parent = path[depth-1]
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("decode index: %w", err)
+	}
+	return x, nil
+}
+
+// scanIndex reads an index that is in pieces: it calls counted with how many entries there
+// are, and then next with each, with the byte at which it starts and its depth.
+func scanIndex(pieces []string, counted func(int), next func(start, depth int, e *Entry) error) error {
 	size := 0
 	for _, p := range pieces {
 		size += len(p)
 	}
 	if size > MaxIndex {
-		return nil, fmt.Errorf("decode index: %w (%d bytes)", ErrTooLarge, MaxIndex)
+		return fmt.Errorf("%w (%d bytes)", ErrTooLarge, MaxIndex)
 	}
 	r := fields{rest: pieces}
 	r.more()
 	if !r.header() {
-		return nil, fmt.Errorf("decode index: %w: want version %d and profile %s first", ErrIndex, indexVersion, profile)
+		return fmt.Errorf("%w: want version %d and profile %s first", ErrIndex, indexVersion, profile)
 	}
 	// Counting first costs little and makes the one large allocation exact, and never
 	// larger than what the bytes at hand are good for.
 	n, err := countEntries(r)
 	if err != nil {
-		return nil, fmt.Errorf("decode index: %w", err)
+		return err
 	}
-	x := &Index{Entries: make([]Entry, n)}
-	v := validator{index: x}
-	var path []int32 // the entries from the root down to the one before
-	for i := range x.Entries {
-		e := &x.Entries[i]
+	counted(n)
+	var e Entry
+	for i := range n {
 		r.more()
+		start := r.before + r.off
 		r.uvarint()
+		e = Entry{}
 		depth, err := e.decode(r.bytes())
 		if err != nil {
-			return nil, fmt.Errorf("decode index: entry %d: %w", i, err)
+			return fmt.Errorf("entry %d: %w", i, err)
 		}
-		e.Parent = -1
-		if i > 0 {
-			if depth == 0 || depth > uint64(len(path)) {
-				return nil, fmt.Errorf("decode index: entry %d: %w: depth %d after depth %d", i, ErrIndex, depth, len(path)-1)
-			}
-			e.Parent = path[depth-1]
-			path = path[:depth]
-		} else if depth != 0 {
-			return nil, fmt.Errorf("decode index: %w: the first entry is not the root", ErrIndex)
-		}
-		path = append(path, int32(i))
-		if _, err := v.entry(i); err != nil {
-			return nil, fmt.Errorf("decode index: %w", err)
+		if err := next(start, int(depth), &e); err != nil {
+			return err
 		}
 	}
-	return x, nil
+	return nil
 }
 
 func countEntries(r fields) (int, error) {

@@ -17,19 +17,10 @@ import (
 
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"golang.org/x/sys/unix"
-)
 
-// needRoot skips a test that mounts, or fails it where nothing may be skipped.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() == 0 {
-		return
-	}
-	if os.Getenv("IPCS_REQUIRE_ALL") == "1" {
-		t.Fatal("this test mounts, and must run as root")
-	}
-	t.Skip("NOT RUN: this test mounts, and must run as root")
-}
+	"github.com/hinshun/ipcs/internal/hosttest"
+	"github.com/hinshun/ipcs/layer/layertest"
+)
 
 // A host is where containerd's extraction runs: a tmpfs with one directory a layer.
 type host struct {
@@ -40,20 +31,8 @@ type host struct {
 func newHost(t *testing.T) *host {
 	t.Helper()
 	h := &host{dir: t.TempDir()}
-	mount(t, "tmpfs", h.dir, "tmpfs", "mode=0755")
+	hosttest.Mount(t, "tmpfs", h.dir, "tmpfs", "mode=0755")
 	return h
-}
-
-func mount(t *testing.T, source, dir, typ, data string) {
-	t.Helper()
-	if err := unix.Mount(source, dir, typ, 0, data); err != nil {
-		t.Fatalf("mount %s at %s with %s: %v", typ, dir, data, err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
 }
 
 // apply extracts one layer as containerd's applier does onto an overlay mount.
@@ -100,7 +79,7 @@ func (h *host) view(t *testing.T) map[string]string {
 		}
 	}
 	merged := filepath.Join(h.dir, "merged")
-	mount(t, "overlay", merged, "overlay", fmt.Sprintf("index=off,workdir=%s/work,upperdir=%s/upper,lowerdir=%s", h.dir, h.dir, strings.Join(h.layers, ":")))
+	hosttest.Mount(t, "overlay", merged, "overlay", fmt.Sprintf("index=off,workdir=%s/work,upperdir=%s/upper,lowerdir=%s", h.dir, h.dir, strings.Join(h.layers, ":")))
 	out := make(map[string]string)
 	inodes := make(map[uint64]string)
 	err := filepath.WalkDir(merged, func(p string, d fs.DirEntry, err error) error {
@@ -279,7 +258,7 @@ func runDifferential(t *testing.T, layers [][]file) {
 	h := newHost(t)
 	var indexes []*Index
 	for k, files := range layers {
-		tarball := makeTar(t, files...)
+		tarball := layertest.Tar(t, files...)
 		theirs := h.apply(t, tarball)
 		m := newMemory()
 		r, err := Write(context.Background(), m, bytes.NewReader(tarball), WriteOptions{})
@@ -309,7 +288,7 @@ func runDifferential(t *testing.T, layers [][]file) {
 func listing(files []file) string {
 	var b strings.Builder
 	for _, f := range files {
-		fmt.Fprintf(&b, "    %c %q %q %o %d:%d %v %d:%d @%d\n", max(f.typ, '0'), f.name, f.link, f.mode, f.uid, f.gid, f.xattrs, f.major, f.minor, f.sec)
+		fmt.Fprintf(&b, "    %c %q %q %o %d:%d %v %d:%d @%d\n", max(f.Type, '0'), f.Name, f.Link, f.Mode, f.UID, f.GID, f.Xattrs, f.Major, f.Minor, f.Sec)
 	}
 	return b.String()
 }

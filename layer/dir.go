@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/boxo/ipld/unixfs/hamt"
@@ -32,63 +33,93 @@ func BuildRootfs(ctx context.Context, x *Index, emit func(ipfs.Block) error) (ci
 	return l.cid, err
 }
 
-func buildRootfs(ctx context.Context, x *Index, out emit) (link, error) {
+func buildRootfs(ctx context.Context, x entries, out emit) (link, error) {
 	if out == nil {
 		out = func(ipfs.Block) error { return nil }
 	}
-	type open struct {
-		entry int32
-		links []link
-	}
-	stack := []open{{entry: 0}}
-	// closeTo finishes directories until the one of entry parent is on top.
-	closeTo := func(parent int32) error {
-		for stack[len(stack)-1].entry != parent {
-			top := stack[len(stack)-1]
-			stack = stack[:len(stack)-1]
-			l, err := buildDirectory(ctx, top.links, out)
-			if err != nil {
-				return fmt.Errorf("directory %q: %w", x.Path(int(top.entry)), err)
-			}
-			l.name = x.Entries[top.entry].Name
-			up := &stack[len(stack)-1]
-			up.links = append(up.links, l)
+	r := rootfs{entries: x, out: out}
+	err := x.each(func(_, depth int, e *Entry) error {
+		if depth == 0 {
+			r.open = append(r.open, openDir{})
+			return nil
 		}
-		return nil
-	}
-	for i := 1; i < len(x.Entries); i++ {
-		e := &x.Entries[i]
-		if err := closeTo(e.Parent); err != nil {
-			return link{}, err
+		if err := r.closeTo(ctx, depth); err != nil {
+			return err
 		}
 		if e.Mode.IsDir() {
-			stack = append(stack, open{entry: int32(i)})
-			continue
+			r.open = append(r.open, openDir{name: e.Name})
+			return nil
 		}
-		l, ok, err := buildLeaf(x, e, out)
+		l, ok, err := r.leaf(e)
 		if err != nil {
-			return link{}, fmt.Errorf("%q: %w", x.Path(i), err)
+			return fmt.Errorf("%q: %w", r.path(e.Name), err)
 		}
 		if ok {
-			up := &stack[len(stack)-1]
-			up.links = append(up.links, l)
+			r.add(l)
 		}
+		return nil
+	})
+	if err == nil {
+		err = r.closeTo(ctx, 1)
 	}
-	if err := closeTo(0); err != nil {
+	if err != nil {
 		return link{}, err
 	}
-	return buildDirectory(ctx, stack[0].links, out)
+	return buildDirectory(ctx, r.open[0].links, out)
 }
 
-// buildLeaf returns the link to a file or symlink; other types are not in rootfs.
-func buildLeaf(x *Index, e *Entry, out emit) (link, bool, error) {
+// A rootfs is one that is being built: the directories that are not complete, from the
+// root on.
+type rootfs struct {
+	entries entries
+	out     emit
+	open    []openDir
+}
+
+type openDir struct {
+	name  string
+	links []link
+}
+
+// path returns the path of a name in the last directory.
+func (r *rootfs) path(name string) string {
+	names := make([]string, 0, len(r.open))
+	for _, d := range r.open[1:] {
+		names = append(names, d.name)
+	}
+	return strings.Join(append(names, name), "/")
+}
+
+func (r *rootfs) add(l link) {
+	up := &r.open[len(r.open)-1]
+	up.links = append(up.links, l)
+}
+
+// closeTo finishes directories until so many are left.
+func (r *rootfs) closeTo(ctx context.Context, depth int) error {
+	for len(r.open) > depth {
+		top := r.open[len(r.open)-1]
+		r.open = r.open[:len(r.open)-1]
+		l, err := buildDirectory(ctx, top.links, r.out)
+		if err != nil {
+			return fmt.Errorf("directory %q: %w", r.path(top.name), err)
+		}
+		l.name = top.name
+		r.add(l)
+	}
+	return nil
+}
+
+// leaf returns the link to a file or symlink; other types are not in rootfs.
+func (r *rootfs) leaf(e *Entry) (link, bool, error) {
 	l := link{name: e.Name}
 	if e.Whiteout {
 		return l, false, nil
 	}
 	first := e.Link < 0
 	if !first {
-		e = &x.Entries[e.Link]
+		to, _ := r.entries.at(int(e.Link))
+		e = &to
 	}
 	switch {
 	case e.Mode.IsRegular():
@@ -98,7 +129,7 @@ func buildLeaf(x *Index, e *Entry, out emit) (link, bool, error) {
 			return l, true, nil
 		}
 		if first {
-			if _, err := ipfs.BuildFile(f.Size, f.Leaves, out); err != nil {
+			if _, err := ipfs.BuildFile(f.Size, f.Leaves, r.out); err != nil {
 				return l, false, err
 			}
 		}
@@ -111,7 +142,7 @@ func buildLeaf(x *Index, e *Entry, out emit) (link, bool, error) {
 			return l, false, err
 		}
 		l.cid, l.tsize = b.Cid, uint64(len(b.Data))
-		return l, true, out(b)
+		return l, true, r.out(b)
 	}
 	return l, false, nil
 }

@@ -7,13 +7,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/boxo/ipld/merkledag"
 	mdutils "github.com/ipfs/boxo/ipld/merkledag/test"
 	"github.com/ipfs/boxo/ipld/unixfs"
 	uio "github.com/ipfs/boxo/ipld/unixfs/io"
 	"github.com/ipfs/go-cid"
 	ipld "github.com/ipfs/go-ipld-format"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // boxoDirectory builds a directory with boxo, by the profile.
@@ -58,7 +60,7 @@ func TestRootfsLikeBoxo(t *testing.T) {
 			children[name] = leaf
 		}
 		sub := boxoDirectory(t, children)
-		l, _ := convert(t, makeTar(t, files...))
+		l, _ := convert(t, layertest.Tar(t, files...))
 		if want := boxoDirectory(t, map[string]ipld.Node{"dir": sub, "link": symlink}); !l.Rootfs.Equals(want.Cid()) {
 			t.Errorf("%d entries: rootfs is %s, boxo makes %s", n, l.Rootfs, want.Cid())
 		}
@@ -74,7 +76,7 @@ func TestRootfsLikeBoxo(t *testing.T) {
 // TestRootfsFile follows the links of rootfs down to the content of a file.
 func TestRootfsFile(t *testing.T) {
 	body := strings.Repeat("0123456789abcdef", 3<<16)
-	l, m := convert(t, makeTar(t, dir("d"), text("d/f", body), hard("d/g", "d/f"), device("d/dev", 3), text(".wh.w", "")))
+	l, m := convert(t, layertest.Tar(t, dir("d"), text("d/f", body), hard("d/g", "d/f"), device("d/dev", 3), text(".wh.w", "")))
 	c := l.Rootfs
 	for _, name := range []string{"d", "g"} {
 		links, _, err := parseNode(string(m.blocks[c]))
@@ -103,7 +105,7 @@ func TestRootfsFile(t *testing.T) {
 
 // TestEmptyLeaf wants the leaf of empty files to be there like any other.
 func TestEmptyLeaf(t *testing.T) {
-	l, m := convert(t, makeTar(t, text("empty", "")))
+	l, m := convert(t, layertest.Tar(t, text("empty", "")))
 	f := l.Index.Entries[1].File()
 	if _, ok := m.blocks[f.Cid]; !ok || f.Size != 0 || f.Cid.Type() != cid.Raw || f.NumLeaves() != 1 {
 		t.Errorf("%+v is in the node: %t", f, ok)

@@ -1,7 +1,10 @@
 package layer
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -52,29 +55,59 @@ const (
 // EncodeIndex writes an index in its only form (spec/layer.md, "Index"). It refuses
 // what DecodeIndex would refuse.
 func EncodeIndex(x *Index) ([]byte, error) {
-	if len(x.Entries) > MaxEntries {
-		return nil, fmt.Errorf("encode index of %d entries: %w (%d entries)", len(x.Entries), ErrTooLarge, MaxEntries)
+	var out bytes.Buffer
+	if _, err := encodeIndex(&out, x); err != nil {
+		return nil, err
 	}
-	out := appendUint(nil, tagVersion, indexVersion)
-	out = appendString(out, tagProfile, profile)
-	var buf []byte
-	v := validator{index: x}
-	for i := range x.Entries {
-		depth, err := v.entry(i)
-		if err != nil {
-			return nil, fmt.Errorf("encode index: %w", err)
+	return out.Bytes(), nil
+}
+
+// encodeIndex writes an index to w, and returns its length in bytes.
+func encodeIndex(w io.Writer, x entries) (int64, error) {
+	n, err := encodeEntries(w, x)
+	if err != nil {
+		return n, fmt.Errorf("encode index: %w", err)
+	}
+	return n, nil
+}
+
+func encodeEntries(w io.Writer, x entries) (int64, error) {
+	if x.count() > MaxEntries {
+		return 0, fmt.Errorf("%d entries: %w (%d entries)", x.count(), ErrTooLarge, MaxEntries)
+	}
+	if x.count() == 0 {
+		return 0, fmt.Errorf("%w: no root entry", ErrIndex)
+	}
+	out := bufio.NewWriterSize(w, indexPiece)
+	head := appendUint(nil, tagVersion, indexVersion)
+	head = appendString(head, tagProfile, profile)
+	n, err := out.Write(head)
+	if err != nil {
+		return 0, err
+	}
+	size := int64(n)
+	var buf, length []byte
+	v := validator{entries: x}
+	err = x.each(func(i, depth int, e *Entry) error {
+		if err := v.entry(i, depth, e); err != nil {
+			return err
 		}
-		buf = appendEntry(buf[:0], &x.Entries[i], depth)
-		out = protowire.AppendVarint(out, tagEntry)
-		out = protowire.AppendBytes(out, buf)
-		if len(out) > MaxIndex {
-			return nil, fmt.Errorf("encode index: %w (%d bytes)", ErrTooLarge, MaxIndex)
+		buf = appendEntry(buf[:0], e, depth)
+		length = protowire.AppendVarint(length[:0], tagEntry)
+		length = protowire.AppendVarint(length, uint64(len(buf)))
+		if size += int64(len(length) + len(buf)); size > MaxIndex {
+			return fmt.Errorf("%w (%d bytes)", ErrTooLarge, MaxIndex)
 		}
+		if _, err := out.Write(length); err != nil {
+			return err
+		}
+		_, err := out.Write(buf)
+		return err
+	})
+	if err != nil {
+		return size, err
 	}
-	if len(x.Entries) == 0 {
-		return nil, fmt.Errorf("encode index: %w: no root entry", ErrIndex)
-	}
-	return out, nil
+	return size, out.Flush()
 }
 
 func appendEntry(b []byte, e *Entry, depth int) []byte {

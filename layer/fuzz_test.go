@@ -9,8 +9,10 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // TestSeeds wants every fuzz target to have a corpus: without one, it finds nothing, and
@@ -151,24 +153,14 @@ func FuzzTar(f *testing.F) {
 
 // FuzzTarSplit: a tar-split, given decompressed, makes an error or a tar, whatever is in it.
 func FuzzTarSplit(f *testing.F) {
-	l, m := convert(f, makeTar(f, dir("d"), text("d/a", "123"), text("d/b", "1"), text("d/b", "2"), hard("e", "d/a")))
+	l, m := convert(f, layertest.Tar(f, dir("d"), text("d/a", "123"), text("d/b", "1"), text("d/b", "2"), hard("e", "d/a")))
 	if !l.Shadowed.Defined() {
 		f.Fatal("nothing is shadowed")
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var zip bytes.Buffer
-		w, err := newCompressor(&zip)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		block, err := ipfs.NewBlock(cid.Raw, zip.Bytes())
-		if err != nil || zip.Len() > ipfs.LeafSize {
+		zip := zipped(t, b)
+		block, err := ipfs.NewBlock(cid.Raw, zip)
+		if err != nil || len(zip) > ipfs.LeafSize {
 			return
 		}
 		src := newMemory()
@@ -179,8 +171,8 @@ func FuzzTarSplit(f *testing.F) {
 		other := *l
 		other.TarSplit = block.Cid
 		if err := other.WriteTar(context.Background(), src, io.Discard); err == nil {
-			table := &Tar{layer: &other}
-			if err := table.readTable(t.Context(), bytes.NewReader(zip.Bytes())); err != nil {
+			table := &Tar{layer: &other, index: other.Index}
+			if err := table.readTable(t.Context(), bytes.NewReader(zip)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -11,8 +11,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // TestHeadersAreNotHeld applies entries whose PAX headers are much larger than what is
@@ -114,7 +116,7 @@ func TestPathWorkBounded(t *testing.T) {
 	tree := newTree()
 	tree.work = MaxWork - 1<<20
 	apply := func(f file) error {
-		_, err := tree.apply(f.header())
+		_, err := tree.apply(f.Header())
 		return err
 	}
 	files := []file{dir("a")}
@@ -247,7 +249,7 @@ func TestWriteEnds(t *testing.T) {
 
 // TestReadTableEnds gives up on a tar-split that decompresses to much more than it is.
 func TestReadTableEnds(t *testing.T) {
-	l, _ := convert(t, makeTar(t, text("a", "1")))
+	l, _ := convert(t, layertest.Tar(t, text("a", "1")))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	table := &Tar{layer: l}
@@ -256,33 +258,7 @@ func TestReadTableEnds(t *testing.T) {
 	}
 }
 
-// hostileLayer puts a layer with this index, encoded as it is, beside a good layer's
-// rootfs and tar-split.
-func hostileLayer(t *testing.T, m *memory, good *Layer, raw []byte) cid.Cid {
-	t.Helper()
-	var zip bytes.Buffer
-	w, err := newCompressor(&zip)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(raw); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	b, err := ipfs.NewBlock(cid.DagProtobuf, directoryNode([]link{
-		{linkIndex, putIndexedOrLeaf(t, m, zip.Bytes()), 0}, {linkRootfs, good.Rootfs, 0}, {linkTarSplit, good.TarSplit, 0}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Put(context.Background(), b); err != nil {
-		t.Fatal(err)
-	}
-	return b.Cid
-}
-
-func putIndexedOrLeaf(t *testing.T, m *memory, data []byte) cid.Cid {
+func putIndexedOrLeaf(t testing.TB, m *memory, data []byte) cid.Cid {
 	t.Helper()
 	if len(data) <= ipfs.LeafSize {
 		return putFile(t, m, data)
@@ -306,8 +282,8 @@ func rawIndex(depths []int, entries ...Entry) []byte {
 func TestHostileLayers(t *testing.T) {
 	ctx := context.Background()
 	const size = 2 << 20
-	victim, m := convert(t, makeTar(t, text("sh", strings.Repeat("v", size))))
-	evil, m2 := convert(t, makeTar(t, text("sh", strings.Repeat("e", size))))
+	victim, m := convert(t, layertest.Tar(t, text("sh", strings.Repeat("v", size))))
+	evil, m2 := convert(t, layertest.Tar(t, text("sh", strings.Repeat("e", size))))
 	for c, data := range m2.blocks {
 		m.blocks[c] = data
 	}
@@ -337,7 +313,7 @@ func TestHostileLayers(t *testing.T) {
 		"too large":            {bomb, ErrTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := Open(ctx, m, hostileLayer(t, m, victim, tc.raw))
+			l, err := Open(ctx, m, putLayer(t, m, victim, tc.raw).Cid)
 			if !errors.Is(err, tc.want) || l != nil {
 				t.Errorf("Open = %v, %v, want %v", l, err, tc.want)
 			}
@@ -348,7 +324,7 @@ func TestHostileLayers(t *testing.T) {
 	if f := small.File(); f.Cid.Type() != cid.Raw || f.Cid.Equals(good.File().Cid) {
 		t.Errorf("a file that claims to be one leaf is %s", f.Cid)
 	}
-	if _, err := Open(ctx, m, hostileLayer(t, m, victim, rawIndex([]int{0, 1}, root, good))); err != nil {
+	if _, err := Open(ctx, m, putLayer(t, m, victim, rawIndex([]int{0, 1}, root, good)).Cid); err != nil {
 		t.Errorf("the layer that the others were made from: %v", err)
 	}
 }

@@ -8,14 +8,16 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
-	"github.com/hinshun/ipcs/mediatype"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
+	"github.com/hinshun/ipcs/mediatype"
 )
 
 func TestImage(t *testing.T) {
-	l, _ := convert(t, makeTar(t, text("a", "1")))
+	l, _ := convert(t, layertest.Tar(t, text("a", "1")))
 	d := digest.FromBytes(l.Root.Data)
 	want := &Image{Version: 1, Layers: []ImageLayer{{d, l.Root.Data}}, Peers: []string{"/ip4/10.0.0.1/tcp/4001/p2p/x"}, Profile: l.Rootfs.String()}
 	b, err := EncodeImage(want)
@@ -60,7 +62,7 @@ func TestImage(t *testing.T) {
 
 // TestRootRefused names the error of each block that is no layer root.
 func TestRootRefused(t *testing.T) {
-	l, m := convert(t, makeTar(t, text("a", "1")))
+	l, m := convert(t, layertest.Tar(t, text("a", "1")))
 	links, _, err := parseNode(string(l.Root.Data))
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +102,7 @@ func TestRootRefused(t *testing.T) {
 
 func TestOpenRefused(t *testing.T) {
 	ctx := context.Background()
-	l, m := convert(t, makeTar(t, text("a", "1")))
+	l, m := convert(t, layertest.Tar(t, text("a", "1")))
 	if _, err := OpenBlock(ctx, m, ipfs.Block{Cid: l.Root.Cid, Data: []byte("x")}); !errors.Is(err, ipfs.ErrHash) {
 		t.Error(err)
 	}
@@ -110,7 +112,7 @@ func TestOpenRefused(t *testing.T) {
 	if _, err := Open(ctx, newMemory(), l.Root.Cid); !errors.Is(err, ipfs.ErrNotFound) {
 		t.Error(err)
 	}
-	other, _ := convert(t, makeTar(t, text("a", "2")))
+	other, _ := convert(t, layertest.Tar(t, text("a", "2")))
 	l.Rootfs = other.Rootfs
 	if err := l.CheckRootfs(ctx); !errors.Is(err, ErrViews) {
 		t.Error(err)

@@ -54,40 +54,84 @@ type Layer struct {
 
 // Open opens the layer whose root is root.
 func Open(ctx context.Context, src Source, root cid.Cid) (*Layer, error) {
-	if _, err := mediatype.LayerDigest(root); err != nil {
-		return nil, fmt.Errorf("open layer: %w", err)
-	}
-	data, err := src.Get(ctx, root)
+	b, err := getRoot(ctx, src, root)
 	if err != nil {
-		return nil, fmt.Errorf("open layer %s: %w", root, err)
+		return nil, err
 	}
-	return OpenBlock(ctx, src, ipfs.Block{Cid: root, Data: data})
+	return OpenBlock(ctx, src, b)
 }
 
 // OpenBlock opens a layer when the root block is at hand; it verifies the block.
 func OpenBlock(ctx context.Context, src Source, root ipfs.Block) (*Layer, error) {
-	if _, err := mediatype.LayerDigest(root.Cid); err != nil {
-		return nil, fmt.Errorf("open layer: %w", err)
-	}
-	if err := ipfs.Verify(root.Cid, root.Data); err != nil {
-		return nil, fmt.Errorf("open layer: %w", err)
-	}
-	l, err := parseRoot(root)
+	l, raw, err := openRoot(ctx, src, root)
 	if err != nil {
 		return nil, err
-	}
-	f, err := loadFile(ctx, src, l.IndexCid, MaxIndexFile)
-	if err != nil {
-		return nil, fmt.Errorf("open layer %s: index: %w", root.Cid, err)
-	}
-	raw, err := inflateIndex(openFile(ctx, src, f), f.Size)
-	if err != nil {
-		return nil, fmt.Errorf("open layer %s: %w", root.Cid, err)
 	}
 	if l.Index, err = decodeIndex(raw); err != nil {
 		return nil, fmt.Errorf("open layer %s: %w", root.Cid, err)
 	}
 	return l, nil
+}
+
+// Count opens a layer as Open does, for who wants no more than its root, and how many
+// regular files it has, hard links counted once.
+func Count(ctx context.Context, src Source, root cid.Cid) (b ipfs.Block, files int, err error) {
+	if b, err = getRoot(ctx, src, root); err != nil {
+		return b, 0, err
+	}
+	_, x, err := openEncoded(ctx, src, b)
+	if err != nil {
+		return b, 0, err
+	}
+	return b, countFiles(x), nil
+}
+
+// openEncoded opens a layer whose index stays encoded.
+func openEncoded(ctx context.Context, src Source, root ipfs.Block) (*Layer, *encodedIndex, error) {
+	l, raw, err := openRoot(ctx, src, root)
+	if err != nil {
+		return nil, nil, err
+	}
+	x, err := newEncodedIndex(raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open layer %s: %w", root.Cid, err)
+	}
+	return l, x, nil
+}
+
+func getRoot(ctx context.Context, src Source, root cid.Cid) (ipfs.Block, error) {
+	if _, err := mediatype.LayerDigest(root); err != nil {
+		return ipfs.Block{}, fmt.Errorf("open layer: %w", err)
+	}
+	data, err := src.Get(ctx, root)
+	if err != nil {
+		return ipfs.Block{}, fmt.Errorf("open layer %s: %w", root, err)
+	}
+	return ipfs.Block{Cid: root, Data: data}, nil
+}
+
+// openRoot reads a layer root, which it verifies, and its index, in the pieces that
+// decodeIndex takes.
+func openRoot(ctx context.Context, src Source, root ipfs.Block) (*Layer, []string, error) {
+	if _, err := mediatype.LayerDigest(root.Cid); err != nil {
+		return nil, nil, fmt.Errorf("open layer: %w", err)
+	}
+	if err := ipfs.Verify(root.Cid, root.Data); err != nil {
+		return nil, nil, fmt.Errorf("open layer: %w", err)
+	}
+	l, err := parseRoot(root)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := loadFile(ctx, src, l.IndexCid, MaxIndexFile)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open layer %s: index: %w", root.Cid, err)
+	}
+	raw, err := inflateIndex(openFile(ctx, src, f), f.Size)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open layer %s: %w", root.Cid, err)
+	}
+	return l, raw, nil
 }
 
 // CheckRootfs says whether rootfs holds what the index says. Nothing that mounts a layer

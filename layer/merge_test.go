@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"strings"
 	"testing"
 )
@@ -13,25 +12,9 @@ import (
 // show writes a tree as one line a path: what tests compare.
 func show(tree *Tree) string {
 	var b strings.Builder
-	var walk func(node int32, dir string)
-	walk = func(node int32, dir string) {
-		for _, c := range tree.Nodes[node].Children {
-			n := &tree.Inodes[tree.Nodes[c].Inode]
-			p := path.Join(dir, tree.Nodes[c].Name)
-			fmt.Fprintf(&b, "%s %v", p, n.Mode)
-			for _, f := range []struct {
-				on   bool
-				name string
-			}{{n.Whiteout, " whiteout"}, {n.Opaque, " opaque"}, {n.Implied, " implied"}} {
-				if f.on {
-					b.WriteString(f.name)
-				}
-			}
-			b.WriteByte('\n')
-			walk(c, p)
-		}
-	}
-	walk(0, "")
+	eachName(tree, func(p, _ string, n *Inode) {
+		fmt.Fprintf(&b, "%s %v%s\n", p, n.Mode, marks(mark{n.Whiteout, " whiteout"}, mark{n.Opaque, " opaque"}, mark{n.Implied, " implied"}))
+	})
 	return b.String()
 }
 
@@ -55,7 +38,7 @@ func TestMergeAbove(t *testing.T) {
 			"d drwxr-xr-x\n", "d drwxr-xr-x\n"},
 		"implied": {[][]file{{text("d/a", "")}, {text("d/b", "")}},
 			"d drwxr-xr-x implied\nd/a -rw-r--r--\nd/b -rw-r--r--\n", "d drwxr-xr-x\nd/a -rw-r--r--\nd/b -rw-r--r--\n"},
-		"implied, known": {[][]file{{{name: "d", typ: tar.TypeDir, mode: 0o700}}, {text("d/b", "")}},
+		"implied, known": {[][]file{{{Name: "d", Type: tar.TypeDir, Mode: 0o700}}, {text("d/b", "")}},
 			"d drwx------\nd/b -rw-r--r--\n", "d drwx------\nd/b -rw-r--r--\n"},
 		"implied over a file": {[][]file{{text("d", "")}, {text("d/b", "")}},
 			"d drwxr-xr-x opaque\nd/b -rw-r--r--\n", "d drwxr-xr-x\nd/b -rw-r--r--\n"},

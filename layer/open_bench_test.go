@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 // openFolder in the environment makes the benchmark the process that opens the layer.
@@ -80,7 +81,6 @@ const (
 func writeMillion(b *testing.B, dst folder) {
 	b.Helper()
 	root, m := largeLayer(b, million)
-	m.blocks[root.Cid] = root.Data
 	for c, data := range m.blocks {
 		if err := os.WriteFile(filepath.Join(string(dst), c.String()), data, 0o600); err != nil {
 			b.Fatal(err)
@@ -99,14 +99,5 @@ func (f folder) Get(_ context.Context, c cid.Cid) ([]byte, error) {
 }
 
 func (f folder) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
-	for _, c := range cids {
-		data, err := f.Get(ctx, c)
-		if err != nil {
-			return err
-		}
-		if err := fn(ipfs.Block{Cid: c, Data: data}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return fetchEach(ctx, f.Get, cids, fn)
 }

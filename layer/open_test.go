@@ -1,14 +1,15 @@
 package layer
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // TestOpenLarge opens a layer whose index has several leaves.
@@ -28,7 +29,7 @@ func TestOpenLarge(t *testing.T) {
 // half of an index are hashes, and do not compress.
 func largeLayer(t testing.TB, n int) (root ipfs.Block, m *memory) {
 	t.Helper()
-	l, m := convert(t, makeTar(t))
+	l, m := convert(t, layertest.Tar(t))
 	x := syntheticIndex(n)
 	r := rand.New(rand.NewSource(1))
 	for i := range x.Entries {
@@ -42,23 +43,7 @@ func largeLayer(t testing.TB, n int) (root ipfs.Block, m *memory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var zip bytes.Buffer
-	w, err := newCompressor(&zip)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(raw); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	root, err = ipfs.NewBlock(cid.DagProtobuf, directoryNode([]link{
-		{linkIndex, putIndexed(t, m, zip.Bytes()), 0}, {linkRootfs, l.Rootfs, 0}, {linkTarSplit, l.TarSplit, 0}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return root, m
+	return putLayer(t, m, l, raw), m
 }
 
 // putIndexed puts a file with the nodes above its leaves.
@@ -86,7 +71,7 @@ func TestManyInOneDirectory(t *testing.T) {
 	for i := range 30_000 {
 		files = append(files, text(fmt.Sprintf("d/file %d", i), fmt.Sprint(i%100)))
 	}
-	l, _ := convert(t, makeTar(t, files...))
+	l, _ := convert(t, layertest.Tar(t, files...))
 	if len(l.Index.Entries) != 30_002 {
 		t.Errorf("%d entries", len(l.Index.Entries))
 	}

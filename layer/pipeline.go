@@ -126,9 +126,10 @@ func (p *pipeline) wait() error {
 
 type sendLeaf func(data []byte, sum *[sumSize]byte) error
 
-// A content is a file on its way through a pipeline: the digests of its leaves.
+// A content is a file on its way through a pipeline: the digests of its leaves. Its owner
+// may say where that of the first one goes.
 type content struct {
-	first [sumSize]byte
+	first *[sumSize]byte
 	rest  []*[sumSize]byte
 	n     int // leaves
 	size  int64
@@ -136,10 +137,14 @@ type content struct {
 
 // leaf sends the next leaf to a pipeline's leaf or leafNow.
 func (c *content) leaf(send sendLeaf, data []byte) error {
-	sum := &c.first
-	if c.n > 0 {
+	sum := c.first
+	if c.n > 0 || sum == nil {
 		sum = new([sumSize]byte)
+	}
+	if c.n > 0 {
 		c.rest = append(c.rest, sum)
+	} else {
+		c.first = sum
 	}
 	c.n++
 	c.size += int64(len(data))

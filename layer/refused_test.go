@@ -11,8 +11,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // TestWriteWhatIsRead refuses a tar whose index expands more than a reader lets it, and
@@ -23,13 +25,13 @@ func TestWriteWhatIsRead(t *testing.T) {
 	files := func(n int) []file {
 		all := make([]file, n)
 		for i := range all {
-			all[i] = file{name: fmt.Sprint(i), xattrs: map[string]string{"user.a": value, "user.b": value}}
+			all[i] = file{Name: fmt.Sprint(i), Xattrs: map[string]string{"user.a": value, "user.b": value}}
 		}
 		return all
 	}
 	most := freeInflat / (size + 1000)
-	convert(t, makeTar(t, files(most)...))
-	_, err := Write(t.Context(), newMemory(), bytes.NewReader(makeTar(t, files(most+10)...)), WriteOptions{})
+	convert(t, layertest.Tar(t, files(most)...))
+	_, err := Write(t.Context(), newMemory(), bytes.NewReader(layertest.Tar(t, files(most+10)...)), WriteOptions{})
 	if !errors.Is(err, ErrTooLarge) {
 		t.Errorf("got %v, want %v", err, ErrTooLarge)
 	}
@@ -64,9 +66,9 @@ func TestMissingIsNotMalformed(t *testing.T) {
 	for i := range files {
 		value := make([]byte, 60_000)
 		r.Read(value)
-		files[i] = file{name: fmt.Sprint(i), xattrs: map[string]string{"user.a": string(value)}}
+		files[i] = file{Name: fmt.Sprint(i), Xattrs: map[string]string{"user.a": string(value)}}
 	}
-	l, m := convert(t, makeTar(t, files...))
+	l, m := convert(t, layertest.Tar(t, files...))
 	read := func(ctx context.Context) error {
 		l, err := OpenBlock(ctx, m, l.Root)
 		if err != nil {

@@ -18,8 +18,8 @@ import (
 func exampleIndex(t *testing.T) *Index {
 	t.Helper()
 	d, a, b := dir("bin"), text("bin/a", "hello"), hard("bin/b", "bin/a")
-	d.sec, a.sec, b.sec = 1, 1, 1
-	b.mode = 0o644
+	d.Sec, a.Sec, b.Sec = 1, 1, 1
+	b.Mode = 0o644
 	return index(t, d, a, b)
 }
 

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"fmt"
 	"os"
-	"path"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,8 +23,8 @@ func parseItem(t *testing.T, item string) file {
 	} else if name, target, ok := strings.Cut(item, "="); ok {
 		f = hard(name, target)
 	} else if name, numbers, ok := strings.Cut(item, "%"); ok {
-		f = file{name: name, typ: tar.TypeChar}
-		if _, err := fmt.Sscanf(numbers, "%d:%d", &f.major, &f.minor); err != nil {
+		f = file{Name: name, Type: tar.TypeChar}
+		if _, err := fmt.Sscanf(numbers, "%d:%d", &f.Major, &f.Minor); err != nil {
 			t.Fatalf("%q: %v", item, err)
 		}
 	} else {
@@ -35,17 +34,17 @@ func parseItem(t *testing.T, item string) file {
 		}
 		if mode != "" {
 			var err error
-			if f.mode, err = strconv.ParseInt(mode, 8, 64); err != nil {
+			if f.Mode, err = strconv.ParseInt(mode, 8, 64); err != nil {
 				t.Fatalf("%q: %v", item, err)
 			}
 		}
 	}
 	for _, a := range strings.Split(attributes, "@") {
 		if name, value, ok := strings.Cut(a, "="); ok {
-			if f.xattrs == nil {
-				f.xattrs = make(map[string]string)
+			if f.Xattrs == nil {
+				f.Xattrs = make(map[string]string)
 			}
-			f.xattrs[name] = value
+			f.Xattrs[name] = value
 		}
 	}
 	return f
@@ -99,20 +98,8 @@ func spelledIndex(x *Index) string {
 // spelledTree writes what a chain shows.
 func spelledTree(tree *Tree) string {
 	var items []string
-	first := make(map[int32]string) // by inode: the first name of it
-	var walk func(node int32, dir string)
-	walk = func(node int32, dir string) {
-		for _, c := range tree.Nodes[node].Children {
-			n := tree.Nodes[c]
-			p := path.Join(dir, n.Name)
-			items = append(items, spelledInode(p, first[n.Inode], &tree.Inodes[n.Inode]))
-			if first[n.Inode] == "" {
-				first[n.Inode] = p
-			}
-			walk(c, p)
-		}
-	}
-	if walk(0, ""); len(items) == 0 {
+	eachName(tree, func(p, first string, n *Inode) { items = append(items, spelledInode(p, first, n)) })
+	if len(items) == 0 {
 		return "-"
 	}
 	return strings.Join(items, " ")

@@ -8,15 +8,17 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // small is a layer of all kinds of blocks that a file of one leaf has.
 func small(t *testing.T) (*Layer, *memory, digest.Digest) {
 	t.Helper()
-	tarball := makeTar(t, text("d/a", "same"), text("x", "first"), text("x", "2"), text("e", ""), sym("s", "d/a"), hard("h", "x"))
+	tarball := layertest.Tar(t, text("d/a", "same"), text("x", "first"), text("x", "2"), text("e", ""), sym("s", "d/a"), hard("h", "x"))
 	l, m := convert(t, tarball)
 	return l, m, digest.FromBytes(tarball)
 }
@@ -44,7 +46,7 @@ func TestVerifyEveryBit(t *testing.T) {
 
 // TestVerifyLargeBits changes some bits of a layer with a node above leaves.
 func TestVerifyLargeBits(t *testing.T) {
-	l, m := convert(t, makeTar(t, text("large", strings.Repeat("l", ipfs.LeafSize+1))))
+	l, m := convert(t, layertest.Tar(t, text("large", strings.Repeat("l", ipfs.LeafSize+1))))
 	spoilBlocks(t, l, m, 8)
 }
 
@@ -130,17 +132,4 @@ func relinked(t *testing.T, m *memory, l *Layer, name string, c cid.Cid) ipfs.Bl
 		}
 	}
 	return putNode(t, m, directoryNode(links))
-}
-
-// putNode puts a dag-pb block.
-func putNode(t *testing.T, m *memory, data []byte) ipfs.Block {
-	t.Helper()
-	b, err := ipfs.NewBlock(cid.DagProtobuf, data)
-	if err == nil {
-		err = m.Put(context.Background(), b)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }

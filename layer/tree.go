@@ -3,35 +3,63 @@ package layer
 import (
 	"archive/tar"
 	"fmt"
+	"hash/maphash"
 	"os"
 	"path"
-	"sort"
 	"strings"
 )
 
 // A tree is the directory that a tar is being applied to: what containerd has on disk,
-// without the contents of files.
+// without the contents of files. A layer can have millions of names, so what a name and an
+// inode take is kept small: they go by number and hold no pointers, which leaves the
+// garbage collector nothing to look through. Node 0 is the root, inode 0 its inode.
 type tree struct {
-	root    *dirent
+	nodes   arena[node]
+	inodes  arena[inode]
+	names   names
+	more    []*more // what few inodes have; 0 is nobody's
+	table   nameTable
 	entries int      // names in the tree
 	dirs    []dirHdr // directory headers, in the order of the tar
 	held    int      // bytes of the headers so far, also of what was replaced
 	work    int      // steps along paths so far
+	order   []int32  // the nodes in the order of the index, once it is made
 }
 
-// A dirent is one name in the tree.
-type dirent struct {
-	name     string
-	parent   *dirent
-	children map[string]*dirent // of a directory
-	*inode
+// A node is one name in the tree.
+type node struct {
+	parent, inode int32
+	child, next   int32 // the first in a directory, and the next beside it; 0 for none
+	name          uint32
+	length        uint8 // of the name
+	removed       bool
 }
 
-// An inode is what one or more names stand for.
+// An inode is what one or more names stand for: the fields of an Entry.
 type inode struct {
-	Entry   // Name, Parent and Link are set when the index is made
-	content *content
-	number  int32 // of the entry that holds the inode in the index; -1 before
+	sum                                   [sumSize]byte // of a file; of its first leaf, until settle
+	Mtime, Size                           int64
+	MtimeNsec                             uint32
+	Mode                                  os.FileMode
+	UID, GID                              uint32
+	number                                int32 // of the entry that holds the inode in the index; -1 before
+	more                                  int32 // number of what few have; 0 for none
+	Whiteout, Opaque, Implied, KeepXattrs bool
+}
+
+// more is what few inodes have.
+type more struct {
+	Extra
+	target string
+	rest   []*[sumSize]byte // of the leaves after the first, until settle
+}
+
+// xattrs returns the extended attributes of what may be nothing.
+func (x *more) xattrs() []Xattr {
+	if x == nil {
+		return nil
+	}
+	return x.Xattrs
 }
 
 // dirHdr is what containerd keeps of a directory's header until the tar has ended.
@@ -42,11 +70,28 @@ type dirHdr struct {
 }
 
 func newTree() *tree {
-	root := &inode{Entry: Entry{Mode: impliedMode, Implied: true}, number: -1}
-	return &tree{root: &dirent{inode: root}, entries: 1}
+	t := &tree{entries: 1, more: make([]*more, 1)}
+	t.table = nameTable{seed: maphash.MakeSeed()}
+	t.table.grow(t)
+	t.nodes.add(node{inode: t.inodes.add(inode{Mode: impliedMode, Implied: true, number: -1}), name: t.names.add("")})
+	return t
 }
 
-func (t *tree) top() *dirent { return t.root }
+// inode returns the inode of a node.
+func (t *tree) inode(d int32) *inode { return t.inodes.at(t.nodes.at(d).inode) }
+
+func (t *tree) nameOf(d *node) []byte { return t.names.bytes(d.name, d.length) }
+
+// extra returns what few inodes have, to be changed.
+func (t *tree) extra(n *inode) *more {
+	if n.more == 0 {
+		n.more = int32(len(t.more))
+		t.more = append(t.more, new(more))
+	}
+	return t.more[n.more]
+}
+
+func (t *tree) top() int32 { return 0 }
 
 func (t *tree) spend(n int) bool {
 	t.work += n
@@ -69,118 +114,84 @@ func (t *tree) hold(hdr *tar.Header) error {
 	return nil
 }
 
-func (t *tree) lookup(dir *dirent, name string) (*dirent, bool) {
-	d, ok := dir.children[name]
-	return d, ok
+func (t *tree) lookup(dir int32, name string) (int32, bool) {
+	d := *t.table.slot(t, dir, name) - 1
+	return d, d >= 0 && !t.nodes.at(d).removed
 }
 
-func (t *tree) up(d *dirent) (*dirent, bool) { return d.parent, d.parent != nil }
+func (t *tree) up(d int32) (int32, bool) { return t.nodes.at(d).parent, d > 0 }
 
-func (t *tree) isDir(d *dirent) bool { return d.Mode.IsDir() }
+func (t *tree) isDir(d int32) bool { return t.inode(d).Mode.IsDir() }
 
-func (t *tree) symlink(d *dirent) (string, bool) {
-	return d.Target, d.Mode.Type() == os.ModeSymlink
+func (t *tree) symlink(d int32) (string, bool) {
+	n := t.inode(d)
+	if n.Mode.Type() != os.ModeSymlink {
+		return "", false
+	}
+	return t.more[n.more].target, true
 }
 
 // add puts a name for the inode into a directory that has no such name.
-func (t *tree) add(dir *dirent, name string, n *inode) (*dirent, error) {
-	if err := checkName(name); err != nil {
-		return nil, err
+func (t *tree) add(dir int32, base string, inode int32) (int32, error) {
+	if err := checkName(base); err != nil {
+		return 0, err
 	}
 	if t.entries++; t.entries > MaxEntries {
-		return nil, fmt.Errorf("%w (%d entries)", ErrTooLarge, MaxEntries)
+		return 0, fmt.Errorf("%w (%d entries)", ErrTooLarge, MaxEntries)
 	}
-	// archive/tar cuts names out of the whole PAX header, which a copy lets go.
-	name = strings.Clone(name)
-	d := &dirent{name: name, parent: dir, inode: n}
-	if dir.children == nil {
-		dir.children = make(map[string]*dirent)
-	}
-	dir.children[name] = d
+	parent := t.nodes.at(dir)
+	d := t.nodes.add(node{parent: dir, inode: inode, next: parent.child, name: t.names.add(base), length: uint8(len(base))})
+	parent.child = d
+	t.table.put(t, d)
 	return d, nil
 }
 
 // remove takes a name and all that is below it out of the tree.
-func (t *tree) remove(d *dirent) {
-	delete(d.parent.children, d.name)
-	below := []*dirent{d}
+func (t *tree) remove(d int32) {
+	below := []int32{d}
 	for len(below) > 0 {
-		d := below[len(below)-1]
+		d := t.nodes.at(below[len(below)-1])
 		below = below[:len(below)-1]
+		d.removed = true
 		t.entries--
-		for _, c := range d.children {
-			below = append(below, c)
+		below = append(below, t.children(d)...)
+	}
+}
+
+// children returns what a directory has in it, in no order.
+func (t *tree) children(d *node) []int32 {
+	var out []int32
+	for c := d.child; c != 0; c = t.nodes.at(c).next {
+		if !t.nodes.at(c).removed {
+			out = append(out, c)
 		}
 	}
+	return out
 }
 
 // mkparent returns the directory with these names below the root, and makes what is
 // missing of it.
-func (t *tree) mkparent(names []string) (*dirent, error) {
+func (t *tree) mkparent(names []string) (int32, error) {
 	if len(names) >= MaxDepth {
-		return nil, fmt.Errorf("%w (depth %d)", ErrTooLarge, MaxDepth)
+		return 0, fmt.Errorf("%w (depth %d)", ErrTooLarge, MaxDepth)
 	}
-	d := t.root
+	d := t.top()
 	for _, name := range names {
-		next := d.children[name]
-		if next == nil {
-			n := &inode{Entry: Entry{Mode: impliedMode, Implied: true}, number: -1}
-			if d.Mode&os.ModeSetgid != 0 && d != t.root {
-				n.GID = d.GID // what the kernel does
+		next, ok := t.lookup(d, name)
+		if !ok {
+			n := inode{Mode: impliedMode, Implied: true, number: -1}
+			if up := t.inode(d); up.Mode&os.ModeSetgid != 0 && d != t.top() {
+				n.GID = up.GID // what the kernel does
 			}
 			var err error
-			if next, err = t.add(d, name, n); err != nil {
-				return nil, err
+			if next, err = t.add(d, name, t.inodes.add(n)); err != nil {
+				return 0, err
 			}
 		}
 		if !t.isDir(next) {
-			return nil, fmt.Errorf("%w: %q is not a directory", ErrTar, path.Join(names...))
+			return 0, fmt.Errorf("%w: %q is not a directory", ErrTar, path.Join(names...))
 		}
 		d = next
 	}
 	return d, nil
-}
-
-// index makes the index of the tree, without the digests of files: those are known when
-// all leaves are hashed. It returns the inode of each entry beside it.
-func (t *tree) index() (*Index, []*inode) {
-	x := &Index{Entries: make([]Entry, 0, t.entries)}
-	inodes := make([]*inode, 0, t.entries)
-	type todo struct {
-		*dirent
-		parent int32
-	}
-	stack := []todo{{t.root, -1}}
-	for len(stack) > 0 {
-		d := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
-		number := int32(len(x.Entries))
-		e := Entry{Link: d.number}
-		if d.number < 0 || d.Whiteout {
-			d.number = number
-			e = d.Entry
-			e.Link = -1
-		}
-		e.Name, e.Parent = d.name, d.parent
-		x.Entries = append(x.Entries, e)
-		inodes = append(inodes, d.inode)
-		for _, name := range sortedNames(d.children, true) {
-			stack = append(stack, todo{d.children[name], number})
-		}
-	}
-	return x, inodes
-}
-
-func sortedNames(children map[string]*dirent, reverse bool) []string {
-	names := make([]string, 0, len(children))
-	for name := range children {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	if reverse {
-		for i, j := 0, len(names)-1; i < j; i, j = i+1, j-1 {
-			names[i], names[j] = names[j], names[i]
-		}
-	}
-	return names
 }

@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"path"
 	"sync"
 	"testing"
-	"time"
+
+	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
-	"github.com/ipfs/go-cid"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // memory is the least Source and Putter that the tests need.
@@ -44,12 +46,17 @@ func (m *memory) Get(_ context.Context, c cid.Cid) ([]byte, error) {
 }
 
 func (m *memory) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
+	return fetchEach(ctx, m.Get, cids, fn)
+}
+
+// fetchEach is the Fetch of a source that has only Get.
+func fetchEach(ctx context.Context, get func(context.Context, cid.Cid) ([]byte, error), cids []cid.Cid, fn func(ipfs.Block) error) error {
 	for _, c := range cids {
-		b, err := m.Get(ctx, c)
+		data, err := get(ctx, c)
 		if err != nil {
 			return err
 		}
-		if err := fn(ipfs.Block{Cid: c, Data: b}); err != nil {
+		if err := fn(ipfs.Block{Cid: c, Data: data}); err != nil {
 			return err
 		}
 	}
@@ -57,61 +64,14 @@ func (m *memory) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 }
 
 // A file is an entry of a test's tar.
-type file struct {
-	name, body, link string
-	typ              byte // regular file if zero
-	mode             int64
-	uid, gid         int
-	sec              int64
-	xattrs           map[string]string
-	major, minor     int64
-}
+type file = layertest.File
 
-func (f file) header() *tar.Header {
-	h := &tar.Header{Name: f.name, Typeflag: f.typ, Linkname: f.link, Mode: f.mode, Uid: f.uid, Gid: f.gid,
-		Size: int64(len(f.body)), ModTime: time.Unix(f.sec, 0), Devmajor: f.major, Devminor: f.minor, Format: tar.FormatPAX}
-	if h.Typeflag == 0 {
-		h.Typeflag = tar.TypeReg
-	}
-	if h.Mode == 0 {
-		h.Mode = 0o644
-	}
-	for k, v := range f.xattrs {
-		if h.PAXRecords == nil {
-			h.PAXRecords = make(map[string]string)
-		}
-		h.PAXRecords[xattrPrefix+k] = v
-	}
-	if h.Typeflag == tar.TypeXGlobalHeader {
-		return &tar.Header{Name: f.name, Typeflag: h.Typeflag, PAXRecords: map[string]string{"comment": "x"}}
-	}
-	return h
-}
-
-func dir(name string) file        { return file{name: name, typ: tar.TypeDir, mode: 0o755} }
-func hard(name, to string) file   { return file{name: name, typ: tar.TypeLink, link: to} }
-func sym(name, to string) file    { return file{name: name, typ: tar.TypeSymlink, link: to, mode: 0o777} }
-func text(name, body string) file { return file{name: name, body: body} }
+func dir(name string) file        { return file{Name: name, Type: tar.TypeDir, Mode: 0o755} }
+func hard(name, to string) file   { return file{Name: name, Type: tar.TypeLink, Link: to} }
+func sym(name, to string) file    { return file{Name: name, Type: tar.TypeSymlink, Link: to, Mode: 0o777} }
+func text(name, body string) file { return file{Name: name, Body: body} }
 func device(name string, n int64) file {
-	return file{name: name, typ: tar.TypeChar, major: n, minor: n}
-}
-
-func makeTar(t testing.TB, files ...file) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, f := range files {
-		if err := w.WriteHeader(f.header()); err != nil {
-			t.Fatalf("%s: %v", f.name, err)
-		}
-		if _, err := w.Write([]byte(f.body)); err != nil {
-			t.Fatalf("%s: %v", f.name, err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
+	return file{Name: name, Type: tar.TypeChar, Major: n, Minor: n}
 }
 
 // convert writes a layer, opens it, checks rootfs against the index, and that the tar
@@ -161,6 +121,63 @@ func merge(t testing.TB, bottom bool, layers ...*Index) *Tree {
 
 func index(t testing.TB, files ...file) *Index {
 	t.Helper()
-	l, _ := convert(t, makeTar(t, files...))
+	l, _ := convert(t, layertest.Tar(t, files...))
 	return l.Index
+}
+
+// zipped is a part of a layer as it is stored.
+func zipped(t testing.TB, raw []byte) []byte {
+	t.Helper()
+	var zip bytes.Buffer
+	w, err := newCompressor(&zip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return zip.Bytes()
+}
+
+// putNode puts a dag-pb block.
+func putNode(t testing.TB, m *memory, data []byte) ipfs.Block {
+	t.Helper()
+	b, err := ipfs.NewBlock(cid.DagProtobuf, data)
+	if err == nil {
+		err = m.Put(context.Background(), b)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// putLayer puts a layer with this index, encoded as it is, beside another's rootfs and
+// tar-split.
+func putLayer(t testing.TB, m *memory, other *Layer, index []byte) ipfs.Block {
+	t.Helper()
+	return putNode(t, m, directoryNode([]link{
+		{linkIndex, putIndexedOrLeaf(t, m, zipped(t, index)), 0}, {linkRootfs, other.Rootfs, 0}, {linkTarSplit, other.TarSplit, 0}}))
+}
+
+// eachName calls fn for every name in a tree, in preorder; first is another name that its
+// inode had before, if any.
+func eachName(tree *Tree, fn func(name, first string, n *Inode)) {
+	firsts := make(map[int32]string)
+	var walk func(node int32, dir string)
+	walk = func(node int32, dir string) {
+		for _, c := range tree.Nodes[node].Children {
+			inode := tree.Nodes[c].Inode
+			name := path.Join(dir, tree.Nodes[c].Name)
+			fn(name, firsts[inode], &tree.Inodes[inode])
+			if firsts[inode] == "" {
+				firsts[inode] = name
+			}
+			walk(c, name)
+		}
+	}
+	walk(0, "")
 }

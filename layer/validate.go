@@ -11,52 +11,54 @@ import (
 // A validator checks the entries of an index in order: what both EncodeIndex and
 // DecodeIndex hold every index to.
 type validator struct {
-	index *Index
-	path  []int32 // the entries from the root down to the one before
+	entries entries // those before, at least
+	path    []step  // from the root down to the entry before
 }
 
-// entry checks entry i and returns its depth.
-func (v *validator) entry(i int) (int, error) {
-	e := &v.index.Entries[i]
-	depth, err := v.place(i, e)
+// A step is one entry on a path.
+type step struct {
+	name string
+	dir  bool // can have others below
+}
+
+// entry checks the next entry, which is entry i.
+func (v *validator) entry(i, depth int, e *Entry) error {
+	err := v.place(i, depth, e)
 	if err == nil {
 		err = v.inode(i, e)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("entry %d (%q): %w", i, e.Name, err)
+		return fmt.Errorf("entry %d (%q): %w", i, e.Name, err)
 	}
-	return depth, nil
+	return nil
 }
 
 // place checks that the entry stands where the order puts it.
-func (v *validator) place(i int, e *Entry) (int, error) {
+func (v *validator) place(i, depth int, e *Entry) error {
 	if i == 0 {
-		if e.Parent != -1 || e.Name != "" || !e.Mode.IsDir() || e.KeepXattrs {
-			return 0, fmt.Errorf("%w: the first entry is not a root", ErrIndex)
+		if depth != 0 || e.Name != "" || !e.Mode.IsDir() || e.KeepXattrs {
+			return fmt.Errorf("%w: the first entry is not a root", ErrIndex)
 		}
-		v.path = append(v.path, 0)
-		return 0, nil
+		v.path = append(v.path, step{dir: true})
+		return nil
 	}
-	before := "" // the sibling before this one, if any
-	for len(v.path) > 0 && v.path[len(v.path)-1] != e.Parent {
-		before = v.index.Entries[v.path[len(v.path)-1]].Name
-		v.path = v.path[:len(v.path)-1]
+	if depth == 0 || depth > len(v.path) {
+		return fmt.Errorf("%w: depth %d after depth %d", ErrIndex, depth, len(v.path)-1)
 	}
-	depth := len(v.path)
-	if depth == 0 || !v.index.Entries[e.Parent].Mode.IsDir() || v.index.Entries[e.Parent].Whiteout {
-		return 0, fmt.Errorf("%w: its parent is not a directory before it", ErrIndex)
+	if !v.path[depth-1].dir {
+		return fmt.Errorf("%w: its parent is not a directory before it", ErrIndex)
 	}
 	if depth > MaxDepth {
-		return 0, fmt.Errorf("%w (depth %d)", ErrTooLarge, MaxDepth)
+		return fmt.Errorf("%w (depth %d)", ErrTooLarge, MaxDepth)
 	}
 	if err := checkName(e.Name); err != nil {
-		return 0, err
+		return err
 	}
-	if before != "" && before >= e.Name {
-		return 0, fmt.Errorf("%w: it comes after %q", ErrIndex, before)
+	if depth < len(v.path) && v.path[depth].name >= e.Name {
+		return fmt.Errorf("%w: it comes after %q", ErrIndex, v.path[depth].name)
 	}
-	v.path = append(v.path, int32(i))
-	return depth, nil
+	v.path = append(v.path[:depth], step{e.Name, e.Mode.IsDir() && !e.Whiteout})
+	return nil
 }
 
 func checkName(name string) error {
@@ -159,7 +161,7 @@ func (v *validator) link(i int, to int32) error {
 	if to == 0 || int(to) >= i {
 		return fmt.Errorf("%w: hard link to entry %d, which does not come before it", ErrIndex, to)
 	}
-	if t := &v.index.Entries[to]; t.Mode.IsDir() || t.Whiteout || t.Link >= 0 {
+	if t, _ := v.entries.at(int(to)); t.Mode.IsDir() || t.Whiteout || t.Link >= 0 {
 		return fmt.Errorf("%w: hard link to entry %d, which holds no file", ErrIndex, to)
 	}
 	return nil

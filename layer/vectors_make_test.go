@@ -15,6 +15,8 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // update has the vectors written that tables of the tests make:
@@ -26,12 +28,12 @@ var update = flag.Bool("update", false, "write spec/testdata anew")
 // vectors follow from the code, and what must come of them was written down by hand.
 func compareTables(t *testing.T) {
 	for name, made := range map[string]func(*testing.T) []byte{
-		"layers.json":      func(t *testing.T) []byte { return encodeCases(t, makeLayerVectors(t)) },
-		"tar.json":         func(t *testing.T) []byte { return encodeCases(t, refusedTars(t)) },
-		"tarsplit.json":    func(t *testing.T) []byte { return encodeCases(t, splitVectors()) },
-		"broken.json":      func(t *testing.T) []byte { return encodeCases(t, brokenVectors(t)) },
-		"merge.json":       func(t *testing.T) []byte { return encodeCases(t, mergeVectors()) },
-		"directories.json": func(t *testing.T) []byte { return encodeCases(t, directoryVectors(t)) },
+		"layers.json":      func(t *testing.T) []byte { return layertest.EncodeCases(t, makeLayerVectors(t)) },
+		"tar.json":         func(t *testing.T) []byte { return layertest.EncodeCases(t, refusedTars(t)) },
+		"tarsplit.json":    func(t *testing.T) []byte { return layertest.EncodeCases(t, splitVectors()) },
+		"broken.json":      func(t *testing.T) []byte { return layertest.EncodeCases(t, brokenVectors(t)) },
+		"merge.json":       func(t *testing.T) []byte { return layertest.EncodeCases(t, mergeVectors()) },
+		"directories.json": func(t *testing.T) []byte { return layertest.EncodeCases(t, directoryVectors(t)) },
 		"image.json":       makeImageVectors,
 		"profile.json":     func(t *testing.T) []byte { return encodeCases(t, profileVectors(t)) },
 	} {
@@ -48,28 +50,6 @@ func compareTables(t *testing.T) {
 			}
 		})
 	}
-}
-
-// encodeCases writes cases, one a line.
-func encodeCases[V any](t *testing.T, all []V) []byte {
-	t.Helper()
-	lines := make([]string, len(all))
-	for i, v := range all {
-		lines[i] = "  " + oneLine(t, v)
-	}
-	return []byte("[\n" + strings.Join(lines, ",\n") + "\n]\n")
-}
-
-// oneLine is the JSON of a case.
-func oneLine(t *testing.T, v any) string {
-	t.Helper()
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // A layerVector is a tar, and what becomes of it.
@@ -217,41 +197,19 @@ func makeLayerVectors(t *testing.T) []layerVector {
 	return all
 }
 
-// splitImageCases tells the cases of image.json with records from those that package
-// convert makes, and keeps.
-func splitImageCases(t *testing.T, b []byte) (records, originals []json.RawMessage) {
-	t.Helper()
-	var all []json.RawMessage
-	if err := json.Unmarshal(b, &all); err != nil {
-		t.Fatal(err)
-	}
-	for _, raw := range all {
-		var fields map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &fields); err != nil {
-			t.Fatal(err)
-		}
-		if _, ok := fields["record"]; ok {
-			records = append(records, raw)
-		} else {
-			originals = append(originals, raw)
-		}
-	}
-	return records, originals
-}
-
 // makeImageVectors makes the cases with records, and keeps the others as they are.
 func makeImageVectors(t *testing.T) []byte {
 	t.Helper()
 	var originals []json.RawMessage
 	b, err := os.ReadFile(vectorDir + "/image.json")
 	if err == nil {
-		_, originals = splitImageCases(t, b)
+		_, originals = layertest.SplitImageCases(t, b)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	var all []json.RawMessage
 	for _, v := range recordVectors(t) {
-		all = append(all, json.RawMessage(oneLine(t, v)))
+		all = append(all, layertest.EncodeCase(t, v))
 	}
-	return encodeCases(t, append(all, originals...))
+	return layertest.EncodeCases(t, append(all, originals...))
 }

@@ -3,7 +3,6 @@ package layer
 import (
 	"fmt"
 	"os"
-	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -35,22 +34,13 @@ func runMergeVectors(t *testing.T, b []byte) {
 // treeLines says of every name in a tree what the vectors say of it, in preorder.
 func treeLines(tree *Tree) []string {
 	var lines []string
-	first := make(map[int32]string) // by inode: the first name of it
-	var walk func(node int32, dir string)
-	walk = func(node int32, dir string) {
-		for _, c := range tree.Nodes[node].Children {
-			n := tree.Nodes[c]
-			p := path.Join(dir, n.Name)
-			if to, again := first[n.Inode]; again {
-				lines = append(lines, escaped(p)+" link "+escaped(to))
-				continue
-			}
-			first[n.Inode] = p
-			lines = append(lines, escaped(p)+" "+inodeLine(&tree.Inodes[n.Inode]))
-			walk(c, p)
+	eachName(tree, func(p, first string, n *Inode) {
+		if first != "" {
+			lines = append(lines, escaped(p)+" link "+escaped(first))
+		} else {
+			lines = append(lines, escaped(p)+" "+inodeLine(n))
 		}
-	}
-	walk(0, "")
+	})
 	return lines
 }
 

@@ -16,9 +16,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // vectorDir has the vectors: cases for other implementations, too. Its README says what is
@@ -238,7 +240,7 @@ func runLayerVectors(t *testing.T, b []byte) {
 			got := layerOf(t, buildTar(t, v.Tar))
 			got.Name, got.Tar = v.Name, v.Tar
 			if !reflect.DeepEqual(got, v) {
-				t.Errorf("got\n%s\nwant\n%s", oneLine(t, got), oneLine(t, v))
+				t.Errorf("got\n%s\nwant\n%s", layertest.EncodeCase(t, got), layertest.EncodeCase(t, v))
 			}
 		})
 	}
@@ -312,16 +314,7 @@ func (g given) Get(_ context.Context, c cid.Cid) ([]byte, error) {
 }
 
 func (g given) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
-	for _, c := range cids {
-		data, err := g.Get(ctx, c)
-		if err != nil {
-			return err
-		}
-		if err := fn(ipfs.Block{Cid: c, Data: data}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return fetchEach(ctx, g.Get, cids, fn)
 }
 
 // An imageVector is an image record or, with other fields that package convert reads, an
@@ -333,7 +326,7 @@ type imageVector struct {
 }
 
 func runImageVectors(t *testing.T, b []byte) {
-	records, _ := splitImageCases(t, b)
+	records, _ := layertest.SplitImageCases(t, b)
 	for _, raw := range records {
 		v := readCases[imageVector](t, append(append([]byte("["), raw...), ']'))[0]
 		t.Run(v.Name, func(t *testing.T) {

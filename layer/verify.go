@@ -23,7 +23,7 @@ type Proof struct {
 // and its shadowed files must be those of this layer. What it returns is about the tar;
 // whether that is the right one, the caller knows. Errors are ErrViews, or those of
 // reading, or where the tar is none that becomes a layer, those of Write: no index can be
-// that of such a tar. Besides what Write needs, it holds the index a second time. progress,
+// that of such a tar. Besides what Write needs, it holds the index. progress,
 // which may be nil, is called with the bytes of the tar read since the last call.
 func (t *Tar) Verify(ctx context.Context, progress func(n int64)) (*Proof, error) {
 	proof, err := t.verify(ctx, progress)
@@ -35,14 +35,14 @@ func (t *Tar) Verify(ctx context.Context, progress func(n int64)) (*Proof, error
 
 func (t *Tar) verify(ctx context.Context, progress func(n int64)) (*Proof, error) {
 	l := t.layer
-	if err := l.verifyRoot(ctx, t.src); err != nil {
+	if err := t.verifyRoot(ctx); err != nil {
 		return nil, err
 	}
 	w, result, err := t.remake(ctx, progress)
 	if err != nil {
 		return nil, err
 	}
-	if err := compareIndexes(l.Index, w.made.index); err != nil {
+	if err := compareIndexes(t.index, w.made.index); err != nil {
 		return nil, err
 	}
 	if !slices.Equal(t.places, w.made.places) {
@@ -51,7 +51,7 @@ func (t *Tar) verify(ctx context.Context, progress func(n int64)) (*Proof, error
 	if !l.Shadowed.Equals(w.made.shadowed.cid) {
 		return nil, fmt.Errorf("%w: shadowed is %s, its tar makes %s", ErrViews, l.Shadowed, w.made.shadowed.cid)
 	}
-	if err := l.readRest(ctx, t.src, t.places); err != nil {
+	if err := t.readRest(ctx); err != nil {
 		return nil, err
 	}
 	return &Proof{DiffID: result.DiffID, Bytes: result.Bytes, Files: result.Files}, nil
@@ -98,22 +98,31 @@ type nowhere struct{}
 func (nowhere) Put(context.Context, ...ipfs.Block) error { return nil }
 
 // compareIndexes says where the index of a layer and that of its tar differ first.
-func compareIndexes(have, made *Index) error {
-	for i := range min(len(have.Entries), len(made.Entries)) {
-		if a, b := &have.Entries[i], &made.Entries[i]; !equalEntries(a, b) {
-			return fmt.Errorf("%w: entry %d of the index, %.256q, is not what its tar makes there (%.256q)",
-				ErrViews, i, have.Path(i), made.Path(i))
+func compareIndexes(have, made entries) error {
+	err := made.each(func(i, depth int, b *Entry) error {
+		if i >= have.count() {
+			return nil // the counts say so
 		}
+		if a, d := have.at(i); d != depth || !equalEntries(&a, b) {
+			return fmt.Errorf("%w: entry %d of the index, %.256q, is not what its tar makes there (%.256q)",
+				ErrViews, i, pathOf(have, i), pathOf(made, i))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	if a, b := len(have.Entries), len(made.Entries); a != b {
+	if a, b := have.count(), made.count(); a != b {
 		return fmt.Errorf("%w: the index has %d entries, its tar makes %d", ErrViews, a, b)
 	}
 	return nil
 }
 
+// equalEntries compares entries of the same depth.
 func equalEntries(a, b *Entry) bool {
 	x, y := *a, *b
 	x.Extra, y.Extra = nil, nil
+	x.Parent, y.Parent = 0, 0
 	var none Extra
 	p, q := &none, &none
 	if a.Extra != nil {
@@ -127,10 +136,11 @@ func equalEntries(a, b *Entry) bool {
 
 // verifyRoot builds rootfs from the index, reading each of its blocks, and the root block
 // from its parts.
-func (l *Layer) verifyRoot(ctx context.Context, src Source) (err error) {
+func (t *Tar) verifyRoot(ctx context.Context) (err error) {
+	l, src := t.layer, t.src
 	read := &window{src: src, w: io.Discard, verify: true}
 	defer func() { err = errors.Join(err, read.wait()) }()
-	rootfs, err := buildRootfs(ctx, l.Index, func(b ipfs.Block) error { return read.leaf(ctx, b.Cid, len(b.Data)) })
+	rootfs, err := buildRootfs(ctx, t.index, func(b ipfs.Block) error { return read.leaf(ctx, b.Cid, len(b.Data)) })
 	if err != nil {
 		return fmt.Errorf("rootfs: %w", err)
 	}
@@ -192,24 +202,23 @@ func directorySize(ctx context.Context, src Source, k link) (uint64, error) {
 
 // readRest reads the files that no payload of the tar-split is: those that are sparse in
 // the tar, and empty ones. Their digests were compared; that they are there was not.
-func (l *Layer) readRest(ctx context.Context, src Source, places []int32) (err error) {
-	isPayload := make([]bool, len(l.Index.Entries))
-	for _, p := range places {
+func (t *Tar) readRest(ctx context.Context) (err error) {
+	isPayload := make([]bool, t.index.count())
+	for _, p := range t.places {
 		if p >= 0 {
 			isPayload[p] = true
 		}
 	}
-	read := &window{src: src, w: io.Discard, verify: true}
+	read := &window{src: t.src, w: io.Discard, verify: true}
 	defer func() { err = errors.Join(err, read.wait()) }()
-	for i := range l.Index.Entries {
-		e := &l.Index.Entries[i]
-		if isPayload[i] || e.Link >= 0 || e.Whiteout || !e.Mode.IsRegular() {
+	for i := range isPayload {
+		f, ok := fileAt(t.index, i)
+		if isPayload[i] || !ok {
 			continue
 		}
-		f := e.File()
 		for k := range f.NumLeaves() {
 			if err := read.leaf(ctx, f.Leaf(k), f.LeafLen(k)); err != nil {
-				return fmt.Errorf("file %.256q: %w", l.Index.Path(i), err)
+				return fmt.Errorf("file %.256q: %w", pathOf(t.index, i), err)
 			}
 		}
 	}

@@ -13,15 +13,17 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // views is a layer with a bit of everything, for tests that change one of its parts.
 func views(t *testing.T) (*Layer, *memory, []byte) {
 	t.Helper()
-	tarball := makeTar(t, dir("d"), text("d/a", "same"), text("d/b", "same"), text("d/large", strings.Repeat("l", 3<<20)),
+	tarball := layertest.Tar(t, dir("d"), text("d/a", "same"), text("d/b", "same"), text("d/large", strings.Repeat("l", 3<<20)),
 		text("x", "first"), text("x", "second"), text("empty", ""), sym("s", "d/a"), hard("h", "d/a"), device("dev", 3), text(".wh.gone", ""))
 	l, m := convert(t, tarball)
 	return l, m, tarball
@@ -105,30 +107,7 @@ func (f forge) put(t *testing.T, m *memory, l *Layer) ipfs.Block {
 			k.tsize += f.tsize
 		}
 	}
-	root, err := ipfs.NewBlock(cid.DagProtobuf, directoryNode(links))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Put(ctx, root); err != nil {
-		t.Fatal(err)
-	}
-	return root
-}
-
-func zipped(t *testing.T, raw []byte) []byte {
-	t.Helper()
-	var zip bytes.Buffer
-	w, err := newCompressor(&zip)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(raw); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return zip.Bytes()
+	return putNode(t, m, directoryNode(links))
 }
 
 // changed returns the index with one entry changed.
@@ -149,7 +128,7 @@ func changed(t *testing.T, x *Index, name string, change func(e *Entry)) *Index 
 // layer by itself.
 func TestVerifyForged(t *testing.T) {
 	l, m, _ := views(t)
-	other, m2 := convert(t, makeTar(t, text("x", "third"), text("x", "fourth")))
+	other, m2 := convert(t, layertest.Tar(t, text("x", "third"), text("x", "fourth")))
 	for c, data := range m2.blocks {
 		m.blocks[c] = data
 	}
@@ -209,7 +188,7 @@ func swapped(t *testing.T, l *Layer, m *memory) []byte {
 // layerPlaces are the places of a layer's tar-split.
 func layerPlaces(t *testing.T, l *Layer, m *memory) []int32 {
 	t.Helper()
-	tarball, err := l.openTar(t.Context(), m)
+	tarball, err := l.OpenTar(t.Context(), m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +247,7 @@ func TestVerifyReadsAll(t *testing.T) {
 	for i := range 1200 {
 		many = append(many, text(strings.Repeat("n", 200)+fmt.Sprint(i), "same"))
 	}
-	sharded, m3 := convert(t, makeTar(t, many...))
+	sharded, m3 := convert(t, layertest.Tar(t, many...))
 	for name, tc := range map[string]struct {
 		l *Layer
 		m *memory
@@ -322,9 +301,9 @@ func (s slow) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) err
 // TestVerifyDoesNotWait ends with what is wrong with a tar, and not when the next block of it
 // has come.
 func TestVerifyDoesNotWait(t *testing.T) {
-	l, m := convert(t, makeTar(t, text("a", "wanted")))
+	l, m := convert(t, layertest.Tar(t, text("a", "wanted")))
 	// One window that ends with a block that is no header, and then one that needs a leaf.
-	header := makeTar(t, text("e", ""))[:blockBytes]
+	header := layertest.Tar(t, text("e", ""))[:blockBytes]
 	bytewise := append(bytes.Repeat(header, windowOps/blockBytes-1), bytes.Repeat([]byte("x"), blockBytes)...)
 	records := splitMagic
 	for _, b := range bytewise {

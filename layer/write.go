@@ -41,21 +41,21 @@ type writer struct {
 	split     *splitWriter
 	splitTo   *contentWriter
 	tree      *tree
-	payloads  []*inode // of the payloads of the tar-split, in their order
-	sparse    int64    // bytes of sparse files so far
+	payloads  []int32 // inodes of the payloads of the tar-split, in their order
+	sparse    int64   // bytes of sparse files so far
 	maxSparse int64
 	made      made
 }
 
 // made is what a writer makes of a tar, as far as it follows from the tar alone.
 type made struct {
-	index            *Index
+	index            entries
 	places           []int32 // of the tar-split's table
 	rootfs, shadowed link    // shadowed.cid is cid.Undef when there is none
 }
 
 // Write converts a tar, read to its end, and puts all blocks of the layer to dst, the root
-// last. Besides the names and attributes of the entries it holds a few leaves a core. It
+// last. It holds a few leaves a core, and of an entry about 120 bytes and its name. It
 // pins nothing: the caller pins Result.Root. A Read of the tar that does not return is the
 // caller's to end.
 func Write(ctx context.Context, dst ipfs.Putter, tarball io.Reader, opts WriteOptions) (*Result, error) {
@@ -71,7 +71,7 @@ func newWriter(tarball io.Reader, opts WriteOptions) *writer {
 
 func (w *writer) write(ctx context.Context, dst ipfs.Putter) (*Result, error) {
 	w.pipe = newPipeline(ctx, dst)
-	x, inodes, err := w.read()
+	err := w.read()
 	if werr := w.pipe.wait(); werr != nil {
 		err = werr // what the reader saw is that the pipeline had stopped
 	}
@@ -79,7 +79,7 @@ func (w *writer) write(ctx context.Context, dst ipfs.Putter) (*Result, error) {
 		return nil, fmt.Errorf("convert layer: %w", err)
 	}
 	w.pipe = newPipeline(ctx, dst)
-	root, files, err := w.finish(ctx, x, inodes)
+	root, files, err := w.finish(ctx)
 	if werr := w.pipe.wait(); werr != nil {
 		err = werr
 	}
@@ -93,18 +93,17 @@ func (w *writer) write(ctx context.Context, dst ipfs.Putter) (*Result, error) {
 		Root:    root,
 		DiffID:  digest.NewDigest(digest.SHA256, w.src.hash),
 		Files:   files,
-		Entries: len(x.Entries),
+		Entries: w.tree.count(),
 		Bytes:   w.src.bytes,
 	}, nil
 }
 
 // read reads the tar: contents go to the pipeline, the rest to the tree and the tar-split.
-// The index that it returns has no digests yet.
-func (w *writer) read() (*Index, []*inode, error) {
+func (w *writer) read() error {
 	w.splitTo = &contentWriter{send: w.pipe.leaf}
 	var err error
 	if w.split, err = newSplitWriter(w.splitTo); err != nil {
-		return nil, nil, err
+		return err
 	}
 	w.src.record = w.split
 	tr := tar.NewReader(w.src)
@@ -114,28 +113,28 @@ func (w *writer) read() (*Index, []*inode, error) {
 			break
 		}
 		if err != nil {
-			return nil, nil, w.src.error("read tar", err)
+			return w.src.error("read tar", err)
 		}
 		if err := w.entry(tr, hdr); err != nil {
-			return nil, nil, fmt.Errorf("entry %.256q: %w", hdr.Name, err)
+			return fmt.Errorf("entry %.256q: %w", hdr.Name, err)
 		}
 	}
 	// What follows the end of the archive belongs to the tar.
 	if _, err := io.Copy(io.Discard, w.src); err != nil {
-		return nil, nil, w.src.error("read tar", err)
+		return w.src.error("read tar", err)
 	}
 	if err := w.tree.setDirTimes(); err != nil {
-		return nil, nil, err
+		return err
 	}
-	x, inodes := w.tree.index()
-	w.made.index, w.made.places = x, make([]int32, len(w.payloads))
+	w.tree.number()
+	w.made.index, w.made.places = w.tree, make([]int32, len(w.payloads))
 	for i, n := range w.payloads {
-		w.made.places[i] = n.number
+		w.made.places[i] = w.tree.inodes.at(n).number
 	}
 	if err := w.split.close(w.made.places); err != nil {
-		return nil, nil, err
+		return err
 	}
-	return x, inodes, w.splitTo.Close()
+	return w.splitTo.Close()
 }
 
 // entry applies one entry and reads its content.
@@ -143,11 +142,12 @@ func (w *writer) entry(tr *tar.Reader, hdr *tar.Header) error {
 	if err := w.pipe.stopped(); err != nil {
 		return err
 	}
-	n, err := w.tree.apply(hdr)
-	if err != nil || n == nil {
+	i, err := w.tree.apply(hdr)
+	if err != nil || i == noFile {
 		return err // the next call of Next skips the content, and records it
 	}
-	n.content = new(content)
+	n := w.tree.inodes.at(i)
+	c := content{first: &n.sum}
 	if isSparse(hdr) {
 		// A few bytes can claim a file of any size.
 		if w.sparse += hdr.Size; w.sparse > w.maxSparse {
@@ -157,19 +157,22 @@ func (w *writer) entry(tr *tar.Reader, hdr *tar.Header) error {
 		if err := w.split.payload(hdr.Size); err != nil {
 			return err
 		}
-		w.payloads = append(w.payloads, n)
+		w.payloads = append(w.payloads, i)
 		w.src.recording = false
 		defer func() { w.src.recording = true }()
 	}
-	for left := hdr.Size; left > 0 || n.content.n == 0; {
+	for left := hdr.Size; left > 0 || c.n == 0; {
 		leaf := make([]byte, min(left, ipfs.LeafSize))
 		if _, err := io.ReadFull(tr, leaf); err != nil {
 			return w.src.error("read content", err)
 		}
-		if err := n.content.leaf(w.pipe.leaf, leaf); err != nil {
+		if err := c.leaf(w.pipe.leaf, leaf); err != nil {
 			return err
 		}
 		left -= int64(len(leaf))
+	}
+	if len(c.rest) > 0 {
+		w.tree.extra(n).rest = c.rest
 	}
 	// The reader tells that a sparse file has more bytes than its map says where it ends,
 	// and nothing was read of an empty one.
@@ -194,22 +197,11 @@ func isSparse(hdr *tar.Header) bool {
 }
 
 // finish fills in the digests, and builds all that is above the leaves.
-func (w *writer) finish(ctx context.Context, x *Index, inodes []*inode) (root ipfs.Block, files int, err error) {
-	for i := range x.Entries {
-		e := &x.Entries[i]
-		if inodes[i].content == nil || e.Link >= 0 {
-			continue
-		}
-		files++
-		f, err := inodes[i].content.file(nil)
-		if err != nil {
-			return root, 0, err
-		}
-		if e.Digest = sumOf(f.Cid); f.Leaves != "" {
-			e.extra().Leaves = f.Leaves
-		}
+func (w *writer) finish(ctx context.Context) (root ipfs.Block, files int, err error) {
+	if files, err = w.tree.settle(); err != nil {
+		return root, 0, err
 	}
-	links, err := w.parts(ctx, x)
+	links, err := w.parts(ctx)
 	if err != nil {
 		return root, 0, err
 	}
@@ -218,8 +210,8 @@ func (w *writer) finish(ctx context.Context, x *Index, inodes []*inode) (root ip
 }
 
 // parts builds what the layer root links to.
-func (w *writer) parts(ctx context.Context, x *Index) ([]link, error) {
-	rootfs, err := buildRootfs(ctx, x, w.pipe.block)
+func (w *writer) parts(ctx context.Context) ([]link, error) {
+	rootfs, err := buildRootfs(ctx, w.tree, w.pipe.block)
 	if err != nil {
 		return nil, fmt.Errorf("build rootfs: %w", err)
 	}
@@ -228,7 +220,7 @@ func (w *writer) parts(ctx context.Context, x *Index) ([]link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build tar-split: %w", err)
 	}
-	index, err := w.index(x)
+	index, err := w.index()
 	if err != nil {
 		return nil, err
 	}
@@ -245,17 +237,14 @@ func (w *writer) parts(ctx context.Context, x *Index) ([]link, error) {
 }
 
 // index writes the index.
-func (w *writer) index(x *Index) (link, error) {
-	raw, err := EncodeIndex(x)
-	if err != nil {
-		return link{}, err
-	}
+func (w *writer) index() (link, error) {
 	pipe := &contentWriter{send: w.pipe.leafNow}
 	zip, err := newCompressor(pipe)
 	if err != nil {
 		return link{}, err
 	}
-	if _, err := zip.Write(raw); err != nil {
+	raw, err := encodeIndex(zip, w.tree)
+	if err != nil {
 		return link{}, err
 	}
 	if err := zip.Close(); err != nil {
@@ -265,8 +254,8 @@ func (w *writer) index(x *Index) (link, error) {
 		return link{}, err
 	}
 	// No reader would take it.
-	if size := pipe.content.size; size > MaxIndexFile || int64(len(raw)) > indexLimit(size) {
-		return link{}, fmt.Errorf("index of %d bytes, %d compressed: %w", len(raw), size, ErrTooLarge)
+	if size := pipe.content.size; size > MaxIndexFile || raw > indexLimit(size) {
+		return link{}, fmt.Errorf("index of %d bytes, %d compressed: %w", raw, size, ErrTooLarge)
 	}
 	return fileLink(linkIndex, &pipe.content, w.pipe.block)
 }
@@ -274,11 +263,12 @@ func (w *writer) index(x *Index) (link, error) {
 // shadowed builds the directory of the contents that a later entry took the place of.
 func (w *writer) shadowed(ctx context.Context) (link, error) {
 	var links []link
-	for _, n := range w.payloads {
-		if n.number >= 0 {
+	for i, place := range w.made.places {
+		if place >= 0 {
 			continue
 		}
-		l, err := fileLink(strconv.Itoa(len(links)), n.content, w.pipe.block)
+		c := w.tree.content(w.tree.inodes.at(w.payloads[i]))
+		l, err := fileLink(strconv.Itoa(len(links)), c, w.pipe.block)
 		if err != nil {
 			return link{}, err
 		}

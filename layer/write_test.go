@@ -15,8 +15,10 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // list writes an index as one word a line: what tests compare.
@@ -35,14 +37,7 @@ func list(x *Index) string {
 		default:
 			fmt.Fprintf(&b, " %v", e.Mode)
 		}
-		for _, f := range []struct {
-			on   bool
-			name string
-		}{{e.Implied, " implied"}, {e.Opaque, " opaque"}, {e.KeepXattrs, " keep"}} {
-			if f.on {
-				b.WriteString(f.name)
-			}
-		}
+		b.WriteString(marks(mark{e.Implied, " implied"}, mark{e.Opaque, " opaque"}, mark{e.KeepXattrs, " keep"}))
 		b.WriteByte('\n')
 	}
 	return b.String()
@@ -63,7 +58,7 @@ func TestApply(t *testing.T) {
 		"last wins":               {[]file{text("a", "1"), sym("a", "x"), text("a", "2")}, "a -rw-r--r--\n"},
 		"dir to file":             {[]file{text("a/b", ""), text("a", "")}, "a -rw-r--r--\n"},
 		"file to dir":             {[]file{text("a", ""), dir("a"), text("a/b", "")}, "a drwxr-xr-x\na/b -rw-r--r--\n"},
-		"dir on dir":              {[]file{dir("a"), text("a/b", ""), {name: "a", typ: tar.TypeDir, mode: 0o700}}, "a drwx------\na/b -rw-r--r--\n"},
+		"dir on dir":              {[]file{dir("a"), text("a/b", ""), {Name: "a", Type: tar.TypeDir, Mode: 0o700}}, "a drwx------\na/b -rw-r--r--\n"},
 		"hard link":               {[]file{text("b", "x"), hard("a", "b")}, "a -rw-r--r--\nb = a\n"},
 		"link to symlink itself":  {[]file{text("f", ""), sym("s", "f"), hard("t", "s")}, "f -rw-r--r--\ns -> f\nt = s\n"},
 		"link keeps removed":      {[]file{text("a", "1"), hard("b", "a"), text("a", "2")}, "a -rw-r--r--\nb -rw-r--r--\n"},
@@ -84,8 +79,8 @@ func TestApply(t *testing.T) {
 		"whiteout of whiteout":    {[]file{text(".wh..wh.x", "")}, ".wh.x whiteout\n"},
 		"whiteout directory":      {[]file{text(".wh.d/x", "")}, ".wh.d drwxr-xr-x implied\n.wh.d/x -rw-r--r--\n"},
 		"linked whiteout":         {[]file{text(".wh.a", ""), hard("b", "a")}, "a whiteout\nb whiteout\n"},
-		"global header":           {[]file{{name: "pax_global_header", typ: tar.TypeXGlobalHeader}, text("a", "")}, "a -rw-r--r--\n"},
-		"types":                   {[]file{device("c", 5), {name: "b", typ: tar.TypeBlock, major: 7}, {name: "p", typ: tar.TypeFifo}}, "b Drw-r--r--\nc Dcrw-r--r--\np prw-r--r--\n"},
+		"global header":           {[]file{{Name: "pax_global_header", Type: tar.TypeXGlobalHeader}, text("a", "")}, "a -rw-r--r--\n"},
+		"types":                   {[]file{device("c", 5), {Name: "b", Type: tar.TypeBlock, Major: 7}, {Name: "p", Type: tar.TypeFifo}}, "b Drw-r--r--\nc Dcrw-r--r--\np prw-r--r--\n"},
 		"odd names":               {[]file{text("a\nb", ""), text("\\", ""), text(" ", ""), text("\xff\xfe", "")}, "  -rw-r--r--\n\\ -rw-r--r--\na\nb -rw-r--r--\n\xff\xfe -rw-r--r--\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,19 +112,19 @@ func TestRefused(t *testing.T) {
 		"below a whiteout":       {[]file{text(".wh.a", ""), text("a/b", "")}, ErrTar},
 		"symlink loop":           {[]file{sym("a", "b"), sym("b", "a"), text("a/x", "")}, ErrTar},
 		"removed directory":      {[]file{dir("a"), dir("a/b"), text("a", "")}, ErrTar},
-		"unknown type":           {[]file{{name: "a", typ: '7'}}, ErrTar},
+		"unknown type":           {[]file{{Name: "a", Type: '7'}}, ErrTar},
 		"empty symlink":          {[]file{sym("a", "")}, ErrTar},
 		"long name":              {[]file{text(strings.Repeat("n", 256), "")}, ErrTooLarge},
 		"long implied name":      {[]file{text(strings.Repeat("n", 256)+"/x", "")}, ErrTooLarge},
 		"long target":            {[]file{sym("a", strings.Repeat("t", 4096))}, ErrTooLarge},
 		"deep":                   {[]file{text(strings.Repeat("d/", MaxDepth)+"x", "")}, ErrTooLarge},
-		"user.overlay":           {[]file{{name: "a", xattrs: map[string]string{"user.overlay.opaque": "y"}}}, ErrXattr},
-		"user.overlay directory": {[]file{{name: "a", typ: tar.TypeDir, xattrs: map[string]string{"user.overlay.redirect": "/x"}}}, ErrXattr},
-		"large attribute":        {[]file{{name: "a", xattrs: map[string]string{"user.a": strings.Repeat("v", MaxXattrValue+1)}}}, ErrTooLarge},
-		"nameless attribute":     {[]file{{name: "a", xattrs: map[string]string{"user.": "v"}}}, ErrTar},
+		"user.overlay":           {[]file{{Name: "a", Xattrs: map[string]string{"user.overlay.opaque": "y"}}}, ErrXattr},
+		"user.overlay directory": {[]file{{Name: "a", Type: tar.TypeDir, Xattrs: map[string]string{"user.overlay.redirect": "/x"}}}, ErrXattr},
+		"large attribute":        {[]file{{Name: "a", Xattrs: map[string]string{"user.a": strings.Repeat("v", MaxXattrValue+1)}}}, ErrTooLarge},
+		"nameless attribute":     {[]file{{Name: "a", Xattrs: map[string]string{"user.": "v"}}}, ErrTar},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Write(context.Background(), newMemory(), bytes.NewReader(makeTar(t, tc.tar...)), WriteOptions{})
+			_, err := Write(context.Background(), newMemory(), bytes.NewReader(layertest.Tar(t, tc.tar...)), WriteOptions{})
 			if !errors.Is(err, tc.want) {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
@@ -138,7 +133,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestDeviceNumbers(t *testing.T) {
-	b := makeTar(t, device("a", 1))
+	b := layertest.Tar(t, device("a", 1))
 	// Base-256 -1 in the field of the major number.
 	copy(b[329:337], bytes.Repeat([]byte{0xff}, 8))
 	fixChecksum(b)
@@ -158,7 +153,7 @@ func fixChecksum(b []byte) {
 }
 
 func TestTruncated(t *testing.T) {
-	whole := makeTar(t, text("a", strings.Repeat("x", 3000)), text("b", "y"))
+	whole := layertest.Tar(t, text("a", strings.Repeat("x", 3000)), text("b", "y"))
 	for _, n := range []int{100, 512, 600, 3500, 4000, 4700} {
 		_, err := Write(context.Background(), newMemory(), bytes.NewReader(whole[:n]), WriteOptions{})
 		if n != 512+3000 && !errors.Is(err, ErrTar) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -169,7 +164,7 @@ func TestTruncated(t *testing.T) {
 
 // TestStreamError keeps a stream that failed apart from a tar that is wrong.
 func TestStreamError(t *testing.T) {
-	whole := makeTar(t, text("a", strings.Repeat("x", 3000)))
+	whole := layertest.Tar(t, text("a", strings.Repeat("x", 3000)))
 	broken := errors.New("cable cut")
 	_, err := Write(context.Background(), newMemory(), io.MultiReader(bytes.NewReader(whole[:1000]), iotest.ErrReader(broken)), WriteOptions{})
 	if !errors.Is(err, broken) || errors.Is(err, ErrTar) {
@@ -185,14 +180,14 @@ func (f putFunc) Put(context.Context, ...ipfs.Block) error { return f() }
 
 func TestPutError(t *testing.T) {
 	for _, body := range []string{"x", strings.Repeat("x", 40<<20)} {
-		_, err := Write(context.Background(), putFunc(func() error { return errFull }), bytes.NewReader(makeTar(t, text("a", body))), WriteOptions{})
+		_, err := Write(context.Background(), putFunc(func() error { return errFull }), bytes.NewReader(layertest.Tar(t, text("a", body))), WriteOptions{})
 		if !errors.Is(err, errFull) {
 			t.Errorf("got %v", err)
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := Write(ctx, newMemory(), bytes.NewReader(makeTar(t, text("a", strings.Repeat("x", 40<<20)))), WriteOptions{})
+	_, err := Write(ctx, newMemory(), bytes.NewReader(layertest.Tar(t, text("a", strings.Repeat("x", 40<<20)))), WriteOptions{})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -230,7 +225,7 @@ func TestWriteBounded(t *testing.T) {
 }
 
 func TestResult(t *testing.T) {
-	b := makeTar(t, dir("d"), text("d/a", "1"), hard("d/b", "d/a"), text("d/c", ""))
+	b := layertest.Tar(t, dir("d"), text("d/a", "1"), hard("d/b", "d/a"), text("d/c", ""))
 	var progress int64
 	r, err := Write(context.Background(), newMemory(), bytes.NewReader(b), WriteOptions{Progress: func(n int64) { progress += n }})
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/ipfs"
 )
 
@@ -30,7 +31,7 @@ const writersDir = "testdata/writers"
 
 // TestWriters holds Write, WriteTar and Merge to containerd for tars as they are found.
 func TestWriters(t *testing.T) {
-	needRoot(t)
+	hosttest.Root(t)
 	for name, tarballs := range writersTars(t, writersDir) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -88,7 +89,7 @@ func hashContents(t *testing.T, l *Layer, m *memory, into map[string]string) {
 
 // TestWritersRefused has tars that containerd refuses, and some that ipcs refuses alone.
 func TestWritersRefused(t *testing.T) {
-	needRoot(t)
+	hosttest.Root(t)
 	type refusal struct {
 		want error
 		ours bool // and not containerd's

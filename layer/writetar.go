@@ -25,33 +25,56 @@ func (l *Layer) WriteTar(ctx context.Context, src Source, w io.Writer) error {
 type Tar struct {
 	Size     int64 // bytes
 	layer    *Layer
+	index    entries
 	src      Source
 	split    ipfs.File
 	places   []int32
 	shadowed []cid.Cid
 }
 
+// OpenTar opens the layer whose root is root, and its tar, as Layer.OpenTar does. It holds
+// the index as it is written, which takes less than half of what a Layer takes.
+func OpenTar(ctx context.Context, src Source, root cid.Cid) (*Tar, error) {
+	b, err := getRoot(ctx, src, root)
+	if err != nil {
+		return nil, err
+	}
+	l, x, err := openEncoded(ctx, src, b)
+	if err != nil {
+		return nil, err
+	}
+	return l.tar(ctx, src, x)
+}
+
 // OpenTar reads the tar-split of a layer, which tells how long the tar is; the contents of
 // files are not read.
 func (l *Layer) OpenTar(ctx context.Context, src Source) (*Tar, error) {
-	t, err := l.openTar(ctx, src)
-	if err != nil {
+	return l.tar(ctx, src, l.Index)
+}
+
+func (l *Layer) tar(ctx context.Context, src Source, x entries) (*Tar, error) {
+	t := &Tar{layer: l, index: x, src: src}
+	if err := t.open(ctx); err != nil {
 		return nil, fmt.Errorf("tar of layer %s: %w", l.Root.Cid, err)
 	}
 	return t, nil
 }
 
-func (l *Layer) openTar(ctx context.Context, src Source) (*Tar, error) {
-	t := &Tar{layer: l, src: src}
-	var err error
-	if t.split, err = loadFile(ctx, src, l.TarSplit, MaxFile); err != nil {
-		return nil, err
+// Files returns how many regular files the layer has, hard links counted once.
+func (t *Tar) Files() int { return countFiles(t.index) }
+
+// Root returns the layer root.
+func (t *Tar) Root() ipfs.Block { return t.layer.Root }
+
+func (t *Tar) open(ctx context.Context) (err error) {
+	if t.split, err = loadFile(ctx, t.src, t.layer.TarSplit, MaxFile); err != nil {
+		return err
 	}
-	if err := t.readTable(ctx, openFile(ctx, src, t.split)); err != nil {
-		return nil, err
+	if err := t.readTable(ctx, openFile(ctx, t.src, t.split)); err != nil {
+		return err
 	}
-	t.shadowed, err = l.loadShadowed(ctx, src, t.places)
-	return t, err
+	t.shadowed, err = t.layer.loadShadowed(ctx, t.src, t.places)
+	return err
 }
 
 // Write writes the tar. It reads the tar-split for the second time, since the table is at
@@ -87,7 +110,7 @@ func (t *Tar) write(ctx context.Context, w io.Writer) (err error) {
 		} else if k == len(t.places) {
 			return splitError("it changed while it was read", nil)
 		} else {
-			err = t.layer.payload(ctx, out, t.src, t.places[k], &shadowed, rec.size)
+			err = t.payload(ctx, out, t.places[k], &shadowed, rec.size)
 			k++
 		}
 		if err != nil {
@@ -111,7 +134,7 @@ func (t *Tar) readTable(ctx context.Context, r io.Reader) error {
 		}
 		rec, err := s.next()
 		if err == io.EOF {
-			t.places, err = s.table(n, len(t.layer.Index.Entries))
+			t.places, err = s.table(n, t.index.count())
 			return err
 		}
 		if err != nil {
@@ -130,23 +153,22 @@ func (t *Tar) readTable(ctx context.Context, r io.Reader) error {
 }
 
 // payload writes the content of one file.
-func (l *Layer) payload(ctx context.Context, out *window, src Source, place int32, shadowed *[]cid.Cid, size int64) error {
+func (t *Tar) payload(ctx context.Context, out *window, place int32, shadowed *[]cid.Cid, size int64) error {
 	var f ipfs.File
 	if place < 0 {
 		c := (*shadowed)[0]
 		*shadowed = (*shadowed)[1:]
 		var err error
-		if f, err = loadFile(ctx, src, c, size); errors.Is(err, ErrTooLarge) {
+		if f, err = loadFile(ctx, t.src, c, size); errors.Is(err, ErrTooLarge) {
 			return splitError("a shadowed file is larger than its payload", nil)
 		} else if err != nil {
 			return fmt.Errorf("shadowed file: %w", err)
 		}
 	} else {
-		e := &l.Index.Entries[place]
-		if e.Link >= 0 || e.Whiteout || !e.Mode.IsRegular() {
+		var ok bool
+		if f, ok = fileAt(t.index, int(place)); !ok {
 			return splitError(fmt.Sprintf("entry %d is not a file", place), nil)
 		}
-		f = e.File()
 	}
 	if f.Size != size {
 		return splitError(fmt.Sprintf("a payload of %d bytes is a file of %d", size, f.Size), nil)

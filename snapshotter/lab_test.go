@@ -27,6 +27,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
@@ -60,7 +61,7 @@ func newLab(t *testing.T) *lab { return newLabIn(t, t.TempDir()) }
 
 func newLabIn(t *testing.T, dir string) *lab {
 	t.Helper()
-	needRoot(t)
+	hosttest.Root(t)
 	l := &lab{t: t, ctx: t.Context(), node: ipfstest.NewMemory(), lazy: noLazy}
 	l.config = snapshotter.Config{
 		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), ObjectsDir: filepath.Join(dir, "objects"),
@@ -220,10 +221,28 @@ func layerLabels(parent digest.Digest, root ipfs.Block) (map[string]string, dige
 	return labels, id
 }
 
+// imageOf writes an image to the node whose layers have a file each.
+func (l *lab) imageOf(names ...string) (record ipfs.Block, roots []ipfs.Block) {
+	l.t.Helper()
+	for _, name := range names {
+		roots = append(roots, l.convert(tarOf(l.t, []entry{file(name, name, 0o644)})))
+	}
+	return snapshotter.PutRecord(l.t, l.node, roots), roots
+}
+
 // pull prepares an ipcs layer on a chain as containerd does, and finds its snapshot.
 func (l *lab) pull(c chain, root ipfs.Block) chain {
 	l.t.Helper()
+	return l.pullOf("", c, root)
+}
+
+// pullOf is pull of a layer that names the record of its image.
+func (l *lab) pullOf(record string, c chain, root ipfs.Block) chain {
+	l.t.Helper()
 	labels, id := layerLabels(c.id, root)
+	if record != "" {
+		labels[mediatype.AnnotationImage] = record
+	}
 	mounts, err := l.Prepare(l.ctx, l.key("extract-1 "+id.String()), c.parent, snapshots.WithLabels(labels))
 	if !errdefs.IsAlreadyExists(err) || mounts != nil {
 		l.t.Fatalf("Prepare of an ipcs layer: %v, %v; want already exists", mounts, err)

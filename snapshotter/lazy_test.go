@@ -93,14 +93,5 @@ func (l *lab) buildAt(publisher *ipfstest.Memory, kinds string, layers [][]entry
 	l.t.Helper()
 	elsewhere := *l
 	elsewhere.node, elsewhere.config.ObjectsDir = publisher, l.t.TempDir()
-	for i, entries := range layers {
-		b := tarOf(l.t, entries)
-		plain = l.extract(l.overlay, plain, b)
-		if kinds[i] == 'i' {
-			ipcs = l.pull(ipcs, elsewhere.convert(b))
-		} else {
-			ipcs = l.extract(l.Snapshotter, ipcs, b)
-		}
-	}
-	return ipcs, plain
+	return l.buildWith(elsewhere.convert, kinds, layers)
 }

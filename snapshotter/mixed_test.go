@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 const capability = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
@@ -46,11 +48,17 @@ func stack() [][]entry {
 // layer ('i') or an ordinary one ('o').
 func (l *lab) build(kinds string, layers [][]entry) (ipcs, plain chain) {
 	l.t.Helper()
+	return l.buildWith(l.convert, kinds, layers)
+}
+
+// buildWith is build with ipcs layers that convert makes.
+func (l *lab) buildWith(convert func(tarball []byte) ipfs.Block, kinds string, layers [][]entry) (ipcs, plain chain) {
+	l.t.Helper()
 	for i, entries := range layers {
 		b := tarOf(l.t, entries)
 		plain = l.extract(l.overlay, plain, b)
 		if kinds[i] == 'i' {
-			ipcs = l.pull(ipcs, l.convert(b))
+			ipcs = l.pull(ipcs, convert(b))
 		} else {
 			ipcs = l.extract(l.Snapshotter, ipcs, b)
 		}

@@ -20,26 +20,16 @@ import (
 	"github.com/hinshun/ipcs/mediatype"
 )
 
-// image writes n layers and their record to the node.
-func image(t *testing.T, node *ipfstest.Memory, n int) (record cid.Cid, roots []ipfs.Block) {
+// PutRecord writes the record of an image with these layers to the node.
+func PutRecord(t *testing.T, node *ipfstest.Memory, roots []ipfs.Block) ipfs.Block {
 	t.Helper()
 	m := &layer.Image{Version: 1}
-	for i := range n {
-		var b bytes.Buffer
-		w := tar.NewWriter(&b)
-		if err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint("file", i), Mode: 0o644, Size: 1}), second(w.Write([]byte{byte(i)})), w.Close()); err != nil {
-			t.Fatal(err)
-		}
-		result, err := layer.Write(t.Context(), node, &b, layer.WriteOptions{})
+	for _, root := range roots {
+		d, err := mediatype.LayerDigest(root.Cid)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := mediatype.LayerDigest(result.Root.Cid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		roots = append(roots, result.Root)
-		m.Layers = append(m.Layers, layer.ImageLayer{Digest: d, Block: result.Root.Data})
+		m.Layers = append(m.Layers, layer.ImageLayer{Digest: d, Block: root.Data})
 	}
 	b, err := layer.EncodeImage(m)
 	if err != nil {
@@ -52,7 +42,25 @@ func image(t *testing.T, node *ipfstest.Memory, n int) (record cid.Cid, roots []
 	if err := node.Put(t.Context(), block); err != nil {
 		t.Fatal(err)
 	}
-	return block.Cid, roots
+	return block
+}
+
+// image writes n layers and their record to the node.
+func image(t *testing.T, node *ipfstest.Memory, n int) (record cid.Cid, roots []ipfs.Block) {
+	t.Helper()
+	for i := range n {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint("file", i), Mode: 0o644, Size: 1}), second(w.Write([]byte{byte(i)})), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		result, err := layer.Write(t.Context(), node, &b, layer.WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots = append(roots, result.Root)
+	}
+	return PutRecord(t, node, roots).Cid, roots
 }
 
 func second(_ int, err error) error { return err }

@@ -15,12 +15,10 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
-	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
-	"github.com/hinshun/ipcs/layer"
 	"github.com/hinshun/ipcs/mediatype"
 	"github.com/hinshun/ipcs/snapshotter"
 )
@@ -188,58 +186,27 @@ func (l *lab) restart() {
 
 func TestImageRecord(t *testing.T) {
 	l := newLab(t)
-	record := &layer.Image{Version: 1}
-	var roots []ipfs.Block
-	for _, name := range []string{"a", "b", "c", "d"} {
-		root := l.convert(tarOf(t, []entry{file(name, name, 0o644)}))
-		d, err := mediatype.LayerDigest(root.Cid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		roots = append(roots, root)
-		record.Layers = append(record.Layers, layer.ImageLayer{Digest: d, Block: root.Data})
-	}
-	b, err := layer.EncodeImage(record)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := ipfs.NewBlock(cid.Raw, b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.node.Put(l.ctx, block); err != nil {
-		t.Fatal(err)
-	}
-	for name, image := range map[string]string{"good": block.Cid.String(), "gone": ipfs.RawCid(strings.Repeat("g", 32)).String(), "no record": roots[0].Cid.String(), "no cid": "x"} {
+	record, roots := l.imageOf("a", "b", "c", "d")
+	for name, image := range map[string]string{"good": record.Cid.String(), "gone": ipfs.RawCid(strings.Repeat("g", 32)).String(), "no record": roots[0].Cid.String(), "no cid": "x"} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
-			l.node.Connect(nodeOf(t, roots, block, l))
+			l.node.Connect(l.nodeOf(record))
 			c := chain{}
 			for _, root := range roots {
-				labels, id := layerLabels(c.id, root)
-				labels[mediatype.AnnotationImage] = image
-				if _, err := l.Prepare(l.ctx, l.key("extract-1"), c.parent, snapshots.WithLabels(labels)); !errdefs.IsAlreadyExists(err) {
-					t.Fatal(err)
-				}
-				c = chain{l.find(id, c.parent), id}
+				c = l.pullOf(image, c, root)
 			}
 			l.view(l.Snapshotter, c.parent)
 		})
 	}
 }
 
-// nodeOf returns a node that has the layers of TestImageRecord, converted anew.
-func nodeOf(t *testing.T, roots []ipfs.Block, record ipfs.Block, l *lab) *ipfstest.Memory {
-	t.Helper()
+// nodeOf returns a node that has the image of TestImageRecord, converted anew.
+func (l *lab) nodeOf(record ipfs.Block) *ipfstest.Memory {
+	l.t.Helper()
 	own := l.node
 	l.node = ipfstest.NewMemory()
-	for i, name := range []string{"a", "b", "c", "d"} {
-		if root := l.convert(tarOf(t, []entry{file(name, name, 0o644)})); !root.Cid.Equals(roots[i].Cid) {
-			t.Fatal("the same tar gave another layer")
-		}
-	}
-	if err := l.node.Put(l.ctx, record); err != nil {
-		t.Fatal(err)
+	if again, _ := l.imageOf("a", "b", "c", "d"); !again.Cid.Equals(record.Cid) {
+		l.t.Fatal("the same tars gave another image")
 	}
 	publisher := l.node
 	l.node = own

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
 	"github.com/hinshun/ipcs/snapshotter"
 )
@@ -153,7 +154,7 @@ func TestCleanup(t *testing.T) {
 // TestLoop keeps chains on a tmpfs, from whose files the kernel mounts no EROFS, or only
 // the mount points, as on most hosts.
 func TestLoop(t *testing.T) {
-	needRoot(t)
+	hosttest.Root(t)
 	for folder, want := range map[string]string{"root": "loop", "state": "file"} {
 		t.Run(folder, func(t *testing.T) {
 			dir := t.TempDir()
@@ -225,7 +226,7 @@ func TestNewRefuses(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	needRoot(t)
+	hosttest.Root(t)
 	dir := t.TempDir()
 	c := snapshotter.Config{Root: dir + "/root", State: dir + "/state", ObjectsDir: dir}
 	want := errors.New("no fuse here")

@@ -4,20 +4,20 @@ package snapshotter_test
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/testsuite"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
 	"github.com/hinshun/ipcs/snapshotter"
 )
 
 // TestSuite runs containerd's own suite for snapshotters, unmodified, on ordinary layers.
 func TestSuite(t *testing.T) {
-	needRoot(t)
+	hosttest.Root(t)
 	state := t.TempDir()
 	// By this name the suite knows that directories cannot be renamed across layers.
 	testsuite.SnapshotterSuite(t, "overlayfs", func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
@@ -29,15 +29,4 @@ func TestSuite(t *testing.T) {
 		}
 		return s, s.Close, nil
 	})
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("IPCS_REQUIRE_ALL") == "1" {
-		t.Fatal("this test mounts and needs root")
-	}
-	t.Skip("NOT TESTED: this test mounts and needs root")
 }

@@ -17,13 +17,11 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
-	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
-	"github.com/hinshun/ipcs/layer"
 	"github.com/hinshun/ipcs/mediatype"
 )
 
@@ -107,13 +105,19 @@ func newWholeLab(t *testing.T) *wholeLab {
 	w := &wholeLab{lab: newLab(t), content: &contentStore{dir: t.TempDir(), stores: make(map[string]content.Store)}}
 	w.config.Content = w.content
 	w.restart()
-	w.root = w.convert(tarOf(t, []entry{file("a", "a", 0o644)}))
+	w.setRoot(w.convert(tarOf(t, []entry{file("a", "a", 0o644)})))
 	w.layer = w.pull(chain{}, w.root)
-	var err error
-	if w.digest, err = mediatype.LayerDigest(w.root.Cid); err != nil {
-		t.Fatal(err)
-	}
 	return w
+}
+
+// setRoot has has look for this layer's blob.
+func (w *wholeLab) setRoot(root ipfs.Block) {
+	w.t.Helper()
+	d, err := mediatype.LayerDigest(root.Cid)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.root, w.digest = root, d
 }
 
 // look does what containerd does when it has recorded a snapshot.
@@ -242,41 +246,15 @@ func TestWholeTogether(t *testing.T) {
 // but the last one, with which its pull ends, waits for all.
 func TestWholeLast(t *testing.T) {
 	w := newWholeLab(t)
-	record := &layer.Image{Version: 1}
-	var roots []ipfs.Block
-	for _, name := range []string{"b", "c", "d"} {
-		root := w.convert(tarOf(t, []entry{file(name, name, 0o644)}))
-		d, err := mediatype.LayerDigest(root.Cid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		roots = append(roots, root)
-		record.Layers = append(record.Layers, layer.ImageLayer{Digest: d, Block: root.Data})
-	}
-	b, err := layer.EncodeImage(record)
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := ipfs.NewBlock(cid.Raw, b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.node.Put(w.ctx, image); err != nil {
-		t.Fatal(err)
-	}
+	image, roots := w.imageOf("b", "c", "d")
 	w.content.gate = make(chan struct{})
 	var c chain
 	var looks sync.WaitGroup
 	for i, root := range roots {
-		labels, id := layerLabels(c.id, root)
-		labels[mediatype.AnnotationImage] = image.Cid.String()
-		if _, err := w.Prepare(w.ctx, w.key("extract-1"), c.parent, snapshots.WithLabels(labels)); !errdefs.IsAlreadyExists(err) {
-			t.Fatal(err)
-		}
+		c = w.pullOf(image.Cid.String(), c, root)
 		for !w.Knows(image.Cid) {
 			runtime.Gosched()
 		}
-		c = chain{w.find(id, c.parent), id}
 		w.layer = c
 		if i < len(roots)-1 {
 			w.look("one")
@@ -286,8 +264,8 @@ func TestWholeLast(t *testing.T) {
 	}
 	close(w.content.gate)
 	looks.Wait()
-	for i, l := range record.Layers {
-		w.digest, w.root = l.Digest, roots[i]
+	for _, root := range roots {
+		w.setRoot(root)
 		w.has("one", true)
 	}
 }

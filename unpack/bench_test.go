@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/archive"
 
+	"github.com/hinshun/ipcs/layer/layertest"
 	"github.com/hinshun/ipcs/mediatype"
 )
 
@@ -27,7 +28,7 @@ func BenchmarkCompare(b *testing.B) {
 		files = append(files, text(fmt.Sprintf("d/%d/%d", i/100, i), "x"))
 	}
 	lower, upper := l.folder("lower"), l.folder("upper")
-	l.apply(l.convert(makeTar(b, files...)), bind(lower))
+	l.apply(l.convert(layertest.Tar(b, files...)), bind(lower))
 	l.must(os.MkdirAll(filepath.Join(upper, "d/77"), 0o755))
 	l.must(os.WriteFile(filepath.Join(upper, "d/77/new"), []byte("new"), 0o600))
 	for _, c := range []struct {
@@ -58,7 +59,7 @@ func BenchmarkApply(b *testing.B) {
 	for i := range 12_000 {
 		files = append(files, text(fmt.Sprintf("d/%d/%d", i/100, i), body(8<<10)))
 	}
-	tarball := makeTar(b, files...)
+	tarball := layertest.Tar(b, files...)
 	desc := l.convert(tarball)
 	var ours, theirs time.Duration
 	for b.Loop() {

@@ -27,6 +27,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/layer/layertest"
 	"github.com/hinshun/ipcs/mediatype"
 	"github.com/hinshun/ipcs/unpack"
 )
@@ -38,10 +39,10 @@ const whole = "comparing whole trees"
 func base() []file {
 	caps := map[string]string{"security.capability": capability}
 	return []file{
-		dir("bin"), {name: "bin/tool", body: strings.Repeat("tool", 50_000), mode: 0o755, sec: 1e9, xattrs: caps},
-		dir("etc"), text("etc/a", "a"), text("etc/b", "b"), {name: "etc/c", body: "c", sec: 1e9}, sym("etc/link", "a"),
+		dir("bin"), {Name: "bin/tool", Body: strings.Repeat("tool", 50_000), Mode: 0o755, Sec: 1e9, Xattrs: caps},
+		dir("etc"), text("etc/a", "a"), text("etc/b", "b"), {Name: "etc/c", Body: "c", Sec: 1e9}, sym("etc/link", "a"),
 		dir("lib"), dir("lib/x"), text("lib/x/1", "1"), text("lib/x/2", "2"), text("lib/y", "y"), hard("lib/z", "lib/y"),
-		dir("opt"), dir("opt/app"), text("opt/app/one", "one"), text("opt/app/two", "two"), {name: "opt/app/same", body: "same", sec: 1e9},
+		dir("opt"), dir("opt/app"), text("opt/app/one", "one"), text("opt/app/two", "two"), {Name: "opt/app/same", Body: "same", Sec: 1e9},
 		dir("var"), sym("var/out", "/"), text("gone", "x"), dir("gone-dir"), text("gone-dir/f", "x"), dir("to-file"), text("to-file/f", ""), text("to-dir", ""),
 		dir("renamed"), text("renamed/f", "f"),
 	}
@@ -90,8 +91,8 @@ func (l *lab) edit(root string) {
 func (l *lab) container(options string, change func(root string)) (lower, upper []mount.Mount) {
 	l.t.Helper()
 	one, two := l.folder("one"), l.folder("two")
-	l.apply(l.convert(makeTar(l.t, base()...)), bind(one))
-	l.apply(l.convert(makeTar(l.t, text("etc/b", "second"), text(".wh.none", ""))), l.overlay(two, one))
+	l.apply(l.convert(layertest.Tar(l.t, base()...)), bind(one))
+	l.apply(l.convert(layertest.Tar(l.t, text("etc/b", "second"), text(".wh.none", ""))), l.overlay(two, one))
 	up := l.folder("up")
 	lower, upper = l.overlay("", two, one), l.overlay(up, two, one)
 	if options != "" {
@@ -271,8 +272,8 @@ func TestCompareRenamedMeanwhile(t *testing.T) {
 func TestCompareOtherMounts(t *testing.T) {
 	l := newLab(t)
 	one, upper, empty := l.folder("one"), l.folder("upper"), l.folder("empty")
-	l.apply(l.convert(makeTar(t, base()...)), bind(one))
-	l.apply(l.convert(makeTar(t, text("bin/x", "x"), text(".wh.gone", ""))), l.overlay(upper, one))
+	l.apply(l.convert(layertest.Tar(t, base()...)), bind(one))
+	l.apply(l.convert(layertest.Tar(t, text("bin/x", "x"), text(".wh.gone", ""))), l.overlay(upper, one))
 	for name, c := range map[string]struct {
 		lower, upper []mount.Mount
 		whole        bool

@@ -19,6 +19,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/lab/tree"
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 const (
@@ -40,10 +41,10 @@ type chain struct {
 func chains() map[string]chain {
 	caps := map[string]string{"security.capability": capability, "user.a": "1"}
 	d := func(name string, mode int64, uid, gid int, xattrs map[string]string) file {
-		return file{name: name, typ: tar.TypeDir, mode: mode, uid: uid, gid: gid, sec: 5e8, xattrs: xattrs}
+		return file{Name: name, Type: tar.TypeDir, Mode: mode, UID: uid, GID: gid, Sec: 5e8, Xattrs: xattrs}
 	}
 	node := func(name string, typ byte, major, minor int64) file {
-		return file{name: name, typ: typ, mode: 0o640, uid: 1, gid: 6, major: major, minor: minor, sec: 77}
+		return file{Name: name, Type: typ, Mode: 0o640, UID: 1, GID: 6, Major: major, Minor: minor, Sec: 77}
 	}
 	return map[string]chain{
 		"whiteouts": {layers: [][]file{{dir("d"), text("d/a", "1"), text("d/b", "2"), text("e", "3"), dir("f"), text("f/g/h", "")},
@@ -64,22 +65,22 @@ func chains() map[string]chain {
 		"setgid": {layers: [][]file{{d("g", 0o2775, 3, 50, nil), text("g/i/j/k", ""), d("g/own", 0o755, 0, 0, nil)},
 			{text("g/new/f", ""), text("h/f", ""), d("h", 0o2755, 0, 7, nil), text("h/i/f", "")}}},
 		"hard links": {layers: [][]file{{text("a", "1"), hard("b", "a"), dir("z"), hard("z/c", "a")}, {text(".wh.b", "")}, {text("b", "2"), hard("a", "b")}}},
-		"links set metadata": {layers: [][]file{{{name: "a", body: "1", mode: 0o4755, uid: 5, xattrs: caps},
-			{name: "b", typ: tar.TypeLink, link: "a", mode: 0o600, uid: 7, sec: 9}, {name: "c", typ: tar.TypeLink, link: "b", mode: 0o4644, xattrs: map[string]string{"user.b": "2"}}}}},
-		"capabilities": {layers: [][]file{{{name: "a", body: "1", mode: 0o4755, uid: 5, xattrs: caps}, {name: "b", typ: tar.TypeDir, mode: 0o755}, {name: "c", body: strings.Repeat("x", ipfs.LeafSize+1), mode: 0o2755, gid: 3, xattrs: caps}}}},
-		"attributes": {layers: [][]file{{{name: "a", xattrs: map[string]string{"user.a": "1", "trusted.b": "2", "nonsense": "3", "com.apple.x": "4", "user.empty": "", "user.binary": "\xff\x00="}},
-			{name: "s", typ: tar.TypeSymlink, link: "a", xattrs: map[string]string{"user.a": "1"}}, {name: "p", typ: tar.TypeFifo, xattrs: map[string]string{"user.a": "1"}},
+		"links set metadata": {layers: [][]file{{{Name: "a", Body: "1", Mode: 0o4755, UID: 5, Xattrs: caps},
+			{Name: "b", Type: tar.TypeLink, Link: "a", Mode: 0o600, UID: 7, Sec: 9}, {Name: "c", Type: tar.TypeLink, Link: "b", Mode: 0o4644, Xattrs: map[string]string{"user.b": "2"}}}}},
+		"capabilities": {layers: [][]file{{{Name: "a", Body: "1", Mode: 0o4755, UID: 5, Xattrs: caps}, {Name: "b", Type: tar.TypeDir, Mode: 0o755}, {Name: "c", Body: strings.Repeat("x", ipfs.LeafSize+1), Mode: 0o2755, GID: 3, Xattrs: caps}}}},
+		"attributes": {layers: [][]file{{{Name: "a", Xattrs: map[string]string{"user.a": "1", "trusted.b": "2", "nonsense": "3", "com.apple.x": "4", "user.empty": "", "user.binary": "\xff\x00="}},
+			{Name: "s", Type: tar.TypeSymlink, Link: "a", Xattrs: map[string]string{"user.a": "1"}}, {Name: "p", Type: tar.TypeFifo, Xattrs: map[string]string{"user.a": "1"}},
 			d("acl", 0o755, 0, 0, map[string]string{"system.posix_acl_default": defaultACL})}}},
 		"devices": {layers: [][]file{{text("a", "1"), text("b", "")}, {node("a", tar.TypeChar, 0, 0), hard("b", "a"), node("n", tar.TypeChar, 1, 3)},
 			{node("l", tar.TypeBlock, 7, 1), node("m", tar.TypeChar, 240, 70_000), node("o", tar.TypeBlock, 4097, 1<<20+3), node("p", tar.TypeFifo, 0, 0), hard("q", "p")}}},
-		"times": {layers: [][]file{{{name: "a", sec: -5}, {name: "b", sec: 1 << 33}, {name: "c", sec: 1 << 34},
-			{name: "d", typ: tar.TypeDir, mode: 0o700, sec: 77}, {name: "d/x", sec: 5}, {name: "d/e", typ: tar.TypeDir, mode: 0o700, sec: 78}, {name: "s", typ: tar.TypeSymlink, link: "x", sec: 12}}}},
-		"huge owner":     {layers: [][]file{{{name: "a", uid: 1<<32 - 2, gid: 1 << 31}, {name: "b", uid: -1, gid: 5}}}},
+		"times": {layers: [][]file{{{Name: "a", Sec: -5}, {Name: "b", Sec: 1 << 33}, {Name: "c", Sec: 1 << 34},
+			{Name: "d", Type: tar.TypeDir, Mode: 0o700, Sec: 77}, {Name: "d/x", Sec: 5}, {Name: "d/e", Type: tar.TypeDir, Mode: 0o700, Sec: 78}, {Name: "s", Type: tar.TypeSymlink, Link: "x", Sec: 12}}}},
+		"huge owner":     {layers: [][]file{{{Name: "a", UID: 1<<32 - 2, GID: 1 << 31}, {Name: "b", UID: -1, GID: 5}}}},
 		"long names":     {layers: [][]file{{text(strings.Repeat("n", 255), "x"), text(strings.Repeat(strings.Repeat("d", 60)+"/", 50)+"f", "deep")}, {text(".wh."+strings.Repeat("m", 250), "")}}},
 		"odd names":      {layers: [][]file{{text("new\nline", "1"), text("bad\xff\xfe", "2"), text("a:b,c", "3"), text("...", "4"), text("-rf", "5"), text("dot.", "6"), sym("loop", "loop"), sym("up", "../..")}, {text(".wh.dot.", ""), dir("new\nline")}}},
 		"linked symlink": {layers: [][]file{{sym("s", "f"), hard("t", "s"), text("f", "")}}},
 		"replaced again": {layers: [][]file{{text("a", "1"), text("a", "2"), dir("b"), text("b/c", ""), text("b", "3"), text("d", ""), dir("d"), text("d/e", "5"), text("l", "6"), hard("m", "l"), text("l", "7")}}},
-		"root entries":   {layers: [][]file{{{name: "./", typ: tar.TypeDir, mode: 0o700, uid: 9}, text("x", "")}, {text("./y", "")}}},
+		"root entries":   {layers: [][]file{{{Name: "./", Type: tar.TypeDir, Mode: 0o700, UID: 9}, text("x", "")}, {text("./y", "")}}},
 		"sizes":          {layers: [][]file{sizes()}},
 	}
 }
@@ -108,7 +109,7 @@ func TestOverlay(t *testing.T) {
 			l := newLab(t)
 			var theirs, ours []string // uppermost first
 			for i, files := range c.layers {
-				tarball := makeTar(t, files...)
+				tarball := layertest.Tar(t, files...)
 				want, got := l.folder(fmt.Sprint("theirs-", i)), l.folder(fmt.Sprint("ours-", i))
 				_, err := archive.Apply(t.Context(), want, bytes.NewReader(tarball),
 					archive.WithConvertWhiteout(archive.OverlayConvertWhiteout), archive.WithParents(theirs))
@@ -153,7 +154,7 @@ func TestPlain(t *testing.T) {
 				anyMtime = func(string) bool { return true }
 			}
 			for i, files := range c.layers {
-				tarball := makeTar(t, files...)
+				tarball := layertest.Tar(t, files...)
 				_, err := archive.Apply(t.Context(), want, bytes.NewReader(tarball))
 				l.must(err)
 				l.apply(l.convert(tarball), bind(got))
@@ -187,7 +188,7 @@ func (l *lab) same(i int, want, got string, anyMtime func(string) bool) {
 func TestMixedStack(t *testing.T) {
 	l := newLab(t)
 	below, data, upper := l.folder("below"), l.folder("data"), l.folder("upper")
-	l.apply(l.convert(makeTar(t, file{name: "d", typ: tar.TypeDir, mode: 0o711, uid: 4, gid: 5})), bind(below))
+	l.apply(l.convert(layertest.Tar(t, file{Name: "d", Type: tar.TypeDir, Mode: 0o711, UID: 4, GID: 5})), bind(below))
 	mounts := l.overlay(upper, below)
 	for i, o := range mounts[0].Options {
 		if strings.HasPrefix(o, "lowerdir=") {
@@ -195,7 +196,7 @@ func TestMixedStack(t *testing.T) {
 		}
 	}
 	mounts = append(mounts, mount.Mount{Type: "none", Source: "none", Options: []string{"remount"}})
-	l.apply(l.convert(makeTar(t, text("d/f", "x"), text(".wh.gone", ""))), mounts)
+	l.apply(l.convert(layertest.Tar(t, text("d/f", "x"), text(".wh.gone", ""))), mounts)
 	var st unix.Stat_t
 	l.must(unix.Lstat(filepath.Join(upper, "d"), &st))
 	if st.Mode&0o7777 != 0o711 || st.Uid != 4 || st.Gid != 5 {
@@ -214,10 +215,10 @@ func TestDeepPath(t *testing.T) {
 	path, files := "", []file(nil)
 	for i := range depth {
 		path += "d/"
-		files = append(files, file{name: path, typ: tar.TypeDir, mode: 0o750, sec: int64(1000 + i)}, text(path+"z", fmt.Sprint(i)))
+		files = append(files, file{Name: path, Type: tar.TypeDir, Mode: 0o750, Sec: int64(1000 + i)}, text(path+"z", fmt.Sprint(i)))
 	}
 	want, got := l.folder("theirs"), l.folder("ours")
-	tarball := makeTar(t, files...)
+	tarball := layertest.Tar(t, files...)
 	_, err := archive.Apply(t.Context(), want, bytes.NewReader(tarball))
 	l.must(err)
 	l.apply(l.convert(tarball), bind(got))
@@ -236,7 +237,7 @@ func TestRandom(t *testing.T) {
 			random := rand.New(rand.NewSource(int64(seed)))
 			var theirs, ours []string
 			for i := range 4 {
-				tarball := makeTar(t, randomFiles(random)...)
+				tarball := layertest.Tar(t, randomFiles(random)...)
 				want, got := l.folder(fmt.Sprint("theirs-", i)), l.folder(fmt.Sprint("ours-", i))
 				if _, err := archive.Apply(t.Context(), want, bytes.NewReader(tarball),
 					archive.WithConvertWhiteout(archive.OverlayConvertWhiteout), archive.WithParents(theirs)); err != nil {
@@ -261,16 +262,16 @@ func randomFiles(random *rand.Rand) []file {
 		for range 1 + random.Intn(3) {
 			names = append(names, string(rune('a'+random.Intn(3))))
 		}
-		f := file{name: strings.Join(names, "/"), mode: int64(1+random.Intn(0o7777)) &^ 0o2000, uid: random.Intn(3), gid: random.Intn(3), sec: int64(random.Intn(1 << 20))}
+		f := file{Name: strings.Join(names, "/"), Mode: int64(1+random.Intn(0o7777)) &^ 0o2000, UID: random.Intn(3), GID: random.Intn(3), Sec: int64(random.Intn(1 << 20))}
 		switch random.Intn(6) {
 		case 0, 1:
-			f.typ = tar.TypeDir
+			f.Type = tar.TypeDir
 		case 2:
-			f.name = strings.Join(append(slices.Clone(names[:len(names)-1]), ".wh."+names[len(names)-1]), "/")
+			f.Name = strings.Join(append(slices.Clone(names[:len(names)-1]), ".wh."+names[len(names)-1]), "/")
 		case 3:
-			f.typ, f.link = tar.TypeSymlink, "x"
+			f.Type, f.Link = tar.TypeSymlink, "x"
 		default:
-			f.body = strings.Repeat("x", random.Intn(3))
+			f.Body = strings.Repeat("x", random.Intn(3))
 		}
 		files = append(files, f)
 	}

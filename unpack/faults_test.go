@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 	"github.com/hinshun/ipcs/mediatype"
 	"github.com/hinshun/ipcs/unpack"
 )
@@ -37,7 +38,7 @@ func (l *lab) faultyLayer() (ocispec.Descriptor, cid.Cid) {
 	for i := range 2000 {
 		files = append(files, text(fmt.Sprintf("small/%d/%d", i%9, i), fmt.Sprint("content ", i)))
 	}
-	desc := l.convert(makeTar(l.t, files...))
+	desc := l.convert(layertest.Tar(l.t, files...))
 	x := l.open(desc.Digest).Index
 	for i := range x.Entries {
 		if x.Entries[i].Name == "large" {
@@ -160,7 +161,7 @@ func after(n int32, err error) func(string, cid.Cid) error {
 // TestKept applies layers whose images kept their diffIDs: the digest is that of the tar,
 // trailing bytes included, and what is unpacked is the tar.
 func TestKept(t *testing.T) {
-	tarball := append(makeTar(t, dir("d"), text("d/a", "1"), text("d/a", "2"), text(".wh.b", ""), hard("c", "d/a")), "trailing"...)
+	tarball := append(layertest.Tar(t, dir("d"), text("d/a", "1"), text("d/a", "2"), text(".wh.b", ""), hard("c", "d/a")), "trailing"...)
 	for _, to := range []string{"overlay", "plain"} {
 		t.Run(to, func(t *testing.T) {
 			l := newLab(t)
@@ -195,7 +196,7 @@ func TestKept(t *testing.T) {
 // TestOrdinary applies an ordinary layer as containerd does.
 func TestOrdinary(t *testing.T) {
 	l := newLab(t)
-	tarball := makeTar(t, dir("d"), text("d/a", "1"))
+	tarball := layertest.Tar(t, dir("d"), text("d/a", "1"))
 	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: digest.FromBytes(tarball), Size: int64(len(tarball))}
 	l.must(content.WriteBlob(t.Context(), l.store, "upload", bytes.NewReader(tarball), desc))
 	want, got := l.folder("want"), l.folder("got")
@@ -233,7 +234,7 @@ func (r countingReader) ReadAt(p []byte, off int64) (int, error) {
 func TestOrdinaryPieces(t *testing.T) {
 	l := newLab(t)
 	const size = 8 << 20
-	tarball := makeTar(t, text("a", strings.Repeat("0123456789abcdef", size/16)))
+	tarball := layertest.Tar(t, text("a", strings.Repeat("0123456789abcdef", size/16)))
 	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: digest.FromBytes(tarball), Size: int64(len(tarball))}
 	l.must(content.WriteBlob(t.Context(), l.store, "upload", bytes.NewReader(tarball), desc))
 	var requests atomic.Int32

@@ -23,6 +23,7 @@ import (
 	"github.com/hinshun/ipcs/internal/lab/tree"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
+	"github.com/hinshun/ipcs/layer/layertest"
 	"github.com/hinshun/ipcs/mediatype"
 )
 
@@ -30,7 +31,7 @@ import (
 // out of the root wherever the layer has a path. Nothing outside changes.
 func TestHostileTree(t *testing.T) {
 	owned := func(f file) file {
-		f.uid, f.gid, f.mode, f.sec, f.xattrs = 66, 66, 0o4777, 6, map[string]string{"user.evil": "1"}
+		f.UID, f.GID, f.Mode, f.Sec, f.Xattrs = 66, 66, 0o4777, 6, map[string]string{"user.evil": "1"}
 		return f
 	}
 	for name, files := range map[string][]file{
@@ -44,7 +45,7 @@ func TestHostileTree(t *testing.T) {
 		"implied opaque":     {text("L/.wh..wh..opq", "")},
 		"hard link":          {text("a", ""), owned(hard("L", "a")), owned(hard("L2/evil", "a"))},
 		"symbolic link":      {owned(sym("L", "x")), owned(sym("L2/evil", "x"))},
-		"device":             {owned(file{name: "L", typ: tar.TypeChar, major: 1, minor: 3}), owned(file{name: "L2/evil", typ: tar.TypeFifo})},
+		"device":             {owned(file{Name: "L", Type: tar.TypeChar, Major: 1, Minor: 3}), owned(file{Name: "L2/evil", Type: tar.TypeFifo})},
 	} {
 		for to, target := range map[string]string{
 			"absolute": "OUTSIDE", "relative": "../outside", "far up": "../../../../../../../../../../OUTSIDE", "file": "OUTSIDE/keep", "loop": "L",
@@ -65,7 +66,7 @@ func TestHostileTree(t *testing.T) {
 				}
 				want, err := tree.Read(outside)
 				l.must(err)
-				l.apply(l.convert(makeTar(t, files...)), bind(root))
+				l.apply(l.convert(layertest.Tar(t, files...)), bind(root))
 				got, err := tree.Read(outside)
 				l.must(err)
 				if diff := tree.Diff(want, got, nil); len(diff) > 0 {
@@ -81,7 +82,7 @@ func TestHostileTree(t *testing.T) {
 // the first has made: a link would have the mode of something outside changed.
 func TestTwoPaths(t *testing.T) {
 	const many = 300 // enough for several goroutines to meet
-	setuid := func(f file) file { f.mode = 0o4777; return f }
+	setuid := func(f file) file { f.Mode = 0o4777; return f }
 	for name, c := range map[string]struct {
 		first, second func(name, outside string) file
 		names         int
@@ -89,7 +90,7 @@ func TestTwoPaths(t *testing.T) {
 	}{
 		"directory and link":  {func(n, _ string) file { return setuid(dir(n)) }, sym, many, true},
 		"file and link":       {func(n, _ string) file { return setuid(text(n, "1")) }, sym, many, false},
-		"fifo and link":       {func(n, _ string) file { return setuid(file{name: n, typ: tar.TypeFifo}) }, sym, many, false},
+		"fifo and link":       {func(n, _ string) file { return setuid(file{Name: n, Type: tar.TypeFifo}) }, sym, many, false},
 		"link and file":       {sym, func(n, _ string) file { return setuid(text(n, "2")) }, many, false},
 		"file and file":       {func(n, _ string) file { return text(n, "first") }, func(n, _ string) file { return setuid(text(n, "2")) }, many, false},
 		"file and large file": {func(n, _ string) file { return text(n, string(make([]byte, 2*ipfs.LeafSize))) }, func(n, _ string) file { return text(n, "2") }, 20, false},
@@ -97,7 +98,7 @@ func TestTwoPaths(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
 			root, outside := l.folder("root"), l.folder("outside")
-			below := makeTar(t, dir("usr"), dir("usr/lib"), sym("zlib", "usr/lib"))
+			below := layertest.Tar(t, dir("usr"), dir("usr/lib"), sym("zlib", "usr/lib"))
 			files := []file{dir("usr"), dir("usr/lib")}
 			for i := range c.names {
 				files = append(files, c.first(fmt.Sprint("usr/lib/", i), outside))
@@ -106,7 +107,7 @@ func TestTwoPaths(t *testing.T) {
 				files = append(files, c.second(fmt.Sprint("zlib/", i), outside))
 			}
 			l.apply(l.convert(below), bind(root))
-			_, err := l.Apply(t.Context(), l.convert(makeTar(t, files...)), bind(root))
+			_, err := l.Apply(t.Context(), l.convert(layertest.Tar(t, files...)), bind(root))
 			if (err != nil) != c.refused || c.refused && !errdefs.IsFailedPrecondition(err) {
 				t.Errorf("refused: %t, want %t: %v", err != nil, c.refused, err)
 			}
@@ -119,7 +120,7 @@ func TestTwoPaths(t *testing.T) {
 				return
 			}
 			want := l.folder("want")
-			for _, tarball := range [][]byte{below, makeTar(t, files...)} {
+			for _, tarball := range [][]byte{below, layertest.Tar(t, files...)} {
 				_, err := archive.Apply(t.Context(), want, bytes.NewReader(tarball))
 				l.must(err)
 			}
@@ -133,8 +134,8 @@ func TestTwoPaths(t *testing.T) {
 func TestImpliedInPlace(t *testing.T) {
 	l := newLab(t)
 	root := l.folder("root")
-	l.apply(l.convert(makeTar(t, dir("usr"), dir("usr/lib"), sym("abs", "/usr/lib"), sym("rel", "usr/../usr/lib"), sym("dangling", "none"), text("file", ""))), bind(root))
-	l.apply(l.convert(makeTar(t, text("abs/a", "1"), text("rel/b/c", "2"), text("dangling/d", "3"), text("file/e", "4"))), bind(root))
+	l.apply(l.convert(layertest.Tar(t, dir("usr"), dir("usr/lib"), sym("abs", "/usr/lib"), sym("rel", "usr/../usr/lib"), sym("dangling", "none"), text("file", ""))), bind(root))
+	l.apply(l.convert(layertest.Tar(t, text("abs/a", "1"), text("rel/b/c", "2"), text("dangling/d", "3"), text("file/e", "4"))), bind(root))
 	for path, want := range map[string]string{"usr/lib/a": "1", "usr/lib/b/c": "2", "dangling/d": "3", "file/e": "4"} {
 		if got, err := os.ReadFile(filepath.Join(root, path)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v", path, got, err)

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/mount"
@@ -22,23 +21,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
 	"github.com/hinshun/ipcs/layer"
+	"github.com/hinshun/ipcs/layer/layertest"
 	"github.com/hinshun/ipcs/mediatype"
 	"github.com/hinshun/ipcs/unpack"
 )
-
-// needRoot skips a test that mounts, or fails it where nothing may be skipped.
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("IPCS_REQUIRE_ALL") == "1" {
-		t.Fatal("this test makes devices and mounts, and must run as root")
-	}
-	t.Skip("NOT TESTED: this test makes devices and mounts, and must run as root")
-}
 
 // A lab is a differ with a node in memory, a content store, and a tmpfs to work on, which
 // takes all kinds of files and attributes.
@@ -53,7 +42,7 @@ type lab struct {
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	needRoot(t)
+	hosttest.Root(t)
 	l := &lab{t: t, dir: t.TempDir(), node: ipfstest.NewMemory(), log: new(bytes.Buffer)}
 	l.mount("tmpfs", l.dir, "tmpfs", "mode=0755")
 	var err error
@@ -188,56 +177,12 @@ func (s *labelStore) Update(d digest.Digest, labels map[string]string) (map[stri
 }
 
 // A file is an entry of a test's tar.
-type file struct {
-	name, body, link string
-	typ              byte // regular file if zero
-	mode             int64
-	uid, gid         int
-	sec              int64
-	xattrs           map[string]string
-	major, minor     int64
-}
+type file = layertest.File
 
-func (f file) header() *tar.Header {
-	h := &tar.Header{Name: f.name, Typeflag: f.typ, Linkname: f.link, Mode: f.mode, Uid: f.uid, Gid: f.gid,
-		Size: int64(len(f.body)), ModTime: time.Unix(f.sec, 0), Devmajor: f.major, Devminor: f.minor, Format: tar.FormatPAX}
-	if h.Typeflag == 0 {
-		h.Typeflag = tar.TypeReg
-	}
-	if h.Mode == 0 {
-		h.Mode = 0o644
-	}
-	for k, v := range f.xattrs {
-		if h.PAXRecords == nil {
-			h.PAXRecords = make(map[string]string)
-		}
-		h.PAXRecords["SCHILY.xattr."+k] = v
-	}
-	return h
-}
-
-func dir(name string) file        { return file{name: name, typ: tar.TypeDir, mode: 0o755, sec: 1e9} }
-func hard(name, to string) file   { return file{name: name, typ: tar.TypeLink, link: to} }
-func sym(name, to string) file    { return file{name: name, typ: tar.TypeSymlink, link: to, mode: 0o777} }
-func text(name, body string) file { return file{name: name, body: body} }
-
-func makeTar(t testing.TB, files ...file) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, f := range files {
-		if err := w.WriteHeader(f.header()); err != nil {
-			t.Fatalf("%s: %v", f.name, err)
-		}
-		if _, err := w.Write([]byte(f.body)); err != nil {
-			t.Fatalf("%s: %v", f.name, err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
+func dir(name string) file        { return file{Name: name, Type: tar.TypeDir, Mode: 0o755, Sec: 1e9} }
+func hard(name, to string) file   { return file{Name: name, Type: tar.TypeLink, Link: to} }
+func sym(name, to string) file    { return file{Name: name, Type: tar.TypeSymlink, Link: to, Mode: 0o777} }
+func text(name, body string) file { return file{Name: name, Body: body} }
 
 // mounted calls fn with a path where mounts are mounted.
 func (l *lab) mounted(mounts []mount.Mount, fn func(root string)) {

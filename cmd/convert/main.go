@@ -28,6 +28,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the program at once.
 	context.AfterFunc(ctx, stop)
+	limitMemory()
 	err := rootCommand().ExecuteContext(ctx)
 	interrupted := ctx.Err() != nil
 	stop()

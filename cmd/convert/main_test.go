@@ -18,12 +18,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/hinshun/ipcs/internal/convert"
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/lab/images"
-	"github.com/hinshun/ipcs/internal/lab/labtest"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/profile/profiletest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // beConvert in the environment makes the test binary the program itself.
@@ -243,7 +244,7 @@ func stalling(t *testing.T, layout string, reading, done chan struct{}) http.Han
 }
 
 func TestFullDisk(t *testing.T) {
-	labtest.Root(t)
+	hosttest.Root(t)
 	image, dir := "oci:"+testImage(t, 8<<20), t.TempDir()
 	small := t.TempDir()
 	if err := unix.Mount("convert-test", small, "tmpfs", 0, "size=4m"); err != nil {

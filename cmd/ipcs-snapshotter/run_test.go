@@ -15,7 +15,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"google.golang.org/grpc"
 
-	"github.com/hinshun/ipcs/internal/lab/labtest"
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/profile/profiletest"
 )
 
@@ -68,7 +68,7 @@ func TestRun(t *testing.T) {
 
 // TestProfiles ends a daemon as systemd does.
 func TestProfiles(t *testing.T) {
-	labtest.Root(t)
+	hosttest.Root(t)
 	dir := t.TempDir()
 	cfg := defaultConfig()
 	cfg.Root, cfg.State, cfg.pprof = filepath.Join(dir, "root"), filepath.Join(dir, "state"), filepath.Join(dir, "pprof")

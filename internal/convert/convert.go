@@ -126,14 +126,9 @@ type LayerReport struct {
 // Image converts an image.
 func Image(ctx context.Context, opts Options) (*Report, error) {
 	start := time.Now()
-	opts.setDefaults()
-	w := opts.walk(checkTar)
-	ims, err := w.load(ctx)
+	w, ims, err := opts.begin(ctx, checkTar)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", opts.Source, err)
-	}
-	if err := opts.Target.Prepare(ctx); err != nil {
-		return nil, fmt.Errorf("write %s: %w", opts.Target, err)
+		return nil, err
 	}
 	c := &converter{
 		src: opts.Source, dst: opts.Target, node: opts.Node,
@@ -168,9 +163,27 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// walk returns what reads the manifests that are wanted.
-func (o *Options) walk(check layerCheck) *walk {
-	return &walk{src: o.Source, platforms: o.Platforms, all: o.AllPlatforms, check: check, progress: o.Progress}
+// begin reads the manifests that are wanted, and prepares the target.
+func (o *Options) begin(ctx context.Context, check layerCheck) (*walk, []*image, error) {
+	o.setDefaults()
+	w, ims, err := o.load(ctx, check)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := o.Target.Prepare(ctx); err != nil {
+		return nil, nil, fmt.Errorf("write %s: %w", o.Target, err)
+	}
+	return w, ims, nil
+}
+
+// load reads the manifests that are wanted.
+func (o *Options) load(ctx context.Context, check layerCheck) (*walk, []*image, error) {
+	w := &walk{src: o.Source, platforms: o.Platforms, all: o.AllPlatforms, check: check, progress: o.Progress}
+	ims, err := w.load(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read %s: %w", o.Source, err)
+	}
+	return w, ims, nil
 }
 
 func (o *Options) finish(report *Report, start time.Time) {

@@ -132,22 +132,11 @@ func (c *converter) open(ctx context.Context, pin ipfs.Pin, l sourceLayer) (*con
 	} else if !ok {
 		return nil, fmt.Errorf("block %s: %w on this node", pin.Root, ipfs.ErrNotFound)
 	}
-	opened, err := layer.Open(ctx, c.node, pin.Root)
+	root, files, err := layer.Count(ctx, c.node, pin.Root)
 	if err != nil {
 		return nil, err
 	}
-	return newConverted(l, opened.Root, LayerReport{Files: countFiles(opened.Index), Reused: true})
-}
-
-// countFiles counts the regular files, hard links once.
-func countFiles(x *layer.Index) int {
-	n := 0
-	for i := range x.Entries {
-		if e := &x.Entries[i]; e.Mode.IsRegular() && e.Link < 0 && !e.Whiteout {
-			n++
-		}
-	}
-	return n
+	return newConverted(l, root, LayerReport{Files: files, Reused: true})
 }
 
 // convert reads a layer and writes it to the node.

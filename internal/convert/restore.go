@@ -21,14 +21,9 @@ import (
 // was made of an ipcs image, by a commit say, has no original: its config is rewritten.
 func Restore(ctx context.Context, opts Options) (*Report, error) {
 	start := time.Now()
-	opts.setDefaults()
-	w := opts.walk(checkTarOrIpcs)
-	ims, err := w.load(ctx)
+	w, ims, err := opts.begin(ctx, checkTarOrIpcs)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", opts.Source, err)
-	}
-	if err := opts.Target.Prepare(ctx); err != nil {
-		return nil, fmt.Errorf("write %s: %w", opts.Target, err)
+		return nil, err
 	}
 	r := &restorer{
 		src: opts.Source, dst: opts.Target, node: opts.Node, compression: opts.Compression,
@@ -174,14 +169,13 @@ func (r *restorer) layer(ctx context.Context, l sourceLayer, key restoreKey, inf
 	if l.desc.MediaType != mediatype.Layer {
 		return r.copy(ctx, l, key, info)
 	}
-	opened, tar, err := openTar(ctx, r.node, l.desc, r.maxTar)
+	tar, err := openTar(ctx, r.node, l.desc, r.maxTar)
 	if err != nil {
 		return err
 	}
 	info.Size = tar.Size
 	return r.write(l, key, info, func(progress LayerProgress, out *restored) error {
-		files := countFiles(opened.Index)
-		out.report = LayerReport{Cid: opened.Root.Cid.String(), Bytes: tar.Size, Files: files}
+		out.report = LayerReport{Cid: tar.Root().Cid.String(), Bytes: tar.Size, Files: tar.Files()}
 		desc, err := r.dst.PushStream(ctx, key.mediaType, func(w io.Writer) error {
 			zip, err := compress(w, r.compression)
 			if err != nil {
@@ -286,21 +280,17 @@ func (r *restorer) report(one restoring, manifest digest.Digest) ManifestReport 
 	return out
 }
 
-// openTar opens an ipcs layer and its tar, of at most so many bytes.
-func openTar(ctx context.Context, node layer.Source, desc ocispec.Descriptor, most int64) (*layer.Layer, *layer.Tar, error) {
+// openTar opens the tar of an ipcs layer, of at most so many bytes.
+func openTar(ctx context.Context, node layer.Source, desc ocispec.Descriptor, most int64) (*layer.Tar, error) {
 	root, err := mediatype.RootCid(desc.Digest)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	opened, err := layer.Open(ctx, node, root)
-	if err != nil {
-		return nil, nil, err
-	}
-	tar, err := opened.OpenTar(ctx, node)
+	tar, err := layer.OpenTar(ctx, node, root)
 	if err == nil && tar.Size > most {
 		err = fmt.Errorf("%w: its tar has %d bytes, more than the %d allowed", ErrUnsupported, tar.Size, most)
 	}
-	return opened, tar, err
+	return tar, err
 }
 
 // reporting tells progress what is written.

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/hinshun/ipcs/layer/layertest"
 	"github.com/hinshun/ipcs/mediatype"
 )
 
@@ -50,7 +51,7 @@ func TestOriginalVectors(t *testing.T) {
 	} else if !bytes.Equal(have, made) {
 		t.Error("image.json is not what the table makes; run: go test ./internal/convert -run TestOriginalVectors -update")
 	}
-	_, originals := splitCases(t, made)
+	_, originals := layertest.SplitImageCases(t, made)
 	good, bad := 0, 0
 	for _, raw := range originals {
 		var v originalVector
@@ -96,46 +97,14 @@ func (v originalVector) run(t *testing.T) {
 	}
 }
 
-// splitCases tells the cases with records, of package layer, from those with originals.
-func splitCases(t *testing.T, b []byte) (records, originals []json.RawMessage) {
-	t.Helper()
-	var all []json.RawMessage
-	if len(b) == 0 {
-		return nil, nil
-	}
-	if err := json.Unmarshal(b, &all); err != nil {
-		t.Fatal(err)
-	}
-	for _, raw := range all {
-		var fields map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &fields); err != nil {
-			t.Fatal(err)
-		}
-		if _, ok := fields["record"]; ok {
-			records = append(records, raw)
-		} else {
-			originals = append(originals, raw)
-		}
-	}
-	return records, originals
-}
-
 // makeVectors makes the file, with the records that it has.
 func makeVectors(t *testing.T, have []byte) []byte {
 	t.Helper()
-	records, _ := splitCases(t, have)
-	var lines []string
-	for _, raw := range records {
-		lines = append(lines, "  "+string(raw))
-	}
+	all, _ := layertest.SplitImageCases(t, have)
 	for _, v := range originalVectors(t) {
-		raw, err := marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines = append(lines, "  "+string(raw))
+		all = append(all, layertest.EncodeCase(t, v))
 	}
-	return []byte("[\n" + strings.Join(lines, ",\n") + "\n]\n")
+	return layertest.EncodeCases(t, all)
 }
 
 // A conversion is an image and what it is converted to. What the tables change of it is

@@ -51,10 +51,9 @@ func Verify(ctx context.Context, opts Options) (*VerifyReport, error) {
 	start := time.Now()
 	opts.setDefaults()
 	opts.AllPlatforms = len(opts.Platforms) == 0
-	w := opts.walk(checkTarOrIpcs)
-	ims, err := w.load(ctx)
+	w, ims, err := opts.load(ctx, checkTarOrIpcs)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", opts.Source, err)
+		return nil, err
 	}
 	v := &prover{src: opts.Source, node: opts.Node, progress: opts.Progress, workers: opts.Workers, maxTar: opts.MaxTar}
 	report := &VerifyReport{Source: opts.Source.String()}
@@ -164,11 +163,11 @@ func (v *prover) ipcs(ctx context.Context, l sourceLayer, info LayerInfo) (Layer
 	if c, err := mediatype.RootCid(l.desc.Digest); err != nil || named && c.String() != root {
 		return LayerReport{}, fmt.Errorf("%w: annotation %s is %q, not the CID of the layer's digest", ErrCorrupt, mediatype.AnnotationRoot, root)
 	}
-	opened, tar, err := openTar(ctx, v.node, l.desc, v.maxTar)
+	tar, err := openTar(ctx, v.node, l.desc, v.maxTar)
 	if err != nil {
 		return LayerReport{}, err
 	}
-	if size := int64(len(opened.Root.Data)); l.desc.Size != size {
+	if size := int64(len(tar.Root().Data)); l.desc.Size != size {
 		return LayerReport{}, fmt.Errorf("%w: the manifest says that it has %d bytes, it has %d", ErrCorrupt, l.desc.Size, size)
 	}
 	info.Size = tar.Size
@@ -178,7 +177,7 @@ func (v *prover) ipcs(ctx context.Context, l sourceLayer, info LayerInfo) (Layer
 		progress.Failed(err)
 		return LayerReport{}, err
 	}
-	report := LayerReport{DiffID: proof.DiffID, Bytes: proof.Bytes, Files: proof.Files, Digest: l.desc.Digest, Cid: opened.Root.Cid.String()}
+	report := LayerReport{DiffID: proof.DiffID, Bytes: proof.Bytes, Files: proof.Files, Digest: l.desc.Digest, Cid: tar.Root().Cid.String()}
 	progress.Done(report)
 	return report, nil
 }

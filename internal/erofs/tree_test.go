@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/erofs"
+	"github.com/hinshun/ipcs/internal/hosttest"
 )
 
 // builder makes trees for tests.
@@ -52,7 +53,7 @@ func (b *builder) tree() erofs.Inodes {
 // mountTree writes a tree, lets fsck look at it, and mounts it.
 func mountTree(t *testing.T, tree erofs.Inodes) string {
 	t.Helper()
-	needRoot(t)
+	hosttest.Root(t)
 	dir := t.TempDir()
 	path, mnt := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
 	var buf bytes.Buffer
@@ -78,17 +79,6 @@ func mountTree(t *testing.T, tree erofs.Inodes) string {
 		}
 	})
 	return mnt
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("IPCS_REQUIRE_ALL") == "1" {
-		t.Fatal("this test mounts and needs root")
-	}
-	t.Skip("NOT TESTED: this test mounts and needs root")
 }
 
 // fsck runs fsck.erofs where it is installed. It is an opinion more; the kernel's counts.

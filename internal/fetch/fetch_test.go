@@ -20,6 +20,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/internal/fetch/fetchtest"
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
 	"github.com/hinshun/ipcs/ipfs"
@@ -251,15 +252,7 @@ func TestHostileClaims(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("store", dir, "tmpfs", 0, "size=12m"); err != nil {
-		t.Fatalf("mount a small file system: %v: this test needs root", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := hosttest.Disk(t, "12m")
 	s := openStore(t, filepath.Join(dir, "store"))
 	data := objectstest.Random(1, 3*ipfs.LeafSize)
 	file, leaves := objectstest.NewFile(t, data)

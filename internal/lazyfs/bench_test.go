@@ -2,21 +2,12 @@ package lazyfs_test
 
 import (
 	"io"
-	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
-	"github.com/hinshun/ipcs/internal/fetch"
-	"github.com/hinshun/ipcs/internal/fetch/fetchtest"
-	"github.com/hinshun/ipcs/internal/lazyfs"
-	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
-	"github.com/hinshun/ipcs/internal/relay"
-	"github.com/hinshun/ipcs/internal/relay/relaytest"
-	"github.com/hinshun/ipcs/ipfs"
 )
 
 func BenchmarkSmallFiles(b *testing.B) { benchmarkFiles(b, 5000, 4000) }
@@ -25,37 +16,15 @@ func BenchmarkLargeFile(b *testing.B)  { benchmarkFiles(b, 1, 200<<20) }
 // benchmarkFiles reads n files of size bytes through FUSE that are all in the store: what
 // the kernel, the relay and this process cost.
 func benchmarkFiles(b *testing.B, n, size int) {
-	dir := b.TempDir()
-	store, err := objects.Open(b.TempDir(), objects.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	source := fetchtest.New()
-	fetcher := fetch.New(store, source, fetch.Options{Timeout: time.Minute})
-	files := &known{files: make(map[cid.Cid]ipfs.File)}
+	fx := mount(b, b.TempDir(), time.Minute)
 	paths := make([]string, n)
 	for i := range n {
-		f, leaves := objectstest.NewFile(b, objectstest.Random(int64(i), size))
-		files.add(f.Cid, f)
-		source.Add(leaves...)
-		if err := fetcher.Ensure(b.Context(), f); err != nil {
+		f, path := fx.add(b, objectstest.Random(int64(i), size))
+		if err := fx.fetcher.Ensure(b.Context(), f); err != nil {
 			b.Fatal(err)
 		}
-		paths[i] = filepath.Join(dir, objects.Path(f.Cid))
+		paths[i] = path
 	}
-	client, err := relay.Dial(relaytest.Start(b, dir, relaytest.Options{}))
-	if err != nil {
-		b.Fatal(err)
-	}
-	server := lazyfs.Serve(client, files, fetcher, lazyfs.Options{})
-	relaytest.NoPoll(b, dir)
-	b.Cleanup(func() {
-		for _, c := range []func() error{server.Unmount, fetcher.Close, store.Close} {
-			if err := c(); err != nil {
-				b.Error(err)
-			}
-		}
-	})
 	buf := make([]byte, 1<<20)
 	b.SetBytes(int64(size) * int64(n))
 	for b.Loop() {

@@ -18,28 +18,13 @@ import (
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-// childMode tells this test binary, started again, what to be.
-const childMode = "IPCS_TEST_CHILD"
-
 func TestMain(m *testing.M) {
-	switch os.Getenv(childMode) {
-	case "":
-		os.Exit(m.Run())
-	case "read":
-		exit(readOnce(os.Args[1]))
-	}
-}
-
-func exit(err error) {
-	if err != nil {
-		os.Stdout.WriteString(err.Error())
-		os.Exit(1)
-	}
-	os.Exit(0)
+	hosttest.Main(m, map[string]func(string) error{"read": readOnce})
 }
 
 // readOnce reads with one system call, as a program that knows no EINTR of files does.
@@ -53,12 +38,6 @@ func readOnce(path string) error {
 		return fmt.Errorf("read %d bytes %q: %w", n, b, err)
 	}
 	return nil
-}
-
-func child(mode, arg string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], arg)
-	cmd.Env = append(os.Environ(), childMode+"="+mode)
-	return cmd
 }
 
 var errPeers = errors.New("asked peers A and B")
@@ -114,15 +93,7 @@ func TestFailureIsNotRepeated(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("store", dir, "tmpfs", 0, "size=12m"); err != nil {
-		t.Fatalf("mount a small file system: %v: this test needs root", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := hosttest.Disk(t, "12m")
 	fx := mount(t, filepath.Join(dir, "store"), time.Minute)
 	data := objectstest.Random(1, 3*ipfs.LeafSize)
 	_, path := fx.add(t, data)
@@ -146,9 +117,9 @@ func TestFullDisk(t *testing.T) {
 // that is not a read-ahead.
 func TestSignals(t *testing.T) {
 	for sig, reader := range map[syscall.Signal]func(path string) *exec.Cmd{
-		syscall.SIGURG:  func(path string) *exec.Cmd { return child("read", path) }, // Go ignores it
+		syscall.SIGURG:  func(path string) *exec.Cmd { return hosttest.Program("read", path) }, // Go ignores it
 		syscall.SIGTERM: func(path string) *exec.Cmd { return exec.Command("cat", path) },
-		syscall.SIGKILL: func(path string) *exec.Cmd { return child("read", path) },
+		syscall.SIGKILL: func(path string) *exec.Cmd { return hosttest.Program("read", path) },
 	} {
 		t.Run(sig.String(), func(t *testing.T) {
 			fx := mount(t, t.TempDir(), time.Minute)

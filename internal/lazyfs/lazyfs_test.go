@@ -77,7 +77,7 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-func mount(t *testing.T, storeDir string, timeout time.Duration) *fixture {
+func mount(t testing.TB, storeDir string, timeout time.Duration) *fixture {
 	t.Helper()
 	fx := &fixture{dir: t.TempDir(), known: &known{files: make(map[cid.Cid]ipfs.File)}, source: fetchtest.New(), log: &logBuffer{}}
 	logger := slog.New(slog.NewTextHandler(fx.log, nil))
@@ -101,7 +101,7 @@ func mount(t *testing.T, storeDir string, timeout time.Duration) *fixture {
 }
 
 // serve begins to serve the file system, in the place of who does it now.
-func (fx *fixture) serve(t *testing.T) {
+func (fx *fixture) serve(t testing.TB) {
 	t.Helper()
 	client, err := relay.Dial(fx.socket)
 	if err != nil {
@@ -111,7 +111,7 @@ func (fx *fixture) serve(t *testing.T) {
 }
 
 // add makes a file known, and its leaves available at the source.
-func (fx *fixture) add(t *testing.T, data []byte) (f ipfs.File, path string) {
+func (fx *fixture) add(t testing.TB, data []byte) (f ipfs.File, path string) {
 	t.Helper()
 	f, leaves := objectstest.NewFile(t, data)
 	fx.known.add(f.Cid, f)

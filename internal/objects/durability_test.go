@@ -13,6 +13,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
 	"github.com/hinshun/ipcs/ipfs"
 )
@@ -179,15 +180,7 @@ func TestOpenAfterUncleanEnd(t *testing.T) {
 
 // TestFullDisk runs on a file system of 16 MiB.
 func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("store", dir, "tmpfs", 0, "size=16m"); err != nil {
-		t.Fatalf("mount a small file system: %v: this test needs root", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := hosttest.Disk(t, "16m")
 	s := openAt(t, filepath.Join(dir, "store"), "boot")
 	f, leaves := objectstest.NewFile(t, objectstest.Random(1, 4*ipfs.LeafSize+5))
 	p, err := s.Create(f)

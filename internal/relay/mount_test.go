@@ -13,45 +13,27 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/relay"
 )
 
-// childMode tells this test binary, started again, what to be.
-const childMode = "IPCS_TEST_CHILD"
-
 func TestMain(m *testing.M) {
-	switch os.Getenv(childMode) {
-	case "":
-		os.Exit(m.Run())
-	case "read":
-		b, err := os.ReadFile(os.Args[1])
-		os.Stdout.Write(b)
-		exit(err)
-	case "mount":
-		exit(tryMount(os.Args[1], ""))
-	case "mount without device":
-		exit(tryMount(os.Args[1], "/dev/fuse"))
-	case "mount and die":
-		dev, err := relay.Mount(os.Args[1])
-		if err == nil {
-			err = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		}
-		exit(errors.Join(err, dev.Close()))
-	}
-}
-
-func exit(err error) {
-	if err != nil {
-		os.Stdout.WriteString(err.Error())
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-func child(mode, arg string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], arg)
-	cmd.Env = append(os.Environ(), childMode+"="+mode)
-	return cmd
+	hosttest.Main(m, map[string]func(string) error{
+		"read": func(path string) error {
+			b, err := os.ReadFile(path)
+			os.Stdout.Write(b)
+			return err
+		},
+		"mount":                func(dir string) error { return tryMount(dir, "") },
+		"mount without device": func(dir string) error { return tryMount(dir, "/dev/fuse") },
+		"mount and die": func(dir string) error {
+			dev, err := relay.Mount(dir)
+			if err == nil {
+				err = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+			return errors.Join(err, dev.Close())
+		},
+	})
 }
 
 // tryMount mounts, in a namespace of its own and with a device hidden, and says what went
@@ -75,7 +57,7 @@ func tryMount(dir, hidden string) error {
 func TestMountOverDeadMount(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "lazy", "files")
 	for range 2 {
-		if out, err := child("mount and die", dir).CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
+		if out, err := hosttest.Program("mount and die", dir).CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
 			t.Fatalf("child: %v, %s", err, out)
 		}
 		if err := syscall.Statfs(dir, &syscall.Statfs_t{}); !errors.Is(err, syscall.ENOTCONN) {
@@ -97,9 +79,8 @@ func TestMountOverDeadMount(t *testing.T) {
 func TestNoFuse(t *testing.T) {
 	t.Run("no device", func(t *testing.T) {
 		// A /dev of its own in a mount namespace of its own.
-		shell := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
-			`mount -t tmpfs dev /dev && touch /dev/fuse && exec "$0" "$1"`, os.Args[0], t.TempDir())
-		shell.Env = append(os.Environ(), childMode+"=mount without device")
+		shell := hosttest.As("mount without device", exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
+			`mount -t tmpfs dev /dev && touch /dev/fuse && exec "$0" "$1"`, os.Args[0], t.TempDir()))
 		out, err := shell.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "ErrNoFuse") || !strings.Contains(string(out), "modprobe fuse") {
 			t.Errorf("%v, %s", err, out)
@@ -118,8 +99,7 @@ func TestNoFuse(t *testing.T) {
 		if err := os.WriteFile(bin, b, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", bin, filepath.Join(dir, "mnt"))
-		cmd.Env = append(os.Environ(), childMode+"=mount")
+		cmd := hosttest.As("mount", exec.Command("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", bin, filepath.Join(dir, "mnt")))
 		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "ErrNoFuse") || !strings.Contains(string(out), "run as root") {
 			t.Errorf("%v, %s", err, out)

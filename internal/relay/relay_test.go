@@ -17,6 +17,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/relay"
 	"github.com/hinshun/ipcs/internal/relay/relaytest"
 )
@@ -91,7 +92,7 @@ func daemon(t *testing.T, socket string, f *files) *relay.Client {
 // read reads a file as another process, since what waits in this one may keep its own
 // server from running.
 func read(dir, name string) (string, error) {
-	out, err := child("read", filepath.Join(dir, name)).Output()
+	out, err := hosttest.Program("read", filepath.Join(dir, name)).Output()
 	if err != nil && strings.Contains(string(out), "input/output error") {
 		return "", syscall.EIO
 	}

@@ -5,16 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
 	"github.com/ipfs/boxo/ipld/merkledag"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/bench/result"
@@ -61,52 +58,28 @@ func conversion() Scenario {
 	}
 }
 
-// measureConvert takes turns, the one or the other first.
+// measureConvert takes turns, and has both sides read from the page cache.
 func measureConvert(ctx context.Context, r *Run) error {
-	layout, err := r.Layout(ctx, r.Image)
-	if err != nil {
-		return err
-	}
-	return r.Lab(ctx, func(l *lab.Lab) error {
-		m, err := l.Machine(ctx, "publisher")
-		if err != nil {
+	return r.onPublisher(ctx, func(m *lab.Machine, layout string) error {
+		if err := readAll(layout); err != nil {
 			return err
 		}
-		if err := readAll(layout); err != nil { // into the page cache
-			return err
-		}
-		sides := []func(context.Context, *Run, *lab.Machine, int, string) error{untarOnce, convertOnce}
-		for round := range r.Rounds() {
-			for _, side := range sides {
-				syscall.Sync() // nobody waits for what another has written
-				if err := side(ctx, r, m, round, layout); err != nil {
-					return err
-				}
-			}
-			slices.Reverse(sides)
-		}
-		return nil
+		return r.inTurns(
+			func(round int) error { return untarOnce(ctx, r, m, round, layout) },
+			func(round int) error { return convertOnce(ctx, r, m, round, layout) })
 	})
 }
 
 // untarOnce unpacks the layers.
 func untarOnce(ctx context.Context, r *Run, m *lab.Machine, round int, layout string) (err error) {
+	syscall.Sync() // nobody waits for what another has written
 	dir := filepath.Join(m.Dir(), fmt.Sprintf("untar-%d", round))
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	start := time.Now()
-	used, err := untar(ctx, m, layout, dir)
+	took, err := timedWrites(dir, func() (time.Duration, error) { return untar(ctx, m, layout, dir) })
 	if err != nil {
 		return err
 	}
-	took := time.Since(start)
-	if err := syncFS(dir); err != nil {
-		return err
-	}
-	synced := time.Since(start)
-	r.Log("%-18s %6.2f s, on the disk after %6.2f s, processors %6.2f s", sideTar, took.Seconds(), synced.Seconds(), used.Seconds())
-	r.Record(round, sideTar, metricTime, took.Seconds())
-	r.Record(round, sideTar, metricSynced, synced.Seconds())
-	r.Record(round, sideTar, metricCPU, used.Seconds())
+	r.recordSpent(round, sideTar, took, "")
 	return nil
 }
 
@@ -141,23 +114,15 @@ func blob(layout string, d digest.Digest) string {
 
 // convertOnce converts the image on a new daemon, twice.
 func convertOnce(ctx context.Context, r *Run, m *lab.Machine, round int, layout string) (err error) {
+	syscall.Sync()
 	d, err := m.StartDaemon(ctx, lab.DaemonOptions{Root: fmt.Sprintf("convert-%d", round), Pprof: r.Profile("daemon", round)})
 	if err != nil {
 		return err
 	}
 	dir := filepath.Join(m.Dir(), fmt.Sprintf("converted-%d", round))
 	defer func() { err = errors.Join(err, d.Stop(), os.RemoveAll(d.Root()), os.RemoveAll(dir)) }()
-	before, err := d.CPU()
+	first, err := runMetered(ctx, m, d, "unixfs", layout, filepath.Join(dir, "first"), r.Profile("convert", round))
 	if err != nil {
-		return err
-	}
-	first, err := runConvert(ctx, m, d, "unixfs", layout, filepath.Join(dir, "first"), r.Profile("convert", round))
-	if err != nil {
-		return err
-	}
-	after, err1 := d.CPU()
-	peak, err2 := d.Peak()
-	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
 	again, err := runConvert(ctx, m, d, "unixfs", layout, filepath.Join(dir, "again"), r.Profile("convert-again", round))
@@ -167,14 +132,7 @@ func convertOnce(ctx context.Context, r *Run, m *lab.Machine, round int, layout 
 	if err := r.recordMetadata(round, layout, filepath.Join(dir, "first")); err != nil {
 		return err
 	}
-	used := first.cpu + after - before
-	r.Log("%-18s %6.2f s, on the disk after %6.2f s, processors %6.2f s, peak %.0f MiB and the daemon's %.0f MiB, again %6.2f s",
-		sideConvert, first.took.Seconds(), first.synced.Seconds(), used.Seconds(), float64(first.peak)/(1<<20), float64(peak)/(1<<20), again.took.Seconds())
-	r.Record(round, sideConvert, metricTime, first.took.Seconds())
-	r.Record(round, sideConvert, metricSynced, first.synced.Seconds())
-	r.Record(round, sideConvert, metricCPU, used.Seconds())
-	r.Record(round, sideConvert, metricPeak, float64(first.peak))
-	r.Record(round, sideConvert, metricDaemonPeak, float64(peak))
+	r.recordConverted(round, first, fmt.Sprintf(", again %6.2f s", again.took.Seconds()))
 	r.Record(round, sideConvert, metricAgain, again.took.Seconds())
 	return nil
 }
@@ -211,50 +169,5 @@ func (r *Run) recordMetadata(round int, from, to string) error {
 	r.Record(round, sideConvert, metricIndex, float64(index))
 	r.Record(round, sideConvert, metricTarSplit, float64(split))
 	r.Record(round, sideConvert, metricMetadata, 100*float64(index+split)/float64(compressed))
-	return nil
-}
-
-// converted is what a run of convert took.
-type converted struct {
-	took, synced, cpu time.Duration
-	peak              int64
-}
-
-// runConvert converts the image of one layout into another, to unixfs or back to tar.
-func runConvert(ctx context.Context, m *lab.Machine, d *lab.Daemon, mediatype, from, to, profile string) (converted, error) {
-	args := []string{"--mediatype", mediatype, "--ipfs-api", d.API}
-	if profile != "" {
-		args = append(args, "--pprof", profile)
-	}
-	cmd := m.Command(ctx, "convert", append(args, "oci:"+from+":"+images.Tag, "oci:"+to+":"+images.Tag)...)
-	var c converted
-	start := time.Now()
-	peak, err := outputPeak(cmd)
-	if err != nil {
-		return c, err
-	}
-	c.took, c.cpu, c.peak = time.Since(start), processorTime(cmd), peak
-	if err := syncFS(to); err != nil {
-		return c, err
-	}
-	c.synced = time.Since(start)
-	return c, nil
-}
-
-// processorTime is what a command that has ended used, with what it started and waited for.
-func processorTime(cmd *exec.Cmd) time.Duration {
-	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-}
-
-// syncFS waits until all that was written to the disk of a folder is on it.
-func syncFS(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return fmt.Errorf("sync the disk of %s: %w", dir, err)
-	}
 	return nil
 }

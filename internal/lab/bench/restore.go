@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -51,17 +50,9 @@ type wayBack struct {
 // storeRoot names the folder of the daemon that has the converted image.
 const storeRoot = "store"
 
-// measureRestore takes turns, the one or the other first.
+// measureRestore takes turns.
 func measureRestore(ctx context.Context, r *Run) error {
-	layout, err := r.Layout(ctx, r.Image)
-	if err != nil {
-		return err
-	}
-	return r.Lab(ctx, func(l *lab.Lab) error {
-		m, err := l.Machine(ctx, "publisher")
-		if err != nil {
-			return err
-		}
+	return r.onPublisher(ctx, func(m *lab.Machine, layout string) error {
 		b := wayBack{
 			Run: r, machine: m, original: layout,
 			converted: filepath.Join(m.Dir(), "converted"), tree: filepath.Join(m.Dir(), "unpacked"),
@@ -69,16 +60,9 @@ func measureRestore(ctx context.Context, r *Run) error {
 		if err := b.prepare(ctx); err != nil {
 			return err
 		}
-		sides := []func(context.Context, int) error{b.tar, b.restore}
-		for round := range r.Rounds() {
-			for _, side := range sides {
-				if err := side(ctx, round); err != nil {
-					return err
-				}
-			}
-			slices.Reverse(sides)
-		}
-		return nil
+		return r.inTurns(
+			func(round int) error { return b.tar(ctx, round) },
+			func(round int) error { return b.restore(ctx, round) })
 	})
 }
 
@@ -110,25 +94,21 @@ func (b wayBack) tar(ctx context.Context, round int) (err error) {
 	if err := intoCache(b.tree); err != nil {
 		return err
 	}
-	var used time.Duration
-	start := time.Now()
-	for _, layer := range layers {
-		to := filepath.Join(dir, layer.Name()+".tar")
-		cmd := b.machine.Command(ctx, "tar", "-C", filepath.Join(b.tree, layer.Name()), "-cf", to, ".")
-		if _, err := lab.Output(cmd); err != nil {
-			return err
+	took, err := timedWrites(dir, func() (used time.Duration, err error) {
+		for _, layer := range layers {
+			to := filepath.Join(dir, layer.Name()+".tar")
+			cmd := b.machine.Command(ctx, "tar", "-C", filepath.Join(b.tree, layer.Name()), "-cf", to, ".")
+			if _, err := lab.Output(cmd); err != nil {
+				return 0, err
+			}
+			used += processorTime(cmd)
 		}
-		used += processorTime(cmd)
-	}
-	took := time.Since(start)
-	if err := syncFS(dir); err != nil {
+		return used, nil
+	})
+	if err != nil {
 		return err
 	}
-	synced := time.Since(start)
-	b.Log("%-18s %6.2f s, on the disk after %6.2f s, processors %6.2f s", sideTar, took.Seconds(), synced.Seconds(), used.Seconds())
-	b.Record(round, sideTar, metricTime, took.Seconds())
-	b.Record(round, sideTar, metricSynced, synced.Seconds())
-	b.Record(round, sideTar, metricCPU, used.Seconds())
+	b.recordSpent(round, sideTar, took, "")
 	return nil
 }
 
@@ -143,27 +123,14 @@ func (b wayBack) restore(ctx context.Context, round int) (err error) {
 	if err := intoCache(d.Root()); err != nil {
 		return err
 	}
-	before, err := d.CPU()
+	c, err := runMetered(ctx, b.machine, d, "tar", b.converted, dir, b.Profile("convert", round))
 	if err != nil {
 		return err
 	}
-	c, err := runConvert(ctx, b.machine, d, "tar", b.converted, dir, b.Profile("convert", round))
-	if err != nil {
+	if err := b.isOriginal(dir); err != nil {
 		return err
 	}
-	after, err1 := d.CPU()
-	peak, err2 := d.Peak()
-	if err := errors.Join(err1, err2, b.isOriginal(dir)); err != nil {
-		return err
-	}
-	used := c.cpu + after - before
-	b.Log("%-18s %6.2f s, on the disk after %6.2f s, processors %6.2f s, peak %.0f MiB and the daemon's %.0f MiB",
-		sideConvert, c.took.Seconds(), c.synced.Seconds(), used.Seconds(), float64(c.peak)/(1<<20), float64(peak)/(1<<20))
-	b.Record(round, sideConvert, metricTime, c.took.Seconds())
-	b.Record(round, sideConvert, metricSynced, c.synced.Seconds())
-	b.Record(round, sideConvert, metricCPU, used.Seconds())
-	b.Record(round, sideConvert, metricPeak, float64(c.peak))
-	b.Record(round, sideConvert, metricDaemonPeak, float64(peak))
+	b.recordConverted(round, c, "")
 	return nil
 }
 

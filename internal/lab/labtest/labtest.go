@@ -1,8 +1,8 @@
 // Package labtest opens labs for tests: it finds the project's folder, gets the tools
 // and images that are missing, and closes the lab with the test.
 //
-// Tests that need root call Root first. Without root rights they are skipped, loudly;
-// with IPCS_REQUIRE_ALL=1, as in CI, they fail.
+// Without root rights the tests are skipped, loudly; with IPCS_REQUIRE_ALL=1, as in CI,
+// they fail.
 package labtest
 
 import (
@@ -11,22 +11,11 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/images"
 	"github.com/hinshun/ipcs/internal/lab/tools"
 )
-
-// Root ends the test unless it runs as root.
-func Root(t testing.TB) {
-	t.Helper()
-	if os.Getuid() == 0 {
-		return
-	}
-	if os.Getenv("IPCS_REQUIRE_ALL") == "1" {
-		t.Fatal("needs root, and IPCS_REQUIRE_ALL=1 says that nothing may be skipped")
-	}
-	t.Skip("SKIPPED, NOT TESTED: needs root for network namespaces and mounts")
-}
 
 // Project returns the folder of the project's go.mod.
 func Project(t testing.TB) string {
@@ -53,7 +42,7 @@ func Cache(t testing.TB) string { return filepath.Join(Project(t), ".cache") }
 // lab.Options for the rate.
 func Options(t testing.TB, name string, rate int) lab.Options {
 	t.Helper()
-	Root(t)
+	hosttest.Root(t)
 	cache := Cache(t)
 	if err := tools.Ensure(t.Context(), filepath.Join(cache, "bin"), t.Logf, tools.Lab...); err != nil {
 		t.Fatal(err)
@@ -100,7 +89,7 @@ func Machine(t testing.TB, l *lab.Lab, name string) *lab.Machine {
 // Image returns the layout of one of the images that package images keeps.
 func Image(t testing.TB, name string) string {
 	t.Helper()
-	Root(t)
+	hosttest.Root(t)
 	dir, err := images.Ensure(t.Context(), filepath.Join(Cache(t), "images"), name, t.Logf)
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/hinshun/ipcs/internal/lab/labtest"
+	"github.com/hinshun/ipcs/internal/hosttest"
 )
 
 // TestRemove removes what images may hold, and nothing that a link leads to.
@@ -51,7 +51,7 @@ func TestRemove(t *testing.T) {
 
 // TestRemoveMounted finds that what is mounted is not emptied.
 func TestRemoveMounted(t *testing.T) {
-	labtest.Root(t)
+	hosttest.Root(t)
 	mounted, folder := t.TempDir(), t.TempDir()
 	file, point := filepath.Join(mounted, "file"), filepath.Join(folder, "point")
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Mkdir(point, 0o700)); err != nil {

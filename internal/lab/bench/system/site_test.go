@@ -14,14 +14,10 @@ import (
 	"github.com/hinshun/ipcs/internal/lab/labtest"
 )
 
-// TestDelayed finds that the registry and the peer of a delayed image answer, and no
-// sooner than after the round trip.
-func TestDelayed(t *testing.T) {
-	labtest.Build(t)
-	const rtt = 20 * time.Millisecond
-	ctx := t.Context()
-	l := labtest.Open(t, "delayed", 1000)
-	site, err := system.NewSite(ctx, l, func(_ context.Context, image string) (string, error) {
+// published returns a site of a lab with an image for ipcs.
+func published(t *testing.T, l *lab.Lab) (*system.Site, system.System, *system.Image) {
+	t.Helper()
+	site, err := system.NewSite(t.Context(), l, func(_ context.Context, image string) (string, error) {
 		return labtest.Image(t, image), nil
 	})
 	if err != nil {
@@ -31,10 +27,21 @@ func TestDelayed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := ipcs.Publish(ctx, site, system.Source{Image: "busybox"})
+	img, err := ipcs.Publish(t.Context(), site, system.Source{Image: "busybox"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return site, ipcs, img
+}
+
+// TestDelayed finds that the registry and the peer of a delayed image answer, and no
+// sooner than after the round trip.
+func TestDelayed(t *testing.T) {
+	labtest.Build(t)
+	const rtt = 20 * time.Millisecond
+	ctx := t.Context()
+	l := labtest.Open(t, "delayed", 1000)
+	site, _, img := published(t, l)
 	consumer := labtest.Machine(t, l, "consumer")
 	far, err := site.Delayed(ctx, consumer, img, rtt)
 	if err != nil {

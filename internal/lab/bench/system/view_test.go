@@ -18,20 +18,7 @@ import (
 func TestViewAborts(t *testing.T) {
 	labtest.Build(t)
 	l := labtest.Open(t, "aborts", 0)
-	site, err := system.NewSite(t.Context(), l, func(_ context.Context, image string) (string, error) {
-		return labtest.Image(t, image), nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ipcs, err := system.Named("ipcs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := ipcs.Publish(t.Context(), site, system.Source{Image: "busybox"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, ipcs, img := published(t, l)
 	h, err := ipcs.Start(t.Context(), labtest.Machine(t, l, "consumer"), "hangs", system.Options{Peers: img.Peers})
 	if err != nil {
 		t.Fatal(err)
