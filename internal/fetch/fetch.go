@@ -252,7 +252,7 @@ func (f *Fetcher) Ensure(ctx context.Context, file ipfs.File) error {
 		}
 		f.dispatchLocked(ctx)
 		f.mu.Unlock()
-		if err := f.obtain(ctx, st, attempt{w, i, joined, time.Now()}, nil); err != nil {
+		if err := f.obtain(ctx, st, attempt{w, ahead, i, joined, time.Now()}, nil); err != nil {
 			return fmt.Errorf("fetch %s: %w", file.Cid, err)
 		}
 	}

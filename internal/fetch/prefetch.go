@@ -169,7 +169,7 @@ func (r *prefetch) leaf(ctx context.Context, pf *prefetched, i int) error {
 	r.wg.Go(func() {
 		defer r.leafDone(ctx, pf)
 		defer r.window.Release(weight)
-		if err := r.obtain(ctx, pf.file, attempt{w, i, joined, start}, nil); err != nil {
+		if err := r.obtain(ctx, pf.file, attempt{w, r.priority, i, joined, start}, nil); err != nil {
 			pf.err.CompareAndSwap(nil, &err)
 		}
 	})

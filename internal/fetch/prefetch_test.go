@@ -98,6 +98,47 @@ func TestDemandGoesBeforePrefetch(t *testing.T) {
 	wg.Wait()
 }
 
+// TestReaderOfFailedFill joins an attempt to fill that fails. The reader's own attempt is one
+// that somebody waits for, and not behind all that is being filled.
+func TestReaderOfFailedFill(t *testing.T) {
+	src := fetchtest.New()
+	f, _ := newFetcher(t, src, time.Minute)
+	files := newFiles(t, src, 1, 12, ipfs.LeafSize)
+	read := files[0]
+	asked, fail, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	src.SetHook(func(_ context.Context, c cid.Cid) error {
+		switch {
+		case c != read.Cid:
+			<-release
+		case src.Asked(c) == 1:
+			close(asked)
+			<-fail
+			return ipfs.ErrNotFound
+		}
+		return nil
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := f.Prefetch(t.Context(), slices.Values(files), fetch.Fill); err != nil && !errors.Is(err, fetch.ErrIncomplete) {
+			t.Error(err) // that one file could not be had by its attempt
+		}
+	})
+	<-asked
+	wg.Go(func() {
+		defer close(release)
+		if got := readAll(t, f, read, ipfs.LeafSize); len(got) != ipfs.LeafSize {
+			t.Errorf("read %d bytes", len(got))
+		}
+	})
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for f.Stats().Misses == 0 { // it has joined
+		<-tick.C
+	}
+	close(fail)
+	wg.Wait()
+}
+
 // TestPrefetchLeavesWhatNobodyHas gets the rest, and the missing ones when they are there.
 func TestPrefetchLeavesWhatNobodyHas(t *testing.T) {
 	src, nowhere := fetchtest.New(), fetchtest.New()

@@ -33,7 +33,7 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 	}
 	for i := first; i <= last; i++ {
 		if w, joined := f.wantLocked(st, i, demanded); w != nil {
-			attempts = append(attempts, attempt{w, i, joined, start})
+			attempts = append(attempts, attempt{w, demanded, i, joined, start})
 		}
 	}
 	f.aheadLocked(st, first, last)
@@ -61,6 +61,7 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 // attempt is the use of a want by a reader. It was joined if it had been there before.
 type attempt struct {
 	*want
+	as     Priority // of the reader: the want that it joined may be under way at another
 	leaf   int
 	joined bool
 	since  time.Time // when the read began
@@ -91,7 +92,7 @@ func (f *Fetcher) obtain(ctx context.Context, st *file, a attempt, timeout <-cha
 			f.mu.Unlock()
 			return ErrClosed
 		}
-		a.want, _ = f.wantLocked(st, a.leaf, a.priority)
+		a.want, _ = f.wantLocked(st, a.leaf, a.as)
 		a.joined = false
 		f.dispatchLocked(ctx)
 		f.mu.Unlock()
