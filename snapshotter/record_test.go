@@ -11,8 +11,18 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/layer"
 )
+
+// container mounts a new snapshot until the test ends, and returns a path of it as a
+// container has it.
+func (l *lab) container(parent string) (key, path string) {
+	l.t.Helper()
+	key, at := l.active(l.Snapshotter, parent)
+	path, _ = hosttest.Inside(l.t, at)
+	return key, path
+}
 
 // TestRecord finds that what a container opens is recorded, in order, though all is on disk
 // and no file system of ours sees it.
@@ -21,7 +31,7 @@ func TestRecord(t *testing.T) {
 	l.config.ProfileWindow = time.Hour
 	l.restart()
 	c := l.abc()
-	key, path := l.active(l.Snapshotter, c.parent)
+	key, path := l.container(c.parent)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	read := func(name string, recorded int) {
@@ -47,7 +57,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("recorded %v, want %v", files, want)
 	}
 	// That container ended early: one that opens more makes a better profile.
-	key, path = l.active(l.Snapshotter, c.parent)
+	key, path = l.container(c.parent)
 	read("c", 1)
 	read("b", 2)
 	read("a", 3)
@@ -69,7 +79,7 @@ func TestRecordWindow(t *testing.T) {
 	l.config.ProfileWindow = 100 * time.Millisecond
 	l.restart()
 	c := l.abc()
-	_, path := l.active(l.Snapshotter, c.parent)
+	_, path := l.container(c.parent)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -82,7 +92,7 @@ func TestRecordWindow(t *testing.T) {
 		<-tick.C
 	}
 	// There is one, and so no second container is recorded.
-	key, path := l.active(l.Snapshotter, c.parent)
+	key, path := l.container(c.parent)
 	if _, err := os.ReadFile(filepath.Join(path, "a")); err != nil {
 		t.Fatal(err)
 	}

@@ -39,9 +39,9 @@ func TestUses(t *testing.T) {
 			}
 		}
 	}
-	_, first := l.active(l.Snapshotter, c.parent)
+	_, first := l.container(c.parent)
 	opened(first, "a")
-	key, second := l.active(l.Snapshotter, c.parent)
+	key, second := l.container(c.parent)
 	opened(second, "b")
 	l.restart()
 	opened(first, "c")

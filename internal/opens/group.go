@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,6 +35,7 @@ type group struct {
 	fd     int  // of events; -1 when they are closed
 	once   bool // ignore what was opened, until forget
 	places []overlay
+	marked []overlay // at the last mark
 }
 
 func newGroup(opened func(path string), once bool) (*group, error) {
@@ -44,26 +46,31 @@ func newGroup(opened func(path string), once bool) (*group, error) {
 	return &group{opened: opened, events: os.NewFile(uintptr(fd), "fanotify"), fd: fd, once: once}, nil
 }
 
-// mark marks overlays, which may be marked already: mounts that have gone may come again,
-// with the same number at the same place.
-func (g *group) mark(places []overlay) error {
+// mark marks those of the overlays that it has not marked yet, or that have gone and come
+// again since, with the same number at the same place. Paths are of all places.
+func (g *group) mark(found, places []overlay, marked *marked) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.places = places
 	if g.fd < 0 {
 		return nil
 	}
-	for _, o := range places {
-		if err := g.markOne(o); err != nil {
+	for _, o := range found {
+		if marked.has(o.mount) && slices.Contains(g.marked, o) {
+			continue
+		}
+		if err := g.markOne(o, marked); err != nil {
 			return fmt.Errorf("mark the overlay at %s: %w", o.at, err)
 		}
 	}
+	g.marked = slices.Clone(found)
 	return nil
 }
 
 // markOne marks an overlay, unless it has gone by now: then its place is a folder of a file
-// system that is not ours to watch.
-func (g *group) markOne(o overlay) error {
+// system that is not ours to watch. What is opened through the mount itself is ignored:
+// containers see the overlay through mounts of their own.
+func (g *group) markOne(o overlay, marked *marked) error {
 	dir, err := unix.Open(o.at, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil
@@ -82,7 +89,13 @@ func (g *group) markOne(o overlay) error {
 	if st.Mnt_id != uint64(o.mount) {
 		return nil
 	}
-	return unix.FanotifyMark(g.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN, dir, "")
+	if err := ignoreMount(g.fd, dir); err != nil {
+		return err
+	}
+	if err := unix.FanotifyMark(g.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN, dir, ""); err != nil {
+		return err
+	}
+	return marked.add(dir)
 }
 
 // ignore ignores the file of an event from now on. The mark holds nothing: it goes when the
@@ -155,10 +168,10 @@ func (g *group) handle(b []byte) error {
 		}
 		path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(e.Fd)))
 		g.ignore(int(e.Fd))
-		if err := errors.Join(err, unix.Close(int(e.Fd))); err != nil {
-			return err
+		_ = unix.Close(int(e.Fd)) // nothing was written
+		if err == nil {           // a container can make paths that are too long to be told
+			g.opened(g.relative(path))
 		}
-		g.opened(g.relative(path))
 	}
 	return nil
 }

@@ -21,9 +21,14 @@ func TestGoneOverlay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.events.Close()
+	marked, err := newMarked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer marked.close()
 	at := t.TempDir()
 	gone := []overlay{{at: at, mount: 1 << 30}, {at: filepath.Join(at, "none"), mount: 1}}
-	if err := g.mark(gone); err != nil {
+	if err := g.mark(gone, gone, marked); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(at, "a"), nil, 0o600); err != nil {

@@ -11,7 +11,11 @@
 // overlay.
 //
 // An event comes with a descriptor, whose link in /proc is a path: from the root of the
-// container, which is that of the overlay, or from ours.
+// container, which is that of the overlay, or from ours. Until the event was read and the
+// descriptor closed, the mount that the file was opened through is busy. So what is opened
+// through a mount of this namespace is ignored: containerd mounts overlays for a moment,
+// reads from them, and unmounts them. A container's own mount goes with its namespace. (File
+// handles hold nothing, but the kernel has none for a whole overlay without nfs_export.)
 //
 // Watch tells of every open on one overlay, for a while. Track tells of many overlays for as
 // long as they are mounted, and of each file once in an interval: then it has the kernel
@@ -42,6 +46,11 @@ func Watch(ctx context.Context, upper string, opened func(path string)) error {
 	fail := func(err error) error {
 		return fmt.Errorf("watch what is opened on the overlay of %s: %w", upper, err)
 	}
+	marked, err := newMarked()
+	if err != nil {
+		return fail(err)
+	}
+	defer marked.close()
 	g, err := newGroup(opened, false)
 	if err != nil {
 		return fail(err)
@@ -54,13 +63,14 @@ func Watch(ctx context.Context, upper string, opened func(path string)) error {
 		failed = g.read()
 	})
 	var places []overlay
-	err = follow(ctx, func(found []overlay) error {
+	err = follow(ctx, marked, func(found []overlay) error {
+		found = slices.DeleteFunc(found, func(o overlay) bool { return o.upper != upper })
 		for _, o := range found {
-			if o.upper == upper && !slices.Contains(places, o) {
+			if !slices.Contains(places, o) {
 				places = append(places, o) // and stays: events may come after the mount has gone
 			}
 		}
-		return g.mark(places)
+		return g.mark(found, slices.Clone(places), marked)
 	})
 	g.stop()
 	wg.Wait()
@@ -79,8 +89,9 @@ type overlay struct {
 }
 
 // follow calls scan with the overlays that are mounted, and again whenever mounts have
-// changed, until ctx ends.
-func follow(ctx context.Context, scan func([]overlay) error) error {
+// changed, until ctx ends. marked is looked at after each table: what it has then is what the
+// table has.
+func follow(ctx context.Context, marked *marked, scan func([]overlay) error) error {
 	// Not by os.Open: the runtime would poll it, and so take the news away.
 	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -102,6 +113,9 @@ func follow(ctx context.Context, scan func([]overlay) error) error {
 	for ctx.Err() == nil {
 		found, err := overlays(table)
 		if err == nil {
+			err = marked.look()
+		}
+		if err == nil {
 			err = scan(found)
 		}
 		if err != nil {
@@ -115,6 +129,9 @@ func follow(ctx context.Context, scan func([]overlay) error) error {
 	return nil
 }
 
+// unescape undoes what the kernel writes in place of characters that separate.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\054`, ",", `\134`, `\`)
+
 // overlays returns those in a table of mounts that can be written to.
 func overlays(table io.ReadSeeker) (found []overlay, err error) {
 	if _, err := table.Seek(0, io.SeekStart); err != nil {
@@ -124,7 +141,7 @@ func overlays(table io.ReadSeeker) (found []overlay, err error) {
 		if m.FSType == "overlay" {
 			for option := range strings.SplitSeq(m.VFSOptions, ",") {
 				if upper, ok := strings.CutPrefix(option, "upperdir="); ok {
-					found = append(found, overlay{upper, m.Mountpoint, m.ID})
+					found = append(found, overlay{unescape.Replace(upper), m.Mountpoint, m.ID})
 				}
 			}
 		}

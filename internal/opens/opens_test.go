@@ -25,7 +25,7 @@ type overlay struct {
 func newOverlay(t testing.TB) *overlay {
 	t.Helper()
 	hosttest.Root(t)
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "a folder")
 	o := &overlay{t, filepath.Join(dir, "lower"), filepath.Join(dir, "upper"), filepath.Join(dir, "work")}
 	for _, path := range []string{filepath.Join(o.lower, "d"), o.upper, o.work} {
 		if err := os.MkdirAll(path, 0o700); err != nil {
@@ -49,30 +49,17 @@ func (o *overlay) mount() string {
 		o.t.Fatal(err)
 	}
 	o.t.Cleanup(func() {
-		if err := unmount(dir); err != nil && err != unix.EINVAL {
+		if err := unix.Unmount(dir, 0); err != nil && err != unix.EINVAL {
 			o.t.Error(err)
 		}
 	})
 	return dir
 }
 
-// unmount tries again while the mount is busy, as containerd does: an event that was not
-// read yet holds its file.
-func unmount(dir string) error {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if err := unix.Unmount(dir, 0); err != unix.EBUSY {
-			return err
-		}
-		<-tick.C
-	}
-}
-
 // TestWatch watches an overlay that is mounted, unmounted, and mounted again elsewhere.
 func TestWatch(t *testing.T) {
 	o := newOverlay(t)
-	other := newOverlay(t).mount()
+	other, _ := hosttest.Inside(t, newOverlay(t).mount())
 	if err := os.WriteFile(filepath.Join(other, "c"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +70,8 @@ func TestWatch(t *testing.T) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for range 2 {
-		dir := o.mount()
+		at := o.mount()
+		dir, leave := hosttest.Inside(t, at)
 		for _, name := range []string{"a", "d/b"} {
 			// It may take a moment until the overlay is marked: open until then.
 			for got := ""; got != name; {
@@ -103,7 +91,8 @@ func TestWatch(t *testing.T) {
 				}
 			}
 		}
-		if err := unmount(dir); err != nil {
+		leave()
+		if err := unix.Unmount(at, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

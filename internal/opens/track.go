@@ -24,7 +24,12 @@ type Observer interface {
 // Track tells the observer which files are opened on overlays while these are mounted: of
 // each file once in an interval. It returns when ctx has ended.
 func Track(ctx context.Context, interval time.Duration, observer Observer) error {
-	t := &tracker{observer: observer, groups: make(map[string]*group)}
+	marked, err := newMarked()
+	if err != nil {
+		return fmt.Errorf("watch which files are opened on overlays: %w", err)
+	}
+	defer marked.close()
+	t := &tracker{observer: observer, marked: marked, groups: make(map[string]*group)}
 	inner, cancel := context.WithCancel(ctx)
 	t.running.Go(func() {
 		ticker := time.NewTicker(interval)
@@ -38,7 +43,7 @@ func Track(ctx context.Context, interval time.Duration, observer Observer) error
 			}
 		}
 	})
-	err := follow(inner, func(found []overlay) error { return t.scan(inner, found) })
+	err = follow(inner, marked, func(found []overlay) error { return t.scan(inner, found) })
 	cancel()
 	_ = t.scan(inner, nil) // ends all groups
 	t.running.Wait()
@@ -50,6 +55,7 @@ func Track(ctx context.Context, interval time.Duration, observer Observer) error
 
 type tracker struct {
 	observer Observer
+	marked   *marked
 	running  sync.WaitGroup
 
 	mu     sync.Mutex
@@ -83,7 +89,7 @@ func (t *tracker) scan(ctx context.Context, found []overlay) error {
 		if g == nil {
 			continue
 		}
-		if err := g.mark(at); err != nil {
+		if err := g.mark(at, at, t.marked); err != nil {
 			t.lose(name, g, err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/opens"
 )
 
@@ -82,12 +83,15 @@ func TestTrack(t *testing.T) {
 	o := newObserver()
 	one, two, other, none := newOverlay(t), newOverlay(t), newOverlay(t), newOverlay(t)
 	o.groups[one.upper], o.groups[two.upper], o.groups[other.upper] = "g", "g", "h"
-	dir, ignored := one.mount(), none.mount()
+	first, third := one.mount(), other.mount()
+	dir, _ := hosttest.Inside(t, first)
+	ignored, _ := hosttest.Inside(t, none.mount())
 	stop := o.track(t, time.Hour)
 	o.until(t, filepath.Join(dir, "a"), "g:a")
-	second, third := two.mount(), other.mount()
+	second, _ := hosttest.Inside(t, two.mount())
 	o.until(t, filepath.Join(second, "a"), "g:a")
-	o.until(t, filepath.Join(third, "d/b"), "h:d/b")
+	in, _ := hosttest.Inside(t, third)
+	o.until(t, filepath.Join(in, "d/b"), "h:d/b")
 	for range 100 {
 		read(t, filepath.Join(dir, "a"))
 		read(t, filepath.Join(ignored, "a"))
@@ -99,8 +103,8 @@ func TestTrack(t *testing.T) {
 		}
 		t.Errorf("told of %s again", got)
 	}
-	for _, at := range []string{dir, third} {
-		if err := unmount(at); err != nil {
+	for _, at := range []string{first, third} {
+		if err := unix.Unmount(at, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -118,7 +122,7 @@ func TestTrackAgain(t *testing.T) {
 	o := newObserver()
 	one := newOverlay(t)
 	o.groups[one.upper] = "g"
-	dir := one.mount()
+	dir, _ := hosttest.Inside(t, one.mount())
 	o.track(t, 50*time.Millisecond)
 	for range 3 {
 		o.until(t, filepath.Join(dir, "a"), "g:a")
@@ -136,7 +140,7 @@ func BenchmarkOpens(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	dir := v.mount()
+	dir, _ := hosttest.Inside(b, v.mount())
 	names := make([]string, files)
 	for i := range names {
 		names[i] = fmt.Sprintf("%s/f%05d", dir, i)
