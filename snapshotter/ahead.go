@@ -9,7 +9,6 @@ import (
 	"iter"
 	"log/slog"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -152,15 +151,15 @@ func (a *ahead) close() {
 // getAhead gets the files of an image: those of its profile, and then the others, if they
 // are wanted. What cannot be had is tried again later.
 func (s *Snapshotter) getAhead(ctx context.Context, im *imageFiles) error {
-	profile := s.profileOf(ctx, im)
+	profiled := true
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		err := s.getOnce(ctx, im, profile)
+		err := s.getOnce(ctx, im, profiled)
 		if err == nil || ctx.Err() != nil || errors.Is(err, fetch.ErrClosed) {
 			return nil
 		}
 		if errors.Is(err, fetch.ErrNoRoom) {
 			pause = lastPause // others must go first
-			profile = nil     // was here; what was evicted of it since, nobody has read
+			profiled = false  // was here; what was evicted of it since, nobody has read
 		}
 		s.log.Info("files of an image could not be got before they are read: trying again later", "chain", im.chain.String(), "pause", pause, "err", err)
 		timer := time.NewTimer(pause)
@@ -173,30 +172,49 @@ func (s *Snapshotter) getAhead(ctx context.Context, im *imageFiles) error {
 	}
 }
 
-func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profile []cid.Cid) error {
+func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profiled bool) error {
 	if err := s.learn(ctx, run{roots: im.roots}); err != nil {
 		return err
 	}
 	tables := s.files.tables(im.roots)
-	start := time.Now()
-	var missing error // of the profile
-	if len(profile) > 0 {
-		missing = s.prefetch.Prefetch(ctx, named(tables, profile), fetch.Profile)
+	var missing error // of the profiles
+	if profiled {
+		missing = s.getProfiles(ctx, im, tables)
 		if missing != nil && !errors.Is(missing, fetch.ErrIncomplete) {
 			return fmt.Errorf("get the files of the profile: %w", missing)
 		}
-		s.log.Info("got the files of the profile", "chain", im.chain.String(), "files", len(profile), "took", time.Since(start).Round(time.Millisecond), "err", missing)
 	}
 	if !s.fills(im) {
 		return missing
 	}
-	start = time.Now()
+	start := time.Now()
 	all := func(yield func(ipfs.File) bool) { distinct(tables, yield) }
 	if err := s.prefetch.Prefetch(ctx, all, fetch.Fill); err != nil {
 		return fmt.Errorf("get all files: %w", err)
 	}
 	s.log.Info("all files of the image are here", "chain", im.chain.String(), "took", time.Since(start).Round(time.Millisecond))
 	return nil
+}
+
+// getProfiles gets the files of the profile that is here, and then those of the one that the
+// image record names: that may have to be fetched itself, and nobody may have it. The error
+// is fetch.ErrIncomplete if only some files could not be had.
+func (s *Snapshotter) getProfiles(ctx context.Context, im *imageFiles, tables []*fileTable) error {
+	var missing error
+	for _, profile := range []func(context.Context, *imageFiles) []cid.Cid{s.ownProfile, s.givenProfile} {
+		files := profile(ctx, im)
+		if len(files) == 0 {
+			continue
+		}
+		start := time.Now()
+		err := s.prefetch.Prefetch(ctx, named(tables, files), fetch.Profile)
+		if err != nil && !errors.Is(err, fetch.ErrIncomplete) {
+			return err
+		}
+		missing = errors.Join(missing, err)
+		s.log.Info("got the files of the profile", "chain", im.chain.String(), "files", len(files), "took", time.Since(start).Round(time.Millisecond), "err", err)
+	}
+	return missing
 }
 
 // fills says whether all files of an image are to be fetched.
@@ -230,18 +248,23 @@ func named(tables []*fileTable, cids []cid.Cid) iter.Seq[ipfs.File] {
 	}
 }
 
-// profileOf returns the profile that was recorded here or imported, and then that of the
-// image record. It is a hint: without one, nothing is lost but time.
-func (s *Snapshotter) profileOf(ctx context.Context, im *imageFiles) []cid.Cid {
-	own, err := s.profiles.get(im.chain)
+// ownProfile returns the profile that was recorded here or imported. A profile is a hint:
+// without one, nothing is lost but time.
+func (s *Snapshotter) ownProfile(_ context.Context, im *imageFiles) []cid.Cid {
+	files, err := s.profiles.get(im.chain)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.log.Warn("cannot use a profile", "err", err)
 	}
-	given, err := s.opener.profile(ctx, im.record)
+	return files
+}
+
+// givenProfile returns the profile that the image record names.
+func (s *Snapshotter) givenProfile(ctx context.Context, im *imageFiles) []cid.Cid {
+	files, err := s.opener.profile(ctx, im.record)
 	if err != nil && ctx.Err() == nil {
 		s.log.Info("the profile that an image names is of no use", "record", im.record, "err", err)
 	}
-	return slices.Concat(own, given)
+	return files
 }
 
 // profile returns the profile that an image record names; nil if it names none.

@@ -159,7 +159,47 @@ func TestAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.active(l.Snapshotter, c.parent)
-	want(fetch.Profile, "is b", "is c", "is a")
+	want(fetch.Profile, "is b")
+	want(fetch.Profile, "is c", "is a")
+}
+
+// TestAheadWithoutTheProfileOfTheImage asks for the files of the profile that is here while
+// the one that the image names does not come.
+func TestAheadWithoutTheProfileOfTheImage(t *testing.T) {
+	l := newLab(t)
+	p := prefetcher{make(chan asked, 10)}
+	l.config.Prefetch = p
+	l.restart()
+	given, err := layer.EncodeProfile([]cid.Cid{cidOf(t, "is c")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ipfs.NewBlock(cid.Raw, given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, come := l.abc("is c"), make(chan struct{})
+	l.node.SetFault(func(_ string, c cid.Cid) error {
+		if c == block.Cid {
+			<-come
+		}
+		return nil
+	})
+	own, err := layer.EncodeProfile([]cid.Cid{cidOf(t, "is b")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.PutProfile(c.id, own); err != nil {
+		t.Fatal(err)
+	}
+	l.active(l.Snapshotter, c.parent)
+	if call := <-p.calls; !slices.Equal(call.files, []cid.Cid{cidOf(t, "is b")}) {
+		t.Errorf("asked for %v", call.files)
+	}
+	close(come)
+	if call := <-p.calls; !slices.Equal(call.files, []cid.Cid{cidOf(t, "is c")}) {
+		t.Errorf("then asked for %v", call.files)
+	}
 }
 
 func TestFillModes(t *testing.T) {
