@@ -119,11 +119,12 @@ func (r *recorder) end(key string, rec *recording) {
 	r.mu.Lock()
 	delete(r.running, key)
 	closed := r.closed
+	_, known := r.done[rec.image.chain]
 	if full {
 		r.done[rec.image.chain] = struct{}{}
 	}
 	r.mu.Unlock()
-	if len(files) == 0 || closed && !full {
+	if len(files) == 0 || known || closed && !full {
 		return
 	}
 	if err := r.save(rec.image.chain, files, full); err != nil {
@@ -133,11 +134,17 @@ func (r *recorder) end(key string, rec *recording) {
 	r.log.Info("recorded a profile", "chain", rec.image.chain.String(), "files", len(files), "full", full)
 }
 
-// known says that there is a profile of an image, which needs no other.
+// known says that there is a profile of an image, which needs no other: also not the one
+// that is being recorded.
 func (r *recorder) known(chain digest.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.done[chain] = struct{}{}
+	for _, rec := range r.running {
+		if rec.image.chain == chain {
+			rec.cancel()
+		}
+	}
 }
 
 // observe takes a read of the lazy file system.

@@ -101,6 +101,43 @@ func TestRecordWindow(t *testing.T) {
 	}
 }
 
+// TestRecordAndImport imports a profile while one is recorded: it stays.
+func TestRecordAndImport(t *testing.T) {
+	l := newLab(t)
+	l.config.ProfileWindow = time.Hour
+	l.restart()
+	c := l.abc()
+	key, path := l.container(c.parent)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for l.Recorded(key) < 2 {
+		for _, name := range []string{"a", "b"} {
+			if _, err := os.ReadFile(filepath.Join(path, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-tick.C
+	}
+	imported := []cid.Cid{cidOf(t, "is c")}
+	b, err := layer.EncodeProfile(imported)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.PutProfile(c.id, b); err != nil {
+		t.Fatal(err)
+	}
+	for l.Recorded(key) > 0 {
+		<-tick.C
+	}
+	if err := l.Remove(l.ctx, key); err != nil {
+		t.Fatal(err)
+	}
+	l.restart()
+	if files := l.waitProfile(tick); !slices.Equal(files, imported) {
+		t.Errorf("the profile is now %v", files)
+	}
+}
+
 // waitProfile waits for a profile and returns its files.
 func (l *lab) waitProfile(tick *time.Ticker) []cid.Cid {
 	l.t.Helper()
