@@ -79,6 +79,9 @@ type prefetch struct {
 // all begins to get the files.
 func (r *prefetch) all(ctx context.Context, files iter.Seq[ipfs.File]) error {
 	for file := range files {
+		if err := context.Cause(ctx); err != nil {
+			return err // many files may be here, and be told one by one
+		}
 		if r.row.Load() >= hopeless {
 			return fmt.Errorf("the last %d files could not be had: %w", hopeless, ErrIncomplete)
 		}

@@ -213,6 +213,31 @@ func TestFillRate(t *testing.T) {
 	}
 }
 
+// TestPrefetchEnds with its context, also among files that are all here.
+func TestPrefetchEnds(t *testing.T) {
+	src := fetchtest.New()
+	f, _ := newFetcher(t, src, time.Minute)
+	files := newFiles(t, src, 1, 3, 100)
+	if err := f.Prefetch(t.Context(), slices.Values(files), fetch.Profile); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	given := 0
+	err := f.Prefetch(ctx, func(yield func(ipfs.File) bool) {
+		for range 1000 {
+			if given++; given == 10 {
+				cancel()
+			}
+			if !yield(files[given%3]) {
+				return
+			}
+		}
+	}, fetch.Fill)
+	if !errors.Is(err, context.Canceled) || given > 10 {
+		t.Errorf("%v, after %d files", err, given)
+	}
+}
+
 func TestCloseEndsPrefetch(t *testing.T) {
 	src := fetchtest.New()
 	f, _ := newFetcher(t, src, time.Minute)
