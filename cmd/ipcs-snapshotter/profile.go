@@ -191,9 +191,10 @@ func handleProfiles(mux *http.ServeMux, snaps *snapshotter.Snapshotter, log *slo
 	})
 	mux.HandleFunc("PUT "+profilePath, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, layer.MaxProfileBlock))
-		if err == nil {
-			err = snaps.PutProfile(digest.Digest(r.URL.Query().Get("image")), body)
+		if err != nil {
+			answer(w, nil, fmt.Errorf("read profile: %w: %w", err, errdefs.ErrInvalidArgument))
+			return
 		}
-		answer(w, nil, err)
+		answer(w, nil, snaps.PutProfile(digest.Digest(r.URL.Query().Get("image")), body))
 	})
 }

@@ -14,8 +14,8 @@ import (
 
 // marked knows which mounts were marked and are still there. To mark a mount is to hold it
 // for a moment, and whoever unmounts it just then finds it busy: so it is done once. Numbers
-// of mounts are used again, so marks are the memory, in a group that tells nothing: the
-// kernel drops them with their mounts, and lists those that are left. One goroutine uses it.
+// of mounts are used again, so marks are the memory, in a group without marks of files, which
+// may be many: the kernel drops them with their mounts, and lists those that are left. One goroutine uses it.
 type marked struct {
 	fd   int
 	live map[int]struct{} // numbers of mounts, at look

@@ -46,15 +46,11 @@ func Watch(ctx context.Context, upper string, opened func(path string)) error {
 	fail := func(err error) error {
 		return fmt.Errorf("watch what is opened on the overlay of %s: %w", upper, err)
 	}
-	marked, err := newMarked()
-	if err != nil {
-		return fail(err)
-	}
-	defer marked.close()
 	g, err := newGroup(opened, false)
 	if err != nil {
 		return fail(err)
 	}
+	marked := &marked{fd: g.fd} // which has no other marks: the kernel lets an owner have few groups
 	ctx, cancel := context.WithCancel(ctx)
 	var failed error
 	var wg sync.WaitGroup
