@@ -23,32 +23,65 @@ import (
 	"github.com/hinshun/ipcs/mediatype"
 )
 
-// maxProfiles bounds the profiles that are kept: the oldest go.
-const maxProfiles = 1000
+const (
+	// maxProfiles bounds the profiles that are kept: the oldest go.
+	maxProfiles = 1000
+	// earlySuffix ends the names of those of containers that ended early.
+	earlySuffix = ".early"
+)
 
 // profiles keeps profiles (package layer) in a folder, by the chainID of the image.
 type profiles struct{ dir string }
 
-func (p profiles) path(chain digest.Digest) string { return filepath.Join(p.dir, chain.Encoded()) }
+func (p profiles) path(chain digest.Digest, early bool) string {
+	path := filepath.Join(p.dir, chain.Encoded())
+	if early {
+		path += earlySuffix
+	}
+	return path
+}
+
+// full says whether there is a profile of an image that needs no better one.
+func (p profiles) full(chain digest.Digest) bool {
+	_, err := os.Lstat(p.path(chain, false))
+	return err == nil
+}
+
+// remove removes the profiles of an image, if there are any: the early one, and if said so the other.
+func (p profiles) remove(chain digest.Digest, full bool) error {
+	err := os.Remove(p.path(chain, true))
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	if !full {
+		return err
+	}
+	if ferr := os.Remove(p.path(chain, false)); !errors.Is(ferr, os.ErrNotExist) {
+		err = errors.Join(err, ferr)
+	}
+	return err
+}
 
 // get returns the profile of an image; the error is os.ErrNotExist if there is none.
 func (p profiles) get(chain digest.Digest) ([]cid.Cid, error) {
 	if err := checkChain(chain); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(p.path(chain))
+	path := p.path(chain, !p.full(chain))
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	files, err := layer.DecodeProfile(b)
 	if err != nil {
-		return nil, fmt.Errorf("profile %s: %w", p.path(chain), err)
+		return nil, fmt.Errorf("profile %s: %w", path, err)
 	}
 	return files, nil
 }
 
-// put keeps the profile of an image in place of the one there was.
-func (p profiles) put(chain digest.Digest, files []cid.Cid) error {
+// put keeps the profile of an image in place of the one there was. One of a container that
+// ended early is told from others, also after a restart: a better one may come.
+func (p profiles) put(chain digest.Digest, files []cid.Cid, early bool) error {
 	if err := checkChain(chain); err != nil {
 		return err
 	}
@@ -61,14 +94,18 @@ func (p profiles) put(chain digest.Digest, files []cid.Cid) error {
 		return err
 	}
 	for ; len(all) >= maxProfiles; all = all[:len(all)-1] {
-		if err := os.Remove(p.path(all[len(all)-1].Chain)); err != nil {
+		if err := p.remove(all[len(all)-1].Chain, true); err != nil {
 			return err
 		}
 	}
-	return writeFile(p.path(chain), func(f *os.File) error {
+	err = writeFile(p.path(chain, early), func(f *os.File) error {
 		_, err := f.Write(b)
 		return errors.Join(err, f.Sync()) // an empty file would be no profile, and be in the way
 	})
+	if err != nil || early {
+		return err
+	}
+	return p.remove(chain, false)
 }
 
 func checkChain(chain digest.Digest) error {
@@ -94,10 +131,13 @@ func (p profiles) list() ([]ProfileInfo, error) {
 	}
 	var all []ProfileInfo
 	for _, e := range entries {
-		chain := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
+		chain := digest.NewDigestFromEncoded(digest.SHA256, strings.TrimSuffix(e.Name(), earlySuffix))
 		info, err := e.Info()
 		if err != nil || chain.Validate() != nil {
 			continue // removed meanwhile, or none of ours
+		}
+		if last := len(all) - 1; last >= 0 && all[last].Chain == chain {
+			continue // names are sorted: this is the early one beside the other, after a crash
 		}
 		all = append(all, ProfileInfo{Chain: chain, Files: layer.ProfileFiles(info.Size()), Written: info.ModTime()})
 	}
@@ -165,7 +205,7 @@ func (s *Snapshotter) PutProfile(chain digest.Digest, profile []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	if err := s.profiles.put(chain, files); err != nil {
+	if err := s.profiles.put(chain, files, false); err != nil {
 		return fmt.Errorf("keep a profile: %w", err)
 	}
 	s.recorder.known(chain)

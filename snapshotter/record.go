@@ -225,7 +225,9 @@ func (s *Snapshotter) openProfiles(cfg *Config) error {
 		return fmt.Errorf("list profiles: %w", err)
 	}
 	for _, p := range all {
-		s.recorder.known(p.Chain) // needs no other
+		if s.profiles.full(p.Chain) {
+			s.recorder.known(p.Chain) // needs no other
+		}
 	}
 	return nil
 }
@@ -236,7 +238,7 @@ func (s *Snapshotter) keepProfile(chain digest.Digest, files []cid.Cid, full boo
 	if old, err := s.profiles.get(chain); err == nil && !full && len(old) >= len(files) {
 		return nil
 	}
-	return s.profiles.put(chain, files)
+	return s.profiles.put(chain, files, !full)
 }
 
 // used says that a container may run on a snapshot.

@@ -56,7 +56,9 @@ func TestRecord(t *testing.T) {
 	if want := []cid.Cid{cidOf(t, "is b"), cidOf(t, "is a")}; !slices.Equal(files, want) {
 		t.Errorf("recorded %v, want %v", files, want)
 	}
-	// That container ended early: one that opens more makes a better profile.
+	// That container ended early: one that opens more makes a better profile, also for the
+	// next daemon.
+	l.restart()
 	key, path = l.container(c.parent)
 	read("c", 1)
 	read("b", 2)
