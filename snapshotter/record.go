@@ -78,8 +78,13 @@ func (r *recorder) begin(ctx context.Context, key, upper string, im *imageFiles,
 		return
 	}
 	for k, rec := range r.running {
-		if k == key || rec.image.chain == im.chain {
+		if k == key || rec.image.chain == im.chain && rec.begun() {
 			return
+		}
+	}
+	for _, rec := range r.running {
+		if rec.image.chain == im.chain {
+			rec.cancel() // what was made and not started so far may never be
 		}
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -201,6 +206,13 @@ func (rec *recording) add(c cid.Cid) {
 			rec.cancel()
 		})
 	}
+}
+
+// begun says whether anything was opened.
+func (rec *recording) begun() bool {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	return len(rec.files) > 0
 }
 
 // stop ends the recording and returns what there is of it.

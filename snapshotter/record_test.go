@@ -103,6 +103,35 @@ func TestRecordWindow(t *testing.T) {
 	}
 }
 
+// TestRecordTheOneThatStarts records a container that is made while another was made and not
+// started.
+func TestRecordTheOneThatStarts(t *testing.T) {
+	l := newLab(t)
+	l.config.ProfileWindow = time.Hour
+	l.restart()
+	c := l.abc()
+	l.container(c.parent)
+	key, path := l.container(c.parent)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for l.Recorded(key) == 0 {
+		if _, err := os.ReadFile(filepath.Join(path, "a")); err != nil {
+			t.Fatal(err)
+		}
+		<-tick.C
+	}
+	other, _ := l.container(c.parent)
+	if _, err := os.ReadFile(filepath.Join(path, "b")); err != nil {
+		t.Fatal(err)
+	}
+	for l.Recorded(key) < 2 {
+		<-tick.C
+	}
+	if n := l.Recorded(other); n > 0 {
+		t.Errorf("of another container, %d files were recorded", n)
+	}
+}
+
 // TestRecordAndImport imports a profile while one is recorded: it stays.
 func TestRecordAndImport(t *testing.T) {
 	l := newLab(t)
