@@ -34,7 +34,7 @@ BENCHRUN  = $(BENCH) run $(if $(ONLY),--only '$(ONLY)') $(if $(PPROF),--pprof)
 export GOFLAGS += -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist install tools image lab demo bench bench-quick containerd convert test unit race root lint fuzz clean
+.PHONY: help build dist install tools image lab demo bench bench-quick containerd convert test unit race root kernels lint fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ race: packages
 root: tools
 	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m $(if $(RUN),-run '$(RUN)') ./internal/lab/...
 	$(if $(RUN),,CGO_ENABLED=1 $(GO) test -race -count=1 -run Delay ./internal/lab)
+
+kernels: ## the snapshotter's tests on the kernels of other Debian releases, in QEMU (RUN=REGEXP: some)
+	RUN='$(RUN)' .ci/kernels
 
 lint: ## gofmt, go vet, staticcheck, and who may import what (.depguard.yml)
 	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS) -get lint

@@ -22,9 +22,9 @@ import (
 // synced to disk, which would hold up the first container: they are of one boot, and
 // after a reboot, when a crash may have torn them, they are written anew as needed.
 type chains struct {
-	images string // folder of the images
-	mounts string // folder of the mount points
-	mode   string // how images are mounted
+	images string    // folder of the images
+	mounts string    // folder of the mount points
+	mode   ImageMode // how images are mounted
 	log    *slog.Logger
 
 	mu  sync.Mutex
@@ -46,7 +46,7 @@ const (
 	bootName    = "boot"
 )
 
-func newChains(images, mounts, mode string, log *slog.Logger) *chains {
+func newChains(images, mounts string, mode ImageMode, log *slog.Logger) *chains {
 	return &chains{images: images, mounts: mounts, mode: mode, log: log, all: make(map[string]*chain)}
 }
 

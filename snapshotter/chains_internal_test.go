@@ -21,7 +21,7 @@ func TestChainComesToLifeAgain(t *testing.T) {
 		t.Fatal("this test mounts: run it as root")
 	}
 	images, mounts := t.TempDir(), t.TempDir()
-	s := probe(images, t.TempDir()+"/probe")
+	s := probe(images, t.TempDir()+"/probe", "", Mounts{})
 	if s.err != nil {
 		t.Fatal(s.err)
 	}

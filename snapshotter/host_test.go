@@ -16,21 +16,67 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
+	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/snapshotter"
 )
 
-// TestMetacopyAlways mounts as kernels before 6.16 want it.
-func TestMetacopyAlways(t *testing.T) {
-	for _, kinds := range []string{"i", "io", "iii"} {
-		t.Run(kinds, func(t *testing.T) {
-			t.Parallel()
-			l := newLab(t)
-			l.PretendMetacopy()
-			ipcs, plain := l.build(kinds, stack()[:len(kinds)])
-			compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
-			l.work(len(kinds), &ipcs, &plain)
-			compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
-		})
+// TestFallbacks mounts in each way that older kernels need.
+func TestFallbacks(t *testing.T) {
+	for name, mounts := range map[string]snapshotter.Mounts{
+		"metacopy": {Data: snapshotter.DataMetacopy},
+		"hidden":   {Data: snapshotter.DataHidden, Image: snapshotter.ImageLoop},
+	} {
+		for _, kinds := range []string{"i", "io", "oi", "ioi", "iii"} {
+			t.Run(name+"/"+kinds, func(t *testing.T) {
+				t.Parallel()
+				testFallback(t, mounts, kinds)
+			})
+		}
+	}
+}
+
+func testFallback(t *testing.T, mounts snapshotter.Mounts, kinds string) {
+	l := newLab(t)
+	l.config.Mounts = mounts
+	l.restart()
+	if err := l.Supported(); err != nil {
+		hosttest.Lacking(t, err.Error())
+	}
+	ipcs, plain := l.build(kinds, stack()[:len(kinds)])
+	compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
+	l.work(len(kinds), &ipcs, &plain)
+	compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
+	for _, c := range l.Status() {
+		if c.Data != mounts.Data || mounts.Image != "" && c.Image != mounts.Image {
+			t.Errorf("status is %+v, want %+v", c, mounts)
+		}
+	}
+}
+
+// TestHiddenName has an image with the name that the objects lie below, where that name is
+// hidden: it is refused, and shown where it need not be.
+func TestHiddenName(t *testing.T) {
+	l := newLab(t)
+	root := l.convert(tarOf(t, []entry{file(objects.Hidden, "mine", 0o644)}))
+	l.config.Mounts.Data = snapshotter.DataHidden
+	l.restart()
+	labels, _ := layerLabels("", root)
+	_, err := l.Prepare(l.ctx, l.key("extract-1"), "", snapshots.WithLabels(labels))
+	if !errors.Is(err, errdefs.ErrAlreadyExists) {
+		t.Fatal(err)
+	}
+	c := chain{parent: l.names()[0]}
+	if _, err := l.Prepare(l.ctx, l.key("c"), c.parent); !errors.Is(err, snapshotter.ErrUnsupported) {
+		t.Errorf("error is %v, want %v", err, snapshotter.ErrUnsupported)
+	}
+	l.config.Mounts.Data = snapshotter.DataMetacopy
+	l.restart()
+	if err := l.Supported(); err != nil {
+		hosttest.Lacking(t, err.Error())
+	}
+	if b, err := os.ReadFile(filepath.Join(l.view(l.Snapshotter, c.parent), objects.Hidden)); err != nil || string(b) != "mine" {
+		t.Errorf("read %q, %v", b, err)
 	}
 }
 

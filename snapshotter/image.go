@@ -13,19 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How EROFS images are mounted.
-const (
-	modeFile = "file" // straight from the file: Linux 6.12 and later, not on every file system
-	modeLoop = "loop" // by way of a loop device
-)
-
 // erofsMagic is what statfs says of an EROFS.
 const erofsMagic = 0xe0f5e1e2
 
 // mountImage mounts the EROFS image at path on dir in the given mode.
-func mountImage(mode, path, dir string) error {
+func mountImage(mode ImageMode, path, dir string) error {
 	const flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID // containers see it through an overlay only
-	if mode == modeFile {
+	if mode == ImageFile {
 		if err := unix.Mount(path, dir, "erofs", flags, ""); err != nil {
 			return fmt.Errorf("mount %s as EROFS from its file: %w", path, err)
 		}

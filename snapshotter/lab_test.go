@@ -67,7 +67,11 @@ func newLabIn(t *testing.T, dir string) *lab {
 		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), ObjectsDir: filepath.Join(dir, "objects"),
 		IndexTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	if err := os.MkdirAll(l.config.ObjectsDir, 0o700); err != nil {
+	// The whole suite can be run in a way to mount that an older kernel has.
+	if err := l.config.Mounts.Data.UnmarshalText([]byte(os.Getenv("IPCS_TEST_DATA"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(l.config.ObjectsDir, objects.Hidden), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	var err error

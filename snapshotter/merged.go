@@ -114,11 +114,13 @@ func mountByLayer(dir string, l *lower) (err error) {
 		}
 	}
 	set("source", "overlay")
-	for _, d := range l.dirs {
+	for _, d := range l.layers() {
 		set("lowerdir+", d)
 	}
-	for _, d := range l.data {
-		set("datadir+", d)
+	if l.hide == "" {
+		for _, d := range l.data {
+			set("datadir+", d)
+		}
 	}
 	for _, option := range l.options {
 		if key, value, ok := strings.Cut(option, "="); ok {

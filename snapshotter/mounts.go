@@ -35,14 +35,27 @@ type use struct {
 // lower is what an overlay lies on.
 type lower struct {
 	dirs    []string // metadata and ordinary layers, top first
-	data    []string // data-only layers; none for ordinary chains
+	data    []string // where the data of the metadata is; none for ordinary chains
+	hide    string   // hides data, which are ordinary layers; "" where they are data-only layers
 	options []string
 	ids     []string // options that have containerd map the ids of an ordinary chain
 }
 
 // option returns the option of mount(2).
 func (l *lower) option() string {
+	if l.hide != "" {
+		return "lowerdir=" + strings.Join(l.layers(), ":")
+	}
 	return "lowerdir=" + strings.Join(append([]string{strings.Join(l.dirs, ":")}, l.data...), "::")
+}
+
+// layers are the layers of the overlay that are no data-only layers, top first. The one that
+// hides others is on top: overlayfs follows no redirect into what lies below a whiteout.
+func (l *lower) layers() []string {
+	if l.hide == "" {
+		return l.dirs
+	}
+	return slices.Concat([]string{l.hide}, l.dirs, l.data)
 }
 
 // fits says whether an overlay with these directories of its own fits a page of options.
@@ -114,10 +127,13 @@ func (s *Snapshotter) lowerDirs(ctx context.Context, links []link) (*lower, erro
 		return l, nil
 	}
 	l.data = s.data
+	if s.support.data == DataHidden {
+		l.hide = filepath.Join(s.root, hideDir)
+	}
 	if s.support.xino {
 		l.options = append(l.options[:len(l.options):len(l.options)], xinoOption)
 	}
-	if ordinaryBelow || s.support.metacopy {
+	if ordinaryBelow || s.support.data != DataOnly {
 		l.options = append(l.options[:len(l.options):len(l.options)], metacopyOptions()...)
 	}
 	return l, nil

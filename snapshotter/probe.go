@@ -3,6 +3,7 @@
 package snapshotter
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,28 +16,29 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/erofs"
+	"github.com/hinshun/ipcs/internal/objects"
 )
 
 // support is how this host mounts ipcs layers, found out by mounting one.
 type support struct {
-	image    string // modeFile or modeLoop
-	metacopy bool   // overlays need metacopy=on for any redirect (before Linux 6.16)
-	xino     bool   // xino=on gives all of an overlay one device number
-	ids      error  // why ids cannot be mapped: ErrNoIDMap, wrapped
-	err      error  // why neither way to mount an image works: ErrUnsupported, wrapped
+	image ImageMode // ImageFile or ImageLoop
+	data  DataMode  // one of them, but not DataAuto
+	xino  bool      // xino=on gives all of an overlay one device number
+	ids   error     // why ids cannot be mapped: ErrNoIDMap, wrapped
+	err   error     // why no way to mount works: ErrUnsupported, wrapped
 }
 
-// probe tries what mounts of containers need, the best way first. The image lies in the
-// folder images, where those of chains will, since it depends on the file system whether
-// the kernel mounts an EROFS from a file of it; mount points are in dir.
-func probe(images, dir string) support {
-	image := filepath.Join(images, tempPrefix+"probe")
-	s, err := tryMounts(image, dir)
-	if rerr := errors.Join(os.RemoveAll(image), os.RemoveAll(dir)); err == nil {
+// probe tries what mounts of containers need, the best way first, or only what mounts says.
+// The image lies in the folder images, where those of chains will, since it depends on the
+// file system whether the kernel mounts an EROFS from a file of it; mount points are in dir.
+func probe(images, dir, hide string, mounts Mounts) support {
+	t := trial{image: filepath.Join(images, tempPrefix+"probe"), dir: dir, hide: hide, mounts: mounts}
+	s, err := t.run()
+	if rerr := errors.Join(os.RemoveAll(t.image), os.RemoveAll(dir)); err == nil {
 		err = rerr
 	}
 	if err != nil {
-		s.err = fmt.Errorf("%w: %w; it takes root in the initial user namespace, EROFS (module erofs, and a loop device before Linux 6.12) and overlayfs of Linux 6.5 or later", ErrUnsupported, err)
+		s.err = fmt.Errorf("%w: %w; it takes root in the initial user namespace, EROFS (module erofs, and a loop device before Linux 6.12) and overlayfs", ErrUnsupported, err)
 	}
 	return s
 }
@@ -46,63 +48,108 @@ func (s support) report(log *slog.Logger) {
 		log.Error("ipcs layers cannot be mounted; ordinary ones can", "err", s.err)
 		return
 	}
-	log.Info("ipcs layers can be mounted", "erofs", s.image, "metacopy_always", s.metacopy, "xino", s.xino, "user_namespaces", s.ids == nil)
+	log.Info("ipcs layers can be mounted", "image", s.image, "data", s.data, "xino", s.xino, "user_namespaces", s.ids == nil)
 	if s.ids != nil {
 		log.Info("containers with user namespaces cannot run on ipcs images", "err", s.ids)
 	}
 }
 
-// tryMounts mounts one EROFS that has one file, whose data is elsewhere, and reads it
-// through an overlay.
-func tryMounts(image, dir string) (s support, err error) {
-	data := []byte("data that a metadata layer redirects to\n")
-	var (
-		meta   = filepath.Join(dir, "meta")
-		store  = filepath.Join(dir, "data")
-		merged = filepath.Join(dir, "merged")
-	)
-	for _, d := range []string{meta, store, merged} {
+// A trial mounts one EROFS that has one file, whose data is elsewhere, and reads it through
+// overlays.
+type trial struct {
+	image, dir, hide string
+	mounts           Mounts
+}
+
+// probeData is what the file holds.
+const probeData = "data that a metadata layer redirects to\n"
+
+func (t *trial) path(name string) string { return filepath.Join(t.dir, name) }
+
+func (t *trial) run() (s support, err error) {
+	object := filepath.Join(t.path("data"), objects.Hidden, "object")
+	for _, d := range []string{t.path("meta"), t.path("merged"), filepath.Dir(object)} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return s, err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(store, "object"), data, 0o600); err != nil {
+	if err := os.WriteFile(object, []byte(probeData), 0o600); err != nil {
 		return s, err
 	}
 	tree := erofs.Inodes{
 		{Mode: unix.S_IFDIR | 0o755, Entries: []erofs.Dirent{{Name: "file", Inode: 1}}},
-		{Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: uint64(len(data)), Xattrs: []erofs.Xattr{{Name: xattrMetacopy}, {Name: xattrRedirect, Value: "/object"}}},
+		{Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: uint64(len(probeData)), Xattrs: []erofs.Xattr{{Name: xattrMetacopy}, {Name: xattrRedirect, Value: "/" + objects.Hidden + "/object"}}},
 	}
-	if err := writeFile(image, func(f *os.File) error { return erofs.Write(f, tree, erofs.Options{UUID: [16]byte{1}}) }); err != nil {
+	if err := writeFile(t.image, func(f *os.File) error { return erofs.Write(f, tree, erofs.Options{UUID: [16]byte{1}}) }); err != nil {
 		return s, err
 	}
-	s.image = modeFile
-	if err = mountImage(modeFile, image, meta); err != nil {
-		s.image = modeLoop
-		if lerr := mountImage(modeLoop, image, meta); lerr != nil {
-			return s, errors.Join(err, lerr)
-		}
+	if s.image, err = t.mountImage(); err != nil {
+		return s, err
 	}
-	defer func() { err = errors.Join(err, unmount(meta)) }()
-	options := "lowerdir=" + meta + "::" + store
-	if _, err = tryOverlay(merged, options, data); err != nil {
-		s.metacopy = true
-		options += "," + strings.Join(metacopyOptions(), ",")
-		if _, merr := tryOverlay(merged, options, data); merr != nil {
-			return s, errors.Join(err, merr)
-		}
+	defer func() { err = errors.Join(err, unmount(t.path("meta"))) }()
+	l, err := t.overlay(&s)
+	if err != nil {
+		return s, err
 	}
-	oneDevice, xerr := tryOverlay(merged, options+","+xinoOption, data)
-	s.xino = oneDevice && xerr == nil
-	if err := tryMapping(meta, filepath.Join(dir, "mapped"), merged, options, data); err != nil {
+	l.options = append(l.options, xinoOption)
+	oneDevice, xerr := t.try(l)
+	if s.xino = oneDevice && xerr == nil; !s.xino {
+		l.options = l.options[:len(l.options)-1]
+	}
+	if err := t.mapping(l); err != nil {
 		s.ids = fmt.Errorf("%w: %w; it takes EROFS of Linux 5.19 or later and pidfds", ErrNoIDMap, err)
 	}
 	return s, nil
 }
 
-// tryMapping reads the file through an overlay on the EROFS with its ids mapped.
-func tryMapping(meta, mapped, merged, options string, data []byte) (err error) {
+// mountImage mounts the image in the first way that works.
+func (t *trial) mountImage() (ImageMode, error) {
+	var errs []error
+	for _, mode := range []ImageMode{ImageFile, ImageLoop} {
+		if t.mounts.Image != ImageAuto && t.mounts.Image != mode {
+			continue
+		}
+		err := mountImage(mode, t.image, t.path("meta"))
+		if err == nil {
+			return mode, nil
+		}
+		errs = append(errs, err)
+	}
+	return "", errors.Join(errs...)
+}
+
+// overlay returns the first overlay that can be read, and says which it is.
+func (t *trial) overlay(s *support) (*lower, error) {
+	var errs []error
+	for _, mode := range []DataMode{DataOnly, DataMetacopy, DataHidden} {
+		if t.mounts.Data != DataAuto && t.mounts.Data != mode {
+			continue
+		}
+		l := &lower{dirs: []string{t.path("meta")}, data: []string{t.path("data")}}
+		if mode != DataOnly {
+			l.options = metacopyOptions()
+		}
+		if mode == DataHidden {
+			l.hide = t.hide
+		}
+		_, err := t.try(l)
+		if err == nil {
+			s.data = mode
+			return l, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", mode, err))
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (t *trial) try(l *lower) (oneDevice bool, err error) {
+	return tryOverlay(t.path("merged"), strings.Join(append([]string{l.option()}, l.options...), ","))
+}
+
+// mapping reads the file through an overlay on the EROFS with its ids mapped.
+func (t *trial) mapping(l *lower) (err error) {
 	const host = 1000
+	mapped := t.path("mapped")
 	if err := os.Mkdir(mapped, 0o700); err != nil {
 		return err
 	}
@@ -111,7 +158,7 @@ func tryMapping(meta, mapped, merged, options string, data []byte) (err error) {
 		return fmt.Errorf("make a user namespace: %w", err)
 	}
 	defer ns.Close()
-	if err := mapIDs(meta, mapped, int(ns.Fd())); err != nil {
+	if err := mapIDs(t.path("meta"), mapped, int(ns.Fd())); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unmount(mapped)) }()
@@ -122,13 +169,15 @@ func tryMapping(meta, mapped, merged, options string, data []byte) (err error) {
 	if st.Uid != host || st.Gid != host {
 		return fmt.Errorf("a file of 0:0 has owner %d:%d where it should have %d:%d", st.Uid, st.Gid, host, host)
 	}
-	_, err = tryOverlay(merged, strings.Replace(options, "="+meta+"::", "="+mapped+"::", 1), data)
+	on := *l
+	on.dirs = []string{mapped}
+	_, err = t.try(&on)
 	return err
 }
 
-// tryOverlay reads a file through an overlay, and says whether it has the device number
-// of its folder.
-func tryOverlay(dir, options string, want []byte) (oneDevice bool, err error) {
+// tryOverlay reads the file through an overlay, wants nothing else to be there, and says
+// whether it has the device number of its folder.
+func tryOverlay(dir, options string) (oneDevice bool, err error) {
 	if err := unix.Mount("overlay", dir, "overlay", unix.MS_RDONLY, options); err != nil {
 		return false, fmt.Errorf("mount an overlay with %s: %w", options, err)
 	}
@@ -138,7 +187,10 @@ func tryOverlay(dir, options string, want []byte) (oneDevice bool, err error) {
 	if err := errors.Join(unix.Stat(file, &st), unix.Stat(dir, &folder)); err != nil {
 		return false, err
 	}
-	return st.Dev == folder.Dev, sameFile(file, want)
+	if all, err := os.ReadDir(dir); err != nil || len(all) != 1 {
+		return false, fmt.Errorf("overlay with %s: it shows %d files, not 1: %w", options, len(all), cmp.Or(err, ErrUnsupported))
+	}
+	return st.Dev == folder.Dev, sameFile(file, []byte(probeData))
 }
 
 // xinoOption gives files and folders of an overlay on several file systems one device

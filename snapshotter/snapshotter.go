@@ -120,6 +120,8 @@ type Config struct {
 	// diffID proves nothing of the layer, and containerd shares snapshots by chainIDs that
 	// are made of diffIDs: whoever makes such an image can put files into another one.
 	AllowUnverifiedDiffIDs bool
+	// Mounts says how ipcs layers are mounted; what it leaves open is found out by trying.
+	Mounts Mounts
 	// Content is containerd's content store, which the blobs of ipcs layers are written to in
 	// the namespace of each request; nil for none.
 	Content Content
@@ -211,7 +213,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	if err := s.makeRoot(); err != nil {
 		return nil, err
 	}
-	s.support = probe(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, probeDir))
+	s.support = probe(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, probeDir), filepath.Join(cfg.Root, hideDir), cfg.Mounts)
 	s.support.report(s.log)
 	warnNamespace(s.log, cfg.State)
 	s.overlayOptions = overlayOptions(cfg.Root, s.log)
@@ -250,6 +252,7 @@ const (
 	snapshotsDir = "snapshots"
 	chainsDir    = "chains"
 	profilesDir  = "profiles"
+	hideDir      = "hide"
 	mergedDir    = "merged"
 	mappedDir    = "mapped"
 	lazyDir      = "lazy"
@@ -299,6 +302,9 @@ func (s *Snapshotter) makeRoot() error {
 		if err := os.MkdirAll(filepath.Join(s.root, dir), 0o700); err != nil {
 			return fmt.Errorf("make the folders of the snapshotter: %w", err)
 		}
+	}
+	if err := makeHide(filepath.Join(s.root, hideDir)); err != nil {
+		return fmt.Errorf("make the layer that hides the objects: %w", err)
 	}
 	if ok, err := fs.SupportsDType(s.root); err != nil {
 		return fmt.Errorf("look at the file system of %s: %w", s.root, err)

@@ -17,7 +17,8 @@ type ChainStatus struct {
 	Files   int   // distinct objects that its layers name, those that upper layers hide too
 	Bytes   int64 // of them
 	Mounted bool
-	Mode    string // how its image is mounted: "file" or "loop"
+	Image   ImageMode // how its image is mounted
+	Data    DataMode  // how overlays on it get at data
 }
 
 // Status lists the chains that images end in, and others that are mounted, sorted by ID.
@@ -26,7 +27,7 @@ func (s *Snapshotter) Status() []ChainStatus {
 	tops := s.chains.tops()
 	list := make([]ChainStatus, 0, len(tops))
 	for _, c := range tops {
-		st := ChainStatus{ID: c.run.id, Layers: len(c.run.roots), Mode: s.support.image}
+		st := ChainStatus{ID: c.run.id, Layers: len(c.run.roots), Image: s.support.image, Data: s.support.data}
 		st.Mounted = isImageMount(s.chains.mountPoint(c.run.id))
 		for f := range s.ChainFiles(c.run.id) {
 			st.Files++

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -58,7 +59,14 @@ func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
 			return nil, fmt.Errorf("chain %s: %w", r.id, err)
 		}
 	}
+	if s.support.data == DataHidden && hasRootName(merged, objects.Hidden) {
+		return nil, fmt.Errorf("%w: the image has a file of the name /%s, which is hidden on this kernel", ErrUnsupported, objects.Hidden)
+	}
 	return newOverlayTree(merged)
+}
+
+func hasRootName(t *layer.Tree, name string) bool {
+	return slices.ContainsFunc(t.Nodes[0].Children, func(c int32) bool { return t.Nodes[c].Name == name })
 }
 
 func newOverlayTree(t *layer.Tree) (*overlayTree, error) {

@@ -36,6 +36,7 @@ type config struct {
 	Profile    profileConfig    `toml:"profile"`
 	Containerd containerdConfig `toml:"containerd"`
 	Store      storeConfig      `toml:"store"`
+	Mounts     mountsConfig     `toml:"mounts"`
 
 	AllowUnverifiedDiffIDs bool `toml:"allow_unverified_diff_ids"`
 
@@ -60,6 +61,11 @@ type profileConfig struct {
 
 type containerdConfig struct {
 	Address string `toml:"address"`
+}
+
+type mountsConfig struct {
+	Image snapshotter.ImageMode `toml:"image"`
+	Data  snapshotter.DataMode  `toml:"data"`
 }
 
 // duration is a time.Duration that TOML writes as "30s".

@@ -103,7 +103,7 @@ func TestPackagedConfigurationIsTheDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.Node.Listen, cfg.Node.Peers = nil, nil
-	if cfg.Root != def.Root || cfg.State != def.State || cfg.Node.Timeout != def.Node.Timeout || cfg.LogLevel != def.LogLevel || cfg.Containerd != def.Containerd || cfg.Store != def.Store || cfg.Fetch != def.Fetch || cfg.Profile != def.Profile {
+	if cfg.Root != def.Root || cfg.State != def.State || cfg.Node.Timeout != def.Node.Timeout || cfg.LogLevel != def.LogLevel || cfg.Containerd != def.Containerd || cfg.Store != def.Store || cfg.Fetch != def.Fetch || cfg.Profile != def.Profile || cfg.Mounts != def.Mounts {
 		t.Fatalf("packaging/config.toml = %+v, the defaults are %+v", cfg, def)
 	}
 }

@@ -179,6 +179,7 @@ func (p *parts) snapshots(cfg config, content snapshotter.Content, log *slog.Log
 
 		AllowUnverifiedDiffIDs: cfg.AllowUnverifiedDiffIDs,
 
+		Mounts:        snapshotter.Mounts{Image: cfg.Mounts.Image, Data: cfg.Mounts.Data},
 		Prefetch:      p.fetcher,
 		Fill:          cfg.Fetch.Fill,
 		ProfileWindow: time.Duration(cfg.Profile.Window),

@@ -66,7 +66,8 @@ type chainStatus struct {
 	LocalFiles  int    `json:"local_files"`
 	LocalBytes  int64  `json:"local_bytes"`
 	Mounted     bool   `json:"mounted"`
-	Mode        string `json:"mode"`
+	Mode        string `json:"mode"` // how its image is mounted
+	Data        string `json:"data"` // how overlays on it get at the data of files
 	Description string `json:"description,omitempty"`
 }
 
@@ -232,7 +233,7 @@ func (p *parts) status(ctx context.Context) status {
 		s.Peers = append(s.Peers, peerStatus{ID: peer.ID, Addr: peer.Addr, Connected: peer.Connected, BytesIn: peer.BytesIn, Banned: peer.Banned})
 	}
 	for _, c := range p.snaps.Status() {
-		chain := chainStatus{Layers: c.Layers, Files: c.Files, Bytes: c.Bytes, Mounted: c.Mounted, Mode: c.Mode}
+		chain := chainStatus{Layers: c.Layers, Files: c.Files, Bytes: c.Bytes, Mounted: c.Mounted, Mode: string(c.Image), Data: string(c.Data)}
 		for f := range p.snaps.ChainFiles(c.ID) {
 			if p.here(ctx, f) {
 				chain.LocalFiles++

@@ -54,14 +54,22 @@ func newFileSystem(files Files, rd Reader, logger *slog.Logger) *fileSystem {
 // String names the file system in debug logs.
 func (*fileSystem) String() string { return "ipcs" }
 
+// dirNode returns the number of the directory with this name in a directory of directories.
+func dirNode(parent uint64, name string) (uint64, bool) {
+	if parent == rootNode {
+		return hiddenNode, name == objects.Hidden
+	}
+	return shardNode(name)
+}
+
 // Lookup finds shards by their names, and in them the files that are known. What is not
 // known now may be known soon, so its absence is not remembered.
 func (fs *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	fs.lookups.Add(1)
 	out.SetEntryTimeout(ttl)
 	out.SetAttrTimeout(ttl)
-	if h.NodeId == rootNode {
-		id, ok := shardNode(name)
+	if h.NodeId == rootNode || h.NodeId == hiddenNode {
+		id, ok := dirNode(h.NodeId, name)
 		if !ok {
 			return fuse.ENOENT
 		}
@@ -161,10 +169,27 @@ func (fs *fileSystem) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.St
 	return fuse.ENOSYS
 }
 
-// OpenDir refuses: there is no list of all that could be looked up.
-func (fs *fileSystem) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
+// OpenDir refuses: there is no list of all that could be looked up. But the root can be
+// listed, as an overlay does that has it as an ordinary layer, and seems to be empty.
+func (fs *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
+	if in.NodeId == rootNode {
+		return fuse.OK
+	}
 	return fuse.EACCES
 }
+
+// ReadDir lists nothing.
+func (*fileSystem) ReadDir(<-chan struct{}, *fuse.ReadIn, *fuse.DirEntryList) fuse.Status {
+	return fuse.OK
+}
+
+// ReadDirPlus lists nothing.
+func (*fileSystem) ReadDirPlus(<-chan struct{}, *fuse.ReadIn, *fuse.DirEntryList) fuse.Status {
+	return fuse.OK
+}
+
+// ReleaseDir has nothing to release.
+func (*fileSystem) ReleaseDir(*fuse.ReleaseIn) {}
 
 // GetXAttr tells the kernel never to ask again.
 func (fs *fileSystem) GetXAttr(<-chan struct{}, *fuse.InHeader, string, []byte) (uint32, fuse.Status) {

@@ -1,5 +1,5 @@
 // Package lazyfs serves objects that are not here yet, over FUSE: one read-only file
-// system for the whole node, laid out like the directory of objects (/xy/CID), which
+// system for the whole node, laid out like the directory of objects (objects.Path), which
 // overlayfs takes as its last data-only layer. Overlayfs comes here only for what it
 // does not find among the objects on disk.
 //
@@ -30,6 +30,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/ipfs/go-cid"
@@ -100,6 +101,9 @@ func Serve(client *relay.Client, files Files, rd Reader, opts Options) *Server {
 			n, status := protocol.HandleRequest([][]byte{request}, [][]byte{reply})
 			if !status.Ok() {
 				opts.Logger.Error("a request could not be answered", "status", status)
+				if n == 0 {
+					n = failed(request, reply)
+				}
 			}
 			return n
 		})
@@ -108,6 +112,17 @@ func Serve(client *relay.Client, files Files, rd Reader, opts Options) *Server {
 		}
 	}()
 	return s
+}
+
+// failed answers a request with EIO, so that nobody waits for it (linux/fuse.h, struct
+// fuse_out_header).
+func failed(request, reply []byte) int {
+	const size = 16
+	binary.NativeEndian.PutUint32(reply, size)
+	code := -int32(syscall.EIO)
+	binary.NativeEndian.PutUint32(reply[4:], uint32(code))
+	copy(reply[8:size], request[8:16])
+	return size
 }
 
 func mountOptions(logger *slog.Logger) *fuse.MountOptions {

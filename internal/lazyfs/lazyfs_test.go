@@ -166,23 +166,29 @@ func TestNames(t *testing.T) {
 	name := f.Cid.String()
 	unknown, _ := objectstest.NewFile(t, []byte("not known"))
 	lie := ipfs.File{Cid: unknown.Cid} // says that it is empty
+	all := filepath.Join(fx.dir, objects.Hidden)
 	for p, want := range map[string]error{
-		path: nil,
-		filepath.Join(fx.dir, objects.Shard(name)):                               nil,
-		filepath.Join(fx.dir, objects.Path(unknown.Cid)):                         os.ErrNotExist,
-		filepath.Join(fx.dir, otherShard(objects.Shard(name)), name):             os.ErrNotExist,
-		filepath.Join(fx.dir, objects.Shard(name), strings.ToUpper(name)):        os.ErrNotExist,
-		filepath.Join(fx.dir, objects.Shard(name), "x"):                          os.ErrNotExist,
-		filepath.Join(fx.dir, objects.Shard(name), "zz"+objects.Shard(name)+"z"): os.ErrNotExist,
-		filepath.Join(fx.dir, "a1"):                                              os.ErrNotExist,
-		filepath.Join(fx.dir, "abc"):                                             os.ErrNotExist,
+		path:                                    nil,
+		filepath.Join(all, objects.Shard(name)): nil,
+		filepath.Join(fx.dir, objects.Path(unknown.Cid)):                      os.ErrNotExist,
+		filepath.Join(all, otherShard(objects.Shard(name)), name):             os.ErrNotExist,
+		filepath.Join(all, objects.Shard(name), strings.ToUpper(name)):        os.ErrNotExist,
+		filepath.Join(all, objects.Shard(name), "x"):                          os.ErrNotExist,
+		filepath.Join(all, objects.Shard(name), "zz"+objects.Shard(name)+"z"): os.ErrNotExist,
+		filepath.Join(all, "a1"):                                              os.ErrNotExist,
+		filepath.Join(fx.dir, objects.Shard(name)):                            os.ErrNotExist,
+		filepath.Join(all, "abc"):                                             os.ErrNotExist,
 	} {
 		if _, err := os.Stat(p); !errors.Is(err, want) {
 			t.Errorf("stat %s: %v, want %v", p, err, want)
 		}
 	}
-	if _, err := os.ReadDir(fx.dir); !errors.Is(err, syscall.EACCES) {
+	if _, err := os.ReadDir(all); !errors.Is(err, syscall.EACCES) {
 		t.Errorf("readdir: %v", err)
+	}
+	// An overlay reads it that has it as an ordinary layer.
+	if names, err := os.ReadDir(fx.dir); err != nil || len(names) > 0 {
+		t.Errorf("readdir of the root: %v, %v", names, err)
 	}
 	if err := os.WriteFile(path, nil, 0o600); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("write: %v", err)

@@ -11,10 +11,11 @@ import (
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-// Node numbers: the root, then one per shard, then objects.
+// Node numbers: the root, the directory in it, then one per shard, then objects.
 const (
 	rootNode   = 1
-	shardNodes = 2
+	hiddenNode = 2
+	shardNodes = 3
 	// alphabet is that of CIDs in base32; two of its letters name a shard.
 	alphabet    = "abcdefghijklmnopqrstuvwxyz234567"
 	objectNodes = shardNodes + len(alphabet)*len(alphabet)

@@ -13,7 +13,7 @@ import (
 )
 
 // formatVersion is the version of the directory's layout, in DIR/version.
-const formatVersion = 1
+const formatVersion = 2
 
 var (
 	// ErrLocked says that another process has the store open.
@@ -69,6 +69,9 @@ func checkVersion(dir string) error {
 	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || v < 1 {
 		return fmt.Errorf("%w: %s says %q: restore that file, or use another directory", ErrVersion, path, b)
+	}
+	if v < formatVersion {
+		return fmt.Errorf("%w: it has version %d, this program writes %d: use another directory", ErrVersion, v, formatVersion)
 	}
 	if v > formatVersion {
 		return fmt.Errorf("%w: it has version %d, this program knows up to %d: use a newer ipcs, or another directory", ErrVersion, v, formatVersion)

@@ -151,12 +151,13 @@ func fileClock() (time.Time, error) {
 
 // walk calls fn for each object in a directory that has changed since.
 func (s *Store) walk(since time.Time, fn func(path string, info os.FileInfo) error) error {
-	shards, err := os.ReadDir(s.ObjectsDir())
+	all := filepath.Join(s.ObjectsDir(), Hidden)
+	shards, err := os.ReadDir(all)
 	if err != nil {
 		return err
 	}
 	for _, shard := range shards {
-		dir := filepath.Join(s.ObjectsDir(), shard.Name())
+		dir := filepath.Join(all, shard.Name())
 		info, err := os.Stat(dir)
 		if err != nil {
 			return err

@@ -51,6 +51,10 @@ import (
 
 const (
 	objectsName = "objects"
+	// Hidden is the one directory in ObjectsDir, which all objects are below. On kernels
+	// that have no data-only layers, ObjectsDir is an ordinary layer of containers' roots,
+	// and a whiteout of this name hides it.
+	Hidden      = ".ipcs-objects"
 	partialName = "partial"
 	// syncInterval bounds what has to be hashed again after a power failure.
 	syncInterval = 10 * time.Second
@@ -163,7 +167,7 @@ func (s *Store) open() error {
 	if err := os.RemoveAll(filepath.Join(s.dir, partialName)); err != nil {
 		return err
 	}
-	for _, name := range []string{partialName, objectsName} {
+	for _, name := range []string{partialName, filepath.Join(objectsName, Hidden)} {
 		if err := os.MkdirAll(filepath.Join(s.dir, name), 0o700); err != nil {
 			return err
 		}
@@ -210,11 +214,11 @@ func (s *Store) release() error {
 	return errors.Join(errs...)
 }
 
-// Path returns the path of an object below ObjectsDir: "xy/CID", where xy are the two
+// Path returns the path of an object below ObjectsDir: Hidden/xy/CID, where xy are the two
 // characters before the last one of the CID (flatfs calls it next-to-last/2).
 func Path(c cid.Cid) string {
 	s := c.String()
-	return Shard(s) + "/" + s
+	return Hidden + "/" + Shard(s) + "/" + s
 }
 
 // Shard returns the directory in which the object with this CID string lies, or "" if
@@ -226,7 +230,7 @@ func Shard(c string) string {
 	return c[len(c)-3 : len(c)-1]
 }
 
-// ObjectsDir returns the absolute path of the directory of all objects.
+// ObjectsDir returns the absolute path of the directory that Path is relative to.
 func (s *Store) ObjectsDir() string { return filepath.Join(s.dir, objectsName) }
 
 func (s *Store) objectPath(c cid.Cid) string { return s.ObjectsDir() + "/" + Path(c) }

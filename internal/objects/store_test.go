@@ -209,7 +209,7 @@ func TestOpenRefuses(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, version := range []string{"2\n", "no number"} {
+	for _, version := range []string{"1\n", "3\n", "no number"} {
 		if err := os.WriteFile(filepath.Join(dir, "version"), []byte(version), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +222,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestPath(t *testing.T) {
 	c := block(t, cid.Raw, []byte("x")).Cid
 	s := c.String()
-	if got, want := objects.Path(c), s[len(s)-3:len(s)-1]+"/"+s; got != want {
+	if got, want := objects.Path(c), ".ipcs-objects/"+s[len(s)-3:len(s)-1]+"/"+s; got != want {
 		t.Fatalf("Path = %s, want %s", got, want)
 	}
 	if objects.Shard("ab") != "" {

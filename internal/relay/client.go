@@ -17,8 +17,10 @@ import (
 // readSize is where struct fuse_read_in has the number of bytes wanted.
 const (
 	opRead       = 15
+	opReadDir    = 28
+	opReadDirs   = 44 // FUSE_READDIRPLUS
 	readSize     = requestHeader + 16
-	smallMessage = 8192 // the answer to anything but a read
+	smallMessage = 8192 // the answer to anything but these
 )
 
 // A Handler answers one request: it returns the length of the answer that it wrote into
@@ -88,7 +90,9 @@ func (c *Client) Serve(handle Handler) error {
 // answer answers one request.
 func (c *Client) answer(handle Handler, request []byte) {
 	pool := &c.small
-	if in(request).opcode() == opRead && len(request) >= readSize+4 && int(order.Uint32(request[readSize:]))+replyHeader > smallMessage {
+	op := in(request).opcode()
+	sized := op == opRead || op == opReadDir || op == opReadDirs
+	if sized && len(request) >= readSize+4 && int(order.Uint32(request[readSize:]))+replyHeader > smallMessage {
 		pool = &c.large
 	}
 	reply := pool.Get().(*[]byte)

@@ -89,7 +89,7 @@ func TestRemoved(t *testing.T) {
 // damage changes a byte of an object on the consumer.
 func (w *world) damage() {
 	w.t.Helper()
-	objects, err := filepath.Glob(filepath.Join(w.daemon.Root(), "repo", "objects", "*", "*"))
+	objects, err := filepath.Glob(filepath.Join(w.daemon.Root(), "repo", "objects", "*", "*", "*"))
 	w.must(err)
 	if len(objects) == 0 {
 		w.t.Fatal("there are no objects")

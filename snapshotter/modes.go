@@ -1,0 +1,84 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hinshun/ipcs/internal/objects"
+)
+
+// Mounts says how ipcs layers are mounted.
+type Mounts struct {
+	Image ImageMode
+	Data  DataMode
+}
+
+// An ImageMode is how the kernel gets at the EROFS image of a chain.
+type ImageMode string
+
+// The ways, the best first.
+const (
+	ImageAuto ImageMode = ""
+	ImageFile ImageMode = "file" // EROFS reads the file itself (Linux 6.12)
+	ImageLoop ImageMode = "loop" // through a loop device
+)
+
+// UnmarshalText parses the name of a way, or "auto".
+func (m *ImageMode) UnmarshalText(text []byte) (err error) {
+	*m, err = parseMode(string(text), ImageFile, ImageLoop)
+	return err
+}
+
+// A DataMode is how overlays get from the metadata of a chain to the data of its files.
+type DataMode string
+
+// The ways, the best first. With all of them, what is on disk is read with no FUSE request.
+const (
+	DataAuto DataMode = ""
+	// DataOnly has the objects in data-only layers, with no option (Linux 6.16).
+	DataOnly DataMode = "data-only"
+	// DataMetacopy has them there too, with metacopy=on (Linux 6.5).
+	DataMetacopy DataMode = "metacopy"
+	// DataHidden has them in ordinary layers at the bottom, with metacopy=on. The one name
+	// that those have is hidden by a whiteout on top.
+	DataHidden DataMode = "hidden"
+)
+
+// UnmarshalText parses the name of a way, or "auto".
+func (m *DataMode) UnmarshalText(text []byte) (err error) {
+	*m, err = parseMode(string(text), DataOnly, DataMetacopy, DataHidden)
+	return err
+}
+
+func parseMode[M ~string](name string, modes ...M) (M, error) {
+	if name == "" || name == "auto" {
+		return "", nil
+	}
+	if !slices.Contains(modes, M(name)) {
+		return "", fmt.Errorf("%q is none of auto and %q", name, modes)
+	}
+	return M(name), nil
+}
+
+// makeHide makes the layer that hides the objects of DataHidden.
+func makeHide(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	// It is on top, and a view shows its mode.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	whiteout := filepath.Join(dir, objects.Hidden)
+	if err := unix.Mknod(whiteout, unix.S_IFCHR, 0); err != nil && !errors.Is(err, os.ErrExist) {
+		return &os.PathError{Op: "mknod", Path: whiteout, Err: err}
+	}
+	return nil
+}
