@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/hinshun/ipcs/ipfs"
 )
@@ -18,6 +19,9 @@ type ChainStatus struct {
 	Bytes   int64 // of them
 	Mounted bool
 	Mode    string // how its image is mounted: "file" or "loop"
+	// Image is the chainID of the image that containers use it for; empty if none does.
+	Image digest.Digest
+	Fill  FillState
 }
 
 // Status lists the chains that images end in, and others that are mounted, sorted by ID.
@@ -28,6 +32,7 @@ func (s *Snapshotter) Status() []ChainStatus {
 	for _, c := range tops {
 		st := ChainStatus{ID: c.run.id, Layers: len(c.run.roots), Mode: s.support.image}
 		st.Mounted = isImageMount(s.chains.mountPoint(c.run.id))
+		st.Image, st.Fill = s.ahead.of(c.run.roots[len(c.run.roots)-1])
 		for f := range s.ChainFiles(c.run.id) {
 			st.Files++
 			st.Bytes += f.Size
