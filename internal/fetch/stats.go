@@ -74,6 +74,9 @@ func (f *Fetcher) prefetched(st *file, p Priority) {
 
 // Opened says that somebody opened or read a file, which may be said again.
 func (f *Fetcher) Opened(c cid.Cid) {
+	if !f.opens {
+		return
+	}
 	key := sumOf(c)
 	f.mu.Lock()
 	defer f.mu.Unlock()
