@@ -78,9 +78,14 @@ func TestCountsWaits(t *testing.T) {
 	}
 }
 
-// BenchmarkOpened is what counting adds to each read through FUSE.
+// BenchmarkOpened is what counting adds to each read through FUSE, of a file that was not
+// prefetched where others were.
 func BenchmarkOpened(b *testing.B) {
-	f := newCounting(b, fetchtest.New(), true)
+	src := fetchtest.New()
+	f := newCounting(b, src, true)
+	if err := f.Prefetch(b.Context(), slices.Values(newFiles(b, src, 10, 5000, 300)), fetch.Profile); err != nil {
+		b.Fatal(err)
+	}
 	file, _ := objectstest.NewFile(b, objectstest.Random(1, 300))
 	for b.Loop() {
 		f.Opened(file.Cid)
