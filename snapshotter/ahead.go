@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -50,6 +51,8 @@ type imageFiles struct {
 	roots  []cid.Cid     // of all ipcs layers, the topmost first
 	record cid.Cid       // image record; Undef if none is named
 	fill   string        // what the annotation says
+
+	state atomic.Int32 // index into fillStates
 }
 
 // imageOf returns the image that a snapshot with these parents is of, or nil.
@@ -89,6 +92,7 @@ type ahead struct {
 }
 
 type aheadImage struct {
+	*imageFiles
 	users  int
 	cancel context.CancelFunc
 }
@@ -111,7 +115,7 @@ func (a *ahead) use(ctx context.Context, key string, im *imageFiles) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	a.images[im.chain] = &aheadImage{users: 1, cancel: cancel}
+	a.images[im.chain] = &aheadImage{imageFiles: im, users: 1, cancel: cancel}
 	a.wg.Go(func() {
 		defer cancel()
 		if err := a.get(ctx, im); err != nil && ctx.Err() == nil {
@@ -161,6 +165,7 @@ func (s *Snapshotter) getAhead(ctx context.Context, im *imageFiles) error {
 			pause = lastPause // others must go first
 			profiled = false  // was here; what was evicted of it since, nobody has read
 		}
+		im.enter(FillRetry)
 		s.log.Info("files of an image could not be got before they are read: trying again later", "chain", im.chain.String(), "pause", pause, "err", err)
 		timer := time.NewTimer(pause)
 		select {
@@ -179,19 +184,25 @@ func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profiled bool
 	tables := s.files.tables(im.roots)
 	var missing error // of the profiles
 	if profiled {
+		im.enter(FillProfile)
 		missing = s.getProfiles(ctx, im, tables)
 		if missing != nil && !errors.Is(missing, fetch.ErrIncomplete) {
 			return fmt.Errorf("get the files of the profile: %w", missing)
 		}
 	}
 	if !s.fills(im) {
+		if missing == nil {
+			im.enter(FillNone)
+		}
 		return missing
 	}
+	im.enter(FillAll)
 	start := time.Now()
 	all := func(yield func(ipfs.File) bool) { distinct(tables, yield) }
 	if err := s.prefetch.Prefetch(ctx, all, fetch.Fill); err != nil {
 		return fmt.Errorf("get all files: %w", err)
 	}
+	im.enter(FillDone)
 	s.log.Info("all files of the image are here", "chain", im.chain.String(), "took", time.Since(start).Round(time.Millisecond))
 	return nil
 }

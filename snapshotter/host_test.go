@@ -48,7 +48,7 @@ func testFallback(t *testing.T, mounts snapshotter.Mounts, kinds string) {
 	l.work(len(kinds), &ipcs, &plain)
 	compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
 	for _, c := range l.Status() {
-		if c.Data != mounts.Data || mounts.Image != "" && c.Image != mounts.Image {
+		if c.Data != mounts.Data || mounts.Image != "" && c.Mode != mounts.Image {
 			t.Errorf("status is %+v, want %+v", c, mounts)
 		}
 	}

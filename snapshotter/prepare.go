@@ -194,6 +194,7 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 		return err
 	}
 	s.learnFiles(req.root, l.Index)
+	s.shared.add(req.root)
 	return done
 }
 

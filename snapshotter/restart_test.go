@@ -157,7 +157,7 @@ func TestLoop(t *testing.T) {
 	hosttest.Root(t)
 	l := newLab(t)
 	l.build("i", stack()[:1])
-	otherwise := l.Status()[0].Image // on kernels that mount no EROFS from a file, it is the loop as well
+	otherwise := l.Status()[0].Mode // on kernels that mount no EROFS from a file, it is the loop as well
 	for folder, want := range map[string]snapshotter.ImageMode{"root": snapshotter.ImageLoop, "state": otherwise} {
 		t.Run(folder, func(t *testing.T) {
 			dir := t.TempDir()
@@ -173,7 +173,7 @@ func TestLoop(t *testing.T) {
 			l := newLabIn(t, dir)
 			ipcs, plain := l.build("iii", stack())
 			compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
-			if mode := l.Status()[0].Image; mode != want {
+			if mode := l.Status()[0].Mode; mode != want {
 				t.Errorf("mode is %q, want %q", mode, want)
 			}
 		})

@@ -137,7 +137,10 @@ type Config struct {
 	Used func(object cid.Cid)
 	// Free removes objects and returns their bytes; with nil, files stay when their last
 	// snapshot is removed.
-	Free   func(objects []cid.Cid) (int64, error)
+	Free func(objects []cid.Cid) (int64, error)
+	// Here says whether a file is on this disk. It is asked of each file of a new layer, for
+	// Counts; with nil, that is not counted.
+	Here   func(f ipfs.File) bool
 	Logger *slog.Logger
 }
 
@@ -184,6 +187,7 @@ type Snapshotter struct {
 	recorder *recorder
 	uses     *uses
 	freer    *freer
+	shared   *shared
 	ahead    *ahead
 	prefetch Prefetcher // may be nil
 	fill     FillMode
@@ -227,6 +231,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.blobs = newBlobs(cfg.Content, s.log)
 	s.uses = newUses(cfg.Used, s.mountedImages, s.log)
 	s.freer = newFreer(cfg.Free, s.unusedFiles, s.log)
+	s.shared = newShared(cfg.Here, s.files)
 	if err := s.openProfiles(&cfg); err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
@@ -351,6 +356,7 @@ func (s *Snapshotter) release(links []link) error {
 func (s *Snapshotter) Close() error {
 	s.closing.Do(func() {
 		s.freer.close()
+		s.shared.close()
 		s.uses.close()
 		s.recorder.close()
 		s.ahead.close()

@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/hinshun/ipcs/ipfs"
 )
@@ -17,8 +18,11 @@ type ChainStatus struct {
 	Files   int   // distinct objects that its layers name, those that upper layers hide too
 	Bytes   int64 // of them
 	Mounted bool
-	Image   ImageMode // how its image is mounted
+	Mode    ImageMode // how its metadata is mounted
 	Data    DataMode  // how overlays on it get at data
+	// Image is the chainID of the image that containers use it for; empty if none does.
+	Image digest.Digest
+	Fill  FillState
 }
 
 // Status lists the chains that images end in, and others that are mounted, sorted by ID.
@@ -27,8 +31,9 @@ func (s *Snapshotter) Status() []ChainStatus {
 	tops := s.chains.tops()
 	list := make([]ChainStatus, 0, len(tops))
 	for _, c := range tops {
-		st := ChainStatus{ID: c.run.id, Layers: len(c.run.roots), Image: s.support.image, Data: s.support.data}
+		st := ChainStatus{ID: c.run.id, Layers: len(c.run.roots), Mode: s.support.image, Data: s.support.data}
 		st.Mounted = isImageMount(s.chains.mountPoint(c.run.id))
+		st.Image, st.Fill = s.ahead.of(c.run.roots[len(c.run.roots)-1])
 		for f := range s.ChainFiles(c.run.id) {
 			st.Files++
 			st.Bytes += f.Size

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,6 +38,7 @@ type config struct {
 	Containerd containerdConfig `toml:"containerd"`
 	Store      storeConfig      `toml:"store"`
 	Mounts     mountsConfig     `toml:"mounts"`
+	Metrics    metricsConfig    `toml:"metrics"`
 
 	AllowUnverifiedDiffIDs bool `toml:"allow_unverified_diff_ids"`
 
@@ -57,6 +59,10 @@ type fetchConfig struct {
 
 type profileConfig struct {
 	Window duration `toml:"window"`
+}
+
+type metricsConfig struct {
+	Address string `toml:"address"`
 }
 
 type containerdConfig struct {
@@ -121,6 +127,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.DurationVar((*time.Duration)(&f.given.Profile.Window), "profile-window", time.Duration(def.Profile.Window), "how long it is recorded what the first container of an image reads; 0 records nothing")
 	own.StringVar(&f.given.Containerd.Address, "containerd", def.Containerd.Address, "containerd's socket, for layer blobs, unpacking and committing")
 	own.Var(&f.given.Store.Limit, "store-limit", "how much of the disk what was fetched may use, as 50GB or 40GiB; what was not used for longest goes then (default: no limit)")
+	own.StringVar(&f.given.Metrics.Address, "metrics-address", "", "host:port to serve /metrics, /healthz and /readyz on, such as 127.0.0.1:9464 (default: off)")
 	own.BoolVar(&f.given.AllowUnverifiedDiffIDs, "allow-unverified-diff-ids", false, "mount images that kept their diffIDs lazily, unproven: only if all images come from someone trusted")
 	own.StringVar(&f.given.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
 }
@@ -143,6 +150,7 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		"profile-window":            func() { cfg.Profile.Window = f.given.Profile.Window },
 		"containerd":                func() { cfg.Containerd.Address = f.given.Containerd.Address },
 		"store-limit":               func() { cfg.Store.Limit = f.given.Store.Limit },
+		"metrics-address":           func() { cfg.Metrics.Address = f.given.Metrics.Address },
 		"pprof":                     func() { cfg.pprof = f.given.pprof },
 		"allow-unverified-diff-ids": func() { cfg.AllowUnverifiedDiffIDs = f.given.AllowUnverifiedDiffIDs },
 
@@ -213,6 +221,11 @@ func (c config) validate() error {
 	}
 	if c.Store.Limit < 0 {
 		return errors.New("configuration: store.limit must not be less than zero, which is no limit")
+	}
+	if c.Metrics.Address != "" {
+		if _, _, err := net.SplitHostPort(c.Metrics.Address); err != nil {
+			return fmt.Errorf("configuration: metrics.address %q: %w (an example: 127.0.0.1:9464)", c.Metrics.Address, err)
+		}
 	}
 	if c.Node.Timeout <= 0 {
 		return errors.New("configuration: node.timeout must be more than zero")

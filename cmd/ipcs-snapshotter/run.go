@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/contrib/snapshotservice"
 	contentproxy "github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -65,8 +68,8 @@ type parts struct {
 	differ  *unpack.Differ
 }
 
-// sockets are what the daemon answers on.
-type sockets struct{ snaps, diff, api net.Listener }
+// sockets are what the daemon answers on. metrics may be nil.
+type sockets struct{ snaps, diff, api, metrics net.Listener }
 
 // listen opens the sockets.
 func listen(cfg config, started *closers) (s sockets, err error) {
@@ -83,6 +86,13 @@ func listen(cfg config, started *closers) (s sockets, err error) {
 		}
 		started.add(of.what, ignoreClosed(*of.to))
 	}
+	if cfg.Metrics.Address == "" {
+		return s, nil
+	}
+	if s.metrics, err = net.Listen("tcp", cfg.Metrics.Address); err != nil {
+		return s, fmt.Errorf("serve metrics: %w; choose another address with --metrics-address", err)
+	}
+	started.add("metrics address", ignoreClosed(s.metrics))
 	return s, nil
 }
 
@@ -120,7 +130,7 @@ func run(ctx context.Context, cfg config) (err error) {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, log, p, socks)
+	return serve(ctx, cfg, log, p, socks)
 }
 
 // start opens everything below the servers, lowest first.
@@ -143,7 +153,9 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("node", p.node.Close)
-	p.fetcher = fetch.New(p.store, p.node, fetch.Options{Timeout: timeout, FillRate: int64(cfg.Fetch.FillRate), Logger: log})
+	p.fetcher = fetch.New(p.store, p.node, fetch.Options{
+		Timeout: timeout, FillRate: int64(cfg.Fetch.FillRate), Opens: cfg.Metrics.Address != "", Logger: log,
+	})
 	started.add("fetcher", p.fetcher.Close)
 	containerd, err := dialContainerd(cfg.Containerd.Address)
 	if err != nil {
@@ -155,7 +167,10 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		if err != nil {
 			return nil, fmt.Errorf("serve lazy files: %w", err)
 		}
-		p.lazy = lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{Logger: log, Observe: files.Observe})
+		p.lazy = lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{Logger: log, Observe: func(c cid.Cid) {
+			files.Observe(c)
+			p.fetcher.Opened(c)
+		}})
 		return p.lazy, nil
 	})
 	if err != nil {
@@ -186,32 +201,51 @@ func (p *parts) snapshots(cfg config, content snapshotter.Content, log *slog.Log
 		Content:       content,
 		Logger:        log,
 	}
-	if cfg.Store.Limit > 0 { // or else nothing is evicted
+	limited, counted := cfg.Store.Limit > 0, cfg.Metrics.Address != ""
+	if limited { // or else nothing is evicted
 		c.Used, c.Free = p.store.Touch, p.store.Free
+	}
+	if counted {
+		c.Here = p.store.HasFile
+		c.Used = func(object cid.Cid) {
+			p.store.Touch(object)
+			p.fetcher.Opened(object)
+		}
 	}
 	return c
 }
 
 // serve answers on all sockets until ctx is done or one of them fails.
-func serve(ctx context.Context, log *slog.Logger, p *parts, socks sockets) error {
+func serve(ctx context.Context, cfg config, log *slog.Logger, p *parts, socks sockets) error {
 	snaps, diffs := grpc.NewServer(), diffServer(p.differ)
 	snapshotsapi.RegisterSnapshotsServer(snaps, snapshotservice.FromSnapshotter(p.snaps))
 	mux := http.NewServeMux()
 	mux.Handle("/api/v0/", kubo.NewHandler(p.node, p.node, log))
 	mux.Handle("GET "+statusPath, statusHandler(p, log))
 	handleProfiles(mux, p.snaps, log)
+	seen := seenHandler(cfg, p, log)
+	for _, path := range seenPaths() {
+		mux.Handle("GET "+path, seen)
+	}
 	api := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	https := map[*http.Server]net.Listener{api: socks.api}
+	if socks.metrics != nil {
+		https[&http.Server{Handler: seen, ReadHeaderTimeout: 10 * time.Second}] = socks.metrics
+		log.Info("metrics are served", "address", socks.metrics.Addr().String())
+	}
 
 	group, gctx := errgroup.WithContext(ctx)
 	mux.Handle("POST "+checkPath, checkHandler(gctx, p.store, log))
 	group.Go(func() error { return serveGRPC(snaps, socks.snaps) })
 	group.Go(func() error { return serveGRPC(diffs, socks.diff) })
-	group.Go(func() error {
-		if err := api.Serve(socks.api); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	for server, listener := range https {
+		group.Go(func() error {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
 	group.Go(func() error {
 		select {
 		case <-p.lazy.Done():
@@ -223,7 +257,7 @@ func serve(ctx context.Context, log *slog.Logger, p *parts, socks sockets) error
 	group.Go(func() error {
 		<-gctx.Done()
 		notify(log, daemon.SdNotifyStopping)
-		return stopServers(context.WithoutCancel(gctx), api, snaps, diffs)
+		return stopServers(context.WithoutCancel(gctx), slices.Collect(maps.Keys(https)), snaps, diffs)
 	})
 	notify(log, daemon.SdNotifyReady)
 	log.Info("ready", "snapshotter", socks.snaps.Addr().String(), "diff", socks.diff.Addr().String(), "api", socks.api.Addr().String(), "id", p.node.ID(), "addrs", p.node.Addrs())
@@ -241,7 +275,7 @@ func serveGRPC(s *grpc.Server, l net.Listener) error {
 }
 
 // stopServers lets requests that are under way end, for a while.
-func stopServers(ctx context.Context, api *http.Server, servers ...*grpc.Server) error {
+func stopServers(ctx context.Context, https []*http.Server, servers ...*grpc.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	var graceful sync.WaitGroup
@@ -253,9 +287,11 @@ func stopServers(ctx context.Context, api *http.Server, servers ...*grpc.Server)
 		defer close(stopped)
 		graceful.Wait()
 	}()
-	err := api.Shutdown(ctx)
-	if err != nil {
-		err = api.Close()
+	var errs []error
+	for _, s := range https {
+		if s.Shutdown(ctx) != nil {
+			errs = append(errs, s.Close())
+		}
 	}
 	select {
 	case <-stopped:
@@ -265,7 +301,7 @@ func stopServers(ctx context.Context, api *http.Server, servers ...*grpc.Server)
 		}
 		<-stopped
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // notify tells systemd, where there is one, how the daemon stands.

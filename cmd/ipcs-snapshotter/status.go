@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,10 +55,16 @@ type lazyStatus struct {
 	Lookups int64 `json:"lookups"`
 	Reads   int64 `json:"reads"`
 	Errors  int64 `json:"errors"`
+
+	Connected  bool  `json:"connected"`  // the process that holds the mount is there
+	Unanswered int64 `json:"unanswered"` // requests that are being answered
 }
 
-// chainStatus is one merged run of ipcs layers.
+// chainStatus is one merged run of ipcs layers: what an image ends in, or all of it.
 type chainStatus struct {
+	ID          string `json:"id"`
+	Image       string `json:"image,omitempty"` // chainID of the image that containers use it for
+	Fill        string `json:"fill"`            // how far getting its files ahead of need has come: a snapshotter.FillState
 	Layers      int    `json:"layers"`
 	Files       int    `json:"files"`
 	Bytes       int64  `json:"bytes"`
@@ -72,12 +77,13 @@ type chainStatus struct {
 }
 
 func statusCommand(flags *daemonFlags) *cobra.Command {
-	var asJSON bool
-	var wait time.Duration
+	var asJSON, watching bool
+	var wait, interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "show what a running daemon is and has done",
 		Example: `  ipcs-snapshotter status --wait 30s     # returns when the daemon is ready
+  ipcs-snapshotter status --watch        # how images are coming, until it is interrupted
   ipcs-snapshotter status --json | jq -r '.addrs[]'`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -85,18 +91,27 @@ func statusCommand(flags *daemonFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			body, err := fetchStatusJSON(cmd.Context(), cfg.apiSocket(), wait)
+			if interval <= 0 {
+				return fmt.Errorf("%w: --interval must be more than zero, not %s", errUsage, interval)
+			}
+			ask := func(ctx context.Context) ([]byte, error) { return fetchStatusJSON(ctx, cfg.apiSocket(), wait) }
+			show := newView(cmd.OutOrStdout(), watching)
+			if asJSON {
+				show = showJSON(cmd.OutOrStdout())
+			}
+			if watching {
+				return watch(cmd.Context(), interval, ask, show)
+			}
+			body, err := ask(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), string(body))
-				return err
-			}
-			return printStatus(cmd.OutOrStdout(), body)
+			return show(body)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole status as one JSON document")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole status as one JSON document a line")
+	cmd.Flags().BoolVar(&watching, "watch", false, "show it again and again, with rates, until interrupted")
+	cmd.Flags().DurationVar(&interval, "interval", 2*time.Second, "how often, with --watch")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for the daemon to be ready")
 	return cmd
 }
@@ -146,36 +161,6 @@ func getStatus(ctx context.Context, client *http.Client) ([]byte, error) {
 		return nil, errors.New(resp.Status)
 	}
 	return io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-}
-
-func printStatus(w io.Writer, body []byte) error {
-	var s status
-	if err := json.Unmarshal(body, &s); err != nil {
-		return fmt.Errorf("status: %w", err)
-	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "ipcs-snapshotter\t%s, pid %d, ready\n", s.Version, s.PID)
-	fmt.Fprintf(tw, "peer ID\t%s\n", s.ID)
-	for _, a := range s.Addrs {
-		fmt.Fprintf(tw, "listens on\t%s\n", a)
-	}
-	for _, p := range s.Peers {
-		state := "not connected"
-		if p.Banned {
-			state = "refused for wrong bytes"
-		} else if p.Connected {
-			state = "connected"
-		}
-		fmt.Fprintf(tw, "peer\t%s %s, %s received\n", p.ID, state, humanBytes(int64(p.BytesIn)))
-	}
-	for _, line := range s.Store.lines() {
-		fmt.Fprintf(tw, "store\t%s\n", line)
-	}
-	fmt.Fprintf(tw, "fetched\t%d files, %s since the start\n", s.Fetch.Files, humanBytes(s.Fetch.Bytes))
-	for _, c := range s.Chains {
-		fmt.Fprintf(tw, "chain\t%d layers, here %d of %d files, %s of %s\n", c.Layers, c.LocalFiles, c.Files, humanBytes(c.LocalBytes), humanBytes(c.Bytes))
-	}
-	return tw.Flush()
 }
 
 // humanBytes writes a size in decimal units, as registries and disks do.
@@ -228,12 +213,13 @@ func (p *parts) status(ctx context.Context) status {
 		Fetch:   fetchStatus{Files: fetched.Files, Bytes: fetched.Bytes, InFlight: fetched.InFlight},
 	}
 	lazy := p.lazy.Stats()
-	s.Lazy = lazyStatus{Lookups: lazy.Lookups, Reads: lazy.Reads, Errors: lazy.Errors}
+	s.Lazy = lazyStatus{Lookups: lazy.Lookups, Reads: lazy.Reads, Errors: lazy.Errors, Connected: p.relayed(), Unanswered: lazy.Unanswered}
 	for _, peer := range p.node.Peers() {
 		s.Peers = append(s.Peers, peerStatus{ID: peer.ID, Addr: peer.Addr, Connected: peer.Connected, BytesIn: peer.BytesIn, Banned: peer.Banned})
 	}
 	for _, c := range p.snaps.Status() {
-		chain := chainStatus{Layers: c.Layers, Files: c.Files, Bytes: c.Bytes, Mounted: c.Mounted, Mode: string(c.Image), Data: string(c.Data)}
+		chain := chainStatus{ID: c.ID, Image: c.Image.String(), Fill: string(c.Fill), Layers: c.Layers, Files: c.Files, Bytes: c.Bytes,
+			Mounted: c.Mounted, Mode: string(c.Mode), Data: string(c.Data)}
 		for f := range p.snaps.ChainFiles(c.ID) {
 			if p.here(ctx, f) {
 				chain.LocalFiles++

@@ -74,18 +74,23 @@ type Options struct {
 	Timeout time.Duration // how long a read may wait for what it needs; default 30 s
 	// FillRate is how many bytes a second are asked for at the priority Fill; 0 is no limit.
 	FillRate int64
-	Logger   *slog.Logger // default: discard
+	// Opens says that Opened will be called, so that it is worth knowing what was prefetched.
+	Opens  bool
+	Logger *slog.Logger // default: discard
 }
 
 // Stats counts since New.
 type Stats struct {
-	Files      int64 // files completed
-	Bytes      int64 // bytes of leaves that came from the source
-	LocalBytes int64 // bytes of leaves that were in the store already
-	InFlight   int64 // leaves wanted that are not here
-	Hits       int64 // reads answered at once, from this disk
-	Misses     int64 // reads that had to wait
-	Failures   int64 // reads that failed
+	Files      int64   // files completed
+	Bytes      int64   // bytes of leaves that came from the source
+	LocalBytes int64   // bytes of leaves that were in the store already
+	InFlight   int64   // leaves wanted that are not here
+	Hits       int64   // reads answered at once, from this disk
+	Misses     int64   // reads that had to wait
+	Failures   int64   // reads that failed
+	Waits      Latency // of Misses
+	Profile    Prefetched
+	Fill       Prefetched
 }
 
 // A Fetcher gets files into a store. All methods may be called concurrently.
@@ -95,6 +100,7 @@ type Fetcher struct {
 	timeout time.Duration
 	log     *slog.Logger
 	filling *rate.Limiter // nil: no limit
+	opens   bool
 	// Keys of the leaves that everybody knows: of an empty file and of a hole.
 	emptyLeaf, zeroLeaf string
 
@@ -105,6 +111,7 @@ type Fetcher struct {
 	sched  scheduler
 	urgent time.Time // when a batch was under way last that is not to fill
 	stats  Stats
+	unread map[sum]unread // prefetched files that nobody has opened yet
 	wg     sync.WaitGroup // batches and commits; Add only with mu held and closed false
 }
 
@@ -122,6 +129,7 @@ type file struct {
 	// Guarded by Fetcher.mu:
 	failing   bool // the last attempt to get a leaf of it failed
 	finishing bool // a goroutine makes it an object
+	counted   bool // in Prefetched, or not to be: somebody has waited for it
 	users     int  // of open that have not called done
 }
 
@@ -142,7 +150,7 @@ func New(store *objects.Store, src Source, opts Options) *Fetcher {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &Fetcher{
-		store: store, src: src, timeout: opts.Timeout, log: opts.Logger,
+		store: store, src: src, timeout: opts.Timeout, log: opts.Logger, opens: opts.Opens, unread: make(map[sum]unread),
 		files: make(map[fileKey]*file), held: make(map[string]place), sched: newScheduler(),
 	}
 	if opts.FillRate > 0 {

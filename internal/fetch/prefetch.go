@@ -254,6 +254,7 @@ func (r *prefetch) leafDone(ctx context.Context, pf *prefetched) {
 		}
 		return
 	}
+	r.prefetched(pf.file, r.priority)
 	r.done(pf.file)
 	r.row.Store(0)
 }

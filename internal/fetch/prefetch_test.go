@@ -18,7 +18,7 @@ import (
 )
 
 // newFiles returns n random files of a size, and gives them to the source.
-func newFiles(t *testing.T, src *fetchtest.Source, seed, n, size int) []ipfs.File {
+func newFiles(t testing.TB, src *fetchtest.Source, seed, n, size int) []ipfs.File {
 	t.Helper()
 	files := make([]ipfs.File, n)
 	for i := range files {

@@ -31,6 +31,7 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 		f.mu.Unlock()
 		return ErrClosed
 	}
+	st.counted = true
 	for i := first; i <= last; i++ {
 		if w, joined := f.wantLocked(st, i, demanded); w != nil {
 			attempts = append(attempts, attempt{w, demanded, i, joined, start})
@@ -48,6 +49,7 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 	if len(attempts) == 0 {
 		return nil
 	}
+	defer func() { f.count(func(s *Stats) { s.Waits.add(time.Since(start)) }) }()
 	timer := time.NewTimer(f.timeout + grace)
 	defer timer.Stop()
 	for _, a := range attempts {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,7 @@ type Daemon struct {
 	*Process
 	Snapshotter string // socket for containerd
 	API         string // socket for convert
+	Metrics     string // host:port, if DaemonOptions say so
 
 	machine *Machine
 	opts    DaemonOptions
@@ -46,6 +48,8 @@ type DaemonOptions struct {
 	Fill string
 	// Window is profile.window; 0 records nothing.
 	Window time.Duration
+	// Metrics says that the daemon counts and serves metrics.
+	Metrics bool
 }
 
 // Status is what the tests and the demo need of `ipcs-snapshotter status --json`.
@@ -112,6 +116,13 @@ func (m *Machine) StartDaemon(ctx context.Context, opts DaemonOptions) (*Daemon,
 		Snapshotter: filepath.Join(state, "snapshotter.sock"),
 		API:         filepath.Join(state, "api.sock"),
 	}
+	if opts.Metrics {
+		port, err := m.Port(9464)
+		if err != nil {
+			return nil, err
+		}
+		d.Metrics = net.JoinHostPort(m.Addr(), strconv.Itoa(port))
+	}
 	if err := d.configure(port); err != nil {
 		return nil, err
 	}
@@ -131,8 +142,8 @@ func (d *Daemon) configure(port int) error {
 	defer f.Close()
 	return t.Execute(f, map[string]any{
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
-		"Limit": d.opts.Limit,
-		"Fill":  d.opts.Fill, "Window": d.opts.Window.String(),
+		"Limit": d.opts.Limit, "Metrics": d.Metrics,
+		"Fill": d.opts.Fill, "Window": d.opts.Window.String(),
 		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})
 }

@@ -61,8 +61,15 @@ type Options struct {
 	Observe func(c cid.Cid)
 }
 
-// Stats counts requests since Mount, and the nodes the kernel remembers now.
-type Stats struct{ Nodes, Lookups, Reads, Errors int64 }
+// Stats counts requests since Serve.
+type Stats struct {
+	Nodes      int64 // that the kernel remembers now
+	Lookups    int64
+	Reads      int64
+	Local      int64 // reads that were answered from a complete object
+	Errors     int64
+	Unanswered int64 // requests that are being answered
+}
 
 // A Server serves the file system to the kernel, through a relay.
 type Server struct {
@@ -187,9 +194,11 @@ func (s *Server) ended() {
 // Stats returns the counters.
 func (s *Server) Stats() Stats {
 	return Stats{
-		Nodes:   int64(s.fs.nodes.len()),
-		Lookups: s.fs.lookups.Load(),
-		Reads:   s.fs.reads.Load(),
-		Errors:  s.fs.errors.Load(),
+		Nodes:      int64(s.fs.nodes.len()),
+		Lookups:    s.fs.lookups.Load(),
+		Reads:      s.fs.reads.Load(),
+		Local:      s.fs.local.Load(),
+		Errors:     s.fs.errors.Load(),
+		Unanswered: s.relay.Unanswered(),
 	}
 }

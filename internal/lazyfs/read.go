@@ -53,6 +53,7 @@ func (fs *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 		return nil, errNotHere
 	})
 	if err == nil {
+		fs.local.Add(1)
 		return &objectResult{h: h, off: off, size: int(size)}, fuse.OK
 	}
 	if err := n.held(off); err != nil {

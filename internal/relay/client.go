@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +33,8 @@ type Client struct {
 	sock  *stream
 	from  *bufio.Reader
 	nodes []Node
+
+	unanswered atomic.Int64
 
 	sending sync.Mutex
 	small   sync.Pool
@@ -61,6 +64,9 @@ func Dial(socket string) (*Client, error) {
 // Known returns what the kernel remembers of the file system from daemons before.
 func (c *Client) Known() []Node { return c.nodes }
 
+// Unanswered returns how many requests are being answered.
+func (c *Client) Unanswered() int64 { return c.unanswered.Load() }
+
 // Serve answers requests, each in a goroutine, until the relay is gone, another daemon
 // serves, or Close is called, and waits for those that are under way.
 func (c *Client) Serve(handle Handler) error {
@@ -80,7 +86,9 @@ func (c *Client) Serve(handle Handler) error {
 			c.small.Put(request)
 			continue
 		}
+		c.unanswered.Add(1)
 		running.Go(func() {
+			defer c.unanswered.Add(-1)
 			c.answer(handle, m)
 			c.small.Put(request)
 		})
