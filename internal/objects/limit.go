@@ -248,6 +248,17 @@ func (r *room) wasPut(object cid.Cid) {
 	r.put[k] = time.Now()
 }
 
+// inherit says that what was Put as a leaf lies in this object from now on.
+func (r *room) inherit(object, leaf cid.Cid) {
+	from, _ := keyOf(leaf)
+	to, _ := keyOf(object)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, ok := r.put[from]; ok && at.After(r.put[to]) {
+		r.put[to] = at
+	}
+}
+
 func (r *room) wasPutLately(k key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

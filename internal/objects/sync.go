@@ -100,29 +100,32 @@ func (s *Store) removeLoose(leaves []string) error {
 	entries := make([]entry, 0, len(leaves))
 	for _, digest := range leaves {
 		entries = append(entries, entry{bucket: bucketLoose, key: []byte(digest)})
-		held, err := s.inObject(digest)
-		if err != nil {
+		if err := s.removeSecond(digest); err != nil {
 			return err
-		}
-		if held {
-			s.unlink(ipfs.RawCid(digest))
 		}
 	}
 	return s.db.flush(entries...)
 }
 
-// inObject says whether a leaf lies within a larger object.
-func (s *Store) inObject(digest string) (bool, error) {
+// removeSecond removes the loose copy of a leaf if a larger object holds the leaf too. Nothing
+// is evicted or put meanwhile, and who was told that the leaf is there is owed the object
+// from now on.
+func (s *Store) removeSecond(digest string) error {
+	s.gate.Lock()
+	defer s.gate.Unlock()
 	refs, err := s.refs(digest)
 	if err != nil {
-		return false, err
+		return err
 	}
 	for _, r := range refs {
-		if _, err := os.Lstat(s.objectPath(r.object)); err == nil {
-			return true, nil
+		if s.hasObject(r.object) {
+			leaf := ipfs.RawCid(digest)
+			s.room.inherit(r.object, leaf)
+			s.unlink(leaf)
+			return nil
 		}
 	}
-	return false, nil
+	return nil
 }
 
 // unlink removes an object. Mounts that have it open keep reading it.
