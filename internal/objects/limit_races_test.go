@@ -1,6 +1,9 @@
 package objects
 
 import (
+	"bytes"
+	"errors"
+	"os"
 	"testing"
 
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
@@ -26,5 +29,33 @@ func TestPutStaysWhereItGoes(t *testing.T) {
 	s.evictDown()
 	if _, err := s.Get(t.Context(), leaves[0].Cid); err != nil {
 		t.Errorf("a leaf that was put just now: %v", err)
+	}
+}
+
+// TestDiscardLeavesWhatCameMeanwhile has two readers find the same damage: when the second
+// comes to remove the object, it has been put again.
+func TestDiscardLeavesWhatCameMeanwhile(t *testing.T) {
+	s := openAt(t, t.TempDir(), "boot")
+	b := block(t, 1)
+	if err := s.Put(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	flip(t, s, b.Cid, 0)
+	seen, err := os.Lstat(s.objectPath(b.Cid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(t.Context(), b.Cid); !errors.Is(err, ipfs.ErrHash) {
+		t.Fatalf("Get of a damaged object: %v", err)
+	}
+	if err := s.Put(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	s.discard(b.Cid, seen, ipfs.ErrHash)
+	if got, err := s.Get(t.Context(), b.Cid); err != nil || !bytes.Equal(got, b.Data) {
+		t.Errorf("what was put again: %v", err)
+	}
+	if got := s.Stats(); got.Objects != 1 {
+		t.Errorf("%d objects, want 1", got.Objects)
 	}
 }
