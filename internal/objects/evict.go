@@ -22,11 +22,12 @@ const maxPasses = 8
 // evictSlice is how many objects are removed at a time, while nothing can be added.
 const evictSlice = 64
 
-// A victim is an object that may be evicted.
+// A victim is an object that may be evicted, or a file in the making.
 type victim struct {
-	object cid.Cid
-	size   int64
-	used   time.Time
+	object  cid.Cid
+	size    int64
+	used    time.Time
+	partial *Partial // nil for an object
 }
 
 // victims is a heap, the one that was used last on top.
@@ -90,6 +91,19 @@ func (s *Store) isClosing() bool {
 func (s *Store) oldest(bytes int64, needed map[key]bool) ([]victim, error) {
 	var list victims
 	var total int64
+	add := func(v victim) {
+		heap.Push(&list, v)
+		total += onDisk(v.size)
+		for total-onDisk(list[0].size) >= bytes {
+			total -= onDisk(heap.Pop(&list).(victim).size)
+		}
+	}
+	idle := time.Now().Add(-idleTime)
+	s.parts.each(func(p *Partial) {
+		if size, used := p.inUse(); size > 0 && !used.After(idle) {
+			add(victim{p.file.Cid, size, used, p})
+		}
+	})
 	err := s.walk(time.Time{}, func(path string, info os.FileInfo) error {
 		c, err := cid.Decode(filepath.Base(path))
 		if err != nil {
@@ -99,11 +113,7 @@ func (s *Store) oldest(bytes int64, needed map[key]bool) ([]victim, error) {
 		if _, is := needed[k]; is || !ok || info.Size() == 0 || s.room.wasPutLately(k) {
 			return nil
 		}
-		heap.Push(&list, victim{c, info.Size(), lastUse(info)})
-		total += onDisk(info.Size())
-		for total-onDisk(list[0].size) >= bytes {
-			total -= onDisk(heap.Pop(&list).(victim).size)
-		}
+		add(victim{c, info.Size(), lastUse(info), nil})
 		return nil
 	})
 	slices.SortFunc(list, func(a, b victim) int {
@@ -150,6 +160,10 @@ func (s *Store) removeSlice(list []victim, generation uint64) (freed int64, skip
 	}
 	var entries []entry
 	for _, v := range list {
+		if v.partial != nil {
+			freed += v.partial.empty(v.used)
+			continue
+		}
 		k, _ := keyOf(v.object)
 		if s.recent.has(v.object) || s.room.wasPutLately(k) {
 			skipped = true

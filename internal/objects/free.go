@@ -14,9 +14,13 @@ func (s *Store) Free(objects []cid.Cid) (freed int64, err error) {
 	if s.room.limit.Load() == 0 {
 		return 0, nil
 	}
+	if !s.waitCounted() {
+		return 0, nil
+	}
 	s.room.batch.Lock()
 	defer s.room.batch.Unlock()
 	s.writeRecency()
+	freed = s.emptyPartials(objects)
 	for range maxPasses {
 		needed, generation, err := s.needed()
 		if err != nil {

@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"runtime"
+	"sync"
 	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
 	"github.com/hinshun/ipcs/ipfs"
@@ -58,4 +63,43 @@ func TestDiscardLeavesWhatCameMeanwhile(t *testing.T) {
 	if got := s.Stats(); got.Objects != 1 {
 		t.Errorf("%d objects, want 1", got.Objects)
 	}
+}
+
+// TestFreeWaitsForTheCount frees an object that the count after an unclean end has not come to.
+func TestFreeWaitsForTheCount(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, "boot")
+	gone, stays := aged(t, s, 1, 1000, 1), aged(t, s, 2, 1000, 1)
+	limited(s, 1<<40, func() []cid.Cid {
+		select {
+		case <-s.counted:
+		default:
+			t.Error("freeing has begun before the store has counted what it has")
+		}
+		return nil
+	})
+	uncount(s)
+	var freeing sync.WaitGroup
+	freeing.Go(func() {
+		if _, err := s.Free([]cid.Cid{gone.Cid}); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 1000 { // it may begin, if it does not wait
+		runtime.Gosched()
+	}
+	s.count(time.Now().Add(time.Hour))
+	freeing.Wait()
+	if got := s.Space().Used; s.HasFile(gone) || !s.HasFile(stays) || got != onDisk(1000) {
+		t.Errorf("Used = %d, want %d", got, onDisk(1000))
+	}
+}
+
+// uncount makes the store as it is before it has counted what it has.
+func uncount(s *Store) {
+	<-s.counted
+	s.counted = make(chan struct{})
+	s.objects.Store(0)
+	s.bytes.Store(0)
+	s.used.Store(0)
 }

@@ -72,7 +72,8 @@ type Store struct {
 	db     *kv
 	bootID string
 
-	partials *fdcache.Cache[*Partial]
+	partials *fdcache.Cache[partKey]
+	parts    partFiles
 	serial   atomic.Uint64 // names files in partial/
 	temps    sync.Map      // those that are in use
 	objects  atomic.Int64
@@ -124,7 +125,7 @@ func openBoot(dir string, opts Options, bootID string) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, log: opts.Logger, bootID: bootID,
-		partials: fdcache.New[*Partial](maxPartialFDs),
+		partials: fdcache.New[partKey](maxPartialFDs),
 		dirty:    make(chan struct{}, 1), closing: make(chan struct{}),
 		counted: make(chan struct{}),
 		room:    room{wake: make(chan struct{}, 1), put: make(map[key]time.Time), pinning: make(map[cid.Cid]int)},

@@ -65,6 +65,13 @@ func (s *Store) sync(entries ...entry) error {
 		s.changed.Store(true)
 		return err
 	}
+	if !s.isCounted() && !s.isClosing() {
+		s.doomed.add(leaves...) // count has them removed
+		if s.isCounted() {
+			s.markDirty()
+		}
+		return nil
+	}
 	if err := s.removeLoose(leaves); err != nil {
 		s.log.Warn("cannot remove second copies of leaves; trying again at the next start", "dir", s.dir, "error", err)
 	}
@@ -82,6 +89,12 @@ func (d *doomed) add(leaves ...string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.leaves = append(d.leaves, leaves...)
+}
+
+func (d *doomed) any() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.leaves) > 0
 }
 
 func (d *doomed) take() []string {
