@@ -163,5 +163,6 @@ func (s *Snapshotter) tableOf(ctx context.Context, root cid.Cid) (*fileTable, er
 	if err != nil {
 		return nil, err
 	}
+	defer s.opener.forget([]cid.Cid{root})
 	return newFileTable(l.Index), nil
 }

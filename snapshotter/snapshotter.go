@@ -334,8 +334,11 @@ func (s *Snapshotter) retain(links []link) {
 
 // release counts it no longer. A layer or chain without a user is forgotten.
 func (s *Snapshotter) release(links []link) error {
-	if s.files.release(links[0].root) {
-		s.freer.add(links[0].root)
+	if root := links[0].root; s.files.release(root) {
+		// From now on nothing keeps its index on this disk: who prepares it again is to see
+		// to it that it is there.
+		s.opener.forget([]cid.Cid{root})
+		s.freer.add(root)
 	}
 	return s.chains.release(firstRun(links))
 }
