@@ -35,7 +35,7 @@ func compareTables(t *testing.T) {
 		"merge.json":       func(t *testing.T) []byte { return layertest.EncodeCases(t, mergeVectors()) },
 		"directories.json": func(t *testing.T) []byte { return layertest.EncodeCases(t, directoryVectors(t)) },
 		"image.json":       makeImageVectors,
-		"profile.json":     func(t *testing.T) []byte { return encodeCases(t, profileVectors(t)) },
+		"profile.json":     func(t *testing.T) []byte { return layertest.EncodeCases(t, profileVectors(t)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, file := made(t), filepath.Join(vectorDir, name)

@@ -8,13 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ipfs/go-cid"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
 	"github.com/hinshun/ipcs/ipfs"
 )
@@ -267,15 +267,7 @@ func TestReadOfWhatWasEvictedAfterCommit(t *testing.T) {
 
 // TestFullDiskEvicts stores more than a small file system holds.
 func TestFullDiskEvicts(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("store", dir, "tmpfs", 0, "size=16m"); err != nil {
-		t.Fatalf("mount a small file system: %v: this test needs root", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := hosttest.Disk(t, "16m")
 	s := openAt(t, filepath.Join(dir, "store"), "boot")
 	limited(s, 20<<20, nil) // more than there is
 	for seed := range int64(12) {

@@ -9,13 +9,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/hinshun/ipcs/internal/lab/labtest"
+	"github.com/hinshun/ipcs/internal/hosttest"
 )
 
 // TestGoneOverlay marks what was an overlay's place when the overlay has gone: the file system
 // that the place is of now is not watched.
 func TestGoneOverlay(t *testing.T) {
-	labtest.Root(t)
+	hosttest.Root(t)
 	g, err := newGroup(nil, false)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/hinshun/ipcs/internal/lab/labtest"
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/opens"
 )
 
@@ -24,7 +24,7 @@ type overlay struct {
 
 func newOverlay(t testing.TB) *overlay {
 	t.Helper()
-	labtest.Root(t)
+	hosttest.Root(t)
 	dir := t.TempDir()
 	o := &overlay{t, filepath.Join(dir, "lower"), filepath.Join(dir, "upper"), filepath.Join(dir, "work")}
 	for _, path := range []string{filepath.Join(o.lower, "d"), o.upper, o.work} {
