@@ -65,12 +65,12 @@ func (s *Store) evict(need int64) (freed int64, err error) {
 		if err != nil {
 			return freed, err
 		}
-		n, again, err := s.remove(list, generation)
+		n, skipped, ok, err := s.remove(list, generation)
 		freed += n
 		if n > 0 {
 			s.room.batches.Add(1)
 		}
-		if err != nil || n == 0 && !again {
+		if err != nil || n == 0 && !skipped && ok {
 			return freed, err
 		}
 	}
@@ -134,20 +134,20 @@ func lastUse(info os.FileInfo) time.Time {
 	return info.ModTime()
 }
 
-// remove removes objects, but for those that were used or put meanwhile, and only as long as
-// nothing has come to be needed that was not: again says that either was the case.
-func (s *Store) remove(list []victim, generation uint64) (freed int64, again bool, err error) {
+// remove removes objects, but for those that were used or put meanwhile, which skipped tells
+// of, and only as long as nothing has come to be needed that was not, else ok is false.
+func (s *Store) remove(list []victim, generation uint64) (freed int64, skipped, ok bool, err error) {
 	for slice := range slices.Chunk(list, evictSlice) {
 		if s.isClosing() {
-			return freed, false, nil
+			return freed, false, true, nil
 		}
-		n, skipped, ok, err := s.removeSlice(slice, generation)
+		n, some, ok, err := s.removeSlice(slice, generation)
 		freed += n
-		if again = again || skipped || !ok; err != nil || !ok {
-			return freed, again, err
+		if skipped = skipped || some; err != nil || !ok {
+			return freed, skipped, ok, err
 		}
 	}
-	return freed, again, nil
+	return freed, skipped, true, nil
 }
 
 // removeSlice removes objects and then the references into them. Between the two a crash

@@ -26,9 +26,9 @@ func (s *Store) Free(objects []cid.Cid) (freed int64, err error) {
 		if err != nil {
 			return freed, fmt.Errorf("free objects: %w", err)
 		}
-		n, again, err := s.remove(s.free(objects, needed), generation)
+		n, _, ok, err := s.remove(s.free(objects, needed), generation)
 		freed += n
-		if err != nil || !again {
+		if err != nil || ok {
 			return freed, err
 		}
 	}

@@ -95,6 +95,25 @@ func TestFreeWaitsForTheCount(t *testing.T) {
 	}
 }
 
+// TestFreeLeavesWhatIsUsed does not settle anew what may go because an object was used meanwhile:
+// it stays, however often that is done.
+func TestFreeLeavesWhatIsUsed(t *testing.T) {
+	s := openAt(t, t.TempDir(), "boot")
+	used, idle := aged(t, s, 1, 1000, 1), aged(t, s, 2, 1000, 1)
+	settled := 0
+	limited(s, 1<<40, func() []cid.Cid {
+		settled++
+		s.Touch(used.Cid)
+		return nil
+	})
+	if freed, err := s.Free([]cid.Cid{used.Cid, idle.Cid}); freed != onDisk(1000) || err != nil {
+		t.Errorf("Free() = %d, %v", freed, err)
+	}
+	if !s.HasFile(used) || s.HasFile(idle) || settled != 1 {
+		t.Errorf("used is there: %v, idle: %v; settled %d times what may go", s.HasFile(used), s.HasFile(idle), settled)
+	}
+}
+
 // uncount makes the store as it is before it has counted what it has.
 func uncount(s *Store) {
 	<-s.counted
