@@ -13,8 +13,12 @@ import (
 	"github.com/hinshun/ipcs/internal/opens"
 )
 
-// usesInterval is how often the same file is told to be used.
-const usesInterval = 5 * time.Minute
+const (
+	// usesInterval is how often the same file is told to be used.
+	usesInterval = 5 * time.Minute
+	// maxUnnamed bounds the files that are remembered until it is known which they are.
+	maxUnnamed = 1 << 14
+)
 
 // uses tells which files containers open, for as long as they run: what is on disk they read
 // without us, and the store has to know what not to evict. It watches the overlays of
@@ -108,15 +112,42 @@ func (u *uses) Group(upper string) string {
 	return u.uppers[upper].chain
 }
 
-// Begin implements opens.Observer.
+// Begin implements opens.Observer. It does not wait for what names the files, which a peer may
+// have to send: an event that was not read holds its mount, and who unmounts it is refused.
 func (u *uses) Begin(ctx context.Context, chain string) (opened func(path string), end func()) {
-	names := openNames(u.dirs(ctx, u.find(chain)))
-	u.log.Debug("watching which files of an image are read", "chain", chain)
-	return func(path string) {
-		if c, ok := names.cid(path); ok {
-			u.tell(c)
+	ctx, cancel := context.WithCancel(ctx)
+	var names names
+	found := make(chan struct{})
+	go func() {
+		defer close(found)
+		names = openNames(u.dirs(ctx, u.find(chain)))
+		u.log.Debug("watching which files of an image are read", "chain", chain)
+	}()
+	var paths []string // that have no names yet
+	tell := func() {
+		for _, path := range paths {
+			if c, ok := names.cid(path); ok {
+				u.tell(c)
+			}
 		}
-	}, names.close
+		paths = paths[:0]
+	}
+	opened = func(path string) {
+		if len(paths) < maxUnnamed {
+			paths = append(paths, path)
+		}
+		select {
+		case <-found:
+			tell()
+		default:
+		}
+	}
+	return opened, func() {
+		cancel()
+		<-found
+		tell()
+		names.close()
+	}
 }
 
 // Lost implements opens.Observer.
