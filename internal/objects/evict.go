@@ -69,6 +69,7 @@ func (s *Store) evict(need int64) (freed int64, err error) {
 		freed += n
 		if n > 0 {
 			s.room.batches.Add(1)
+			s.gone()
 		}
 		if err != nil || n == 0 && !skipped && ok {
 			return freed, err

@@ -21,6 +21,7 @@ func (s *Store) Free(objects []cid.Cid) (freed int64, err error) {
 	defer s.room.batch.Unlock()
 	s.writeRecency()
 	freed = s.emptyPartials(objects)
+	defer s.gone()
 	for range maxPasses {
 		needed, generation, err := s.needed()
 		if err != nil {

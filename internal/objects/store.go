@@ -61,12 +61,16 @@ const (
 // Options configure a Store.
 type Options struct {
 	Logger *slog.Logger // default: discard
+	// Evicted is called after objects were evicted or freed: who keeps objects open is to close
+	// them. Default: nobody does.
+	Evicted func()
 }
 
 // A Store keeps blocks, files and pins in one directory.
 type Store struct {
 	dir    string
 	log    *slog.Logger
+	gone   func() // Options.Evicted
 	lock   *os.File
 	root   *os.File // the directory, for syncfs
 	db     *kv
@@ -123,8 +127,11 @@ func openBoot(dir string, opts Options, bootID string) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	if opts.Evicted == nil {
+		opts.Evicted = func() {}
+	}
 	s := &Store{
-		dir: dir, log: opts.Logger, bootID: bootID,
+		dir: dir, log: opts.Logger, gone: opts.Evicted, bootID: bootID,
 		partials: fdcache.New[partKey](maxPartialFDs),
 		dirty:    make(chan struct{}, 1), closing: make(chan struct{}),
 		counted: make(chan struct{}),
