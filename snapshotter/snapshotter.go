@@ -135,7 +135,7 @@ type Config struct {
 	Used func(object cid.Cid)
 	// Free removes objects and returns their bytes; with nil, files stay when their last
 	// snapshot is removed.
-	Free   func(objects []cid.Cid) (int64, error)
+	Free   func(ctx context.Context, objects []cid.Cid) (int64, error)
 	Logger *slog.Logger
 }
 

@@ -99,7 +99,7 @@ func (s *Store) Limit(limit int64, keep func() []cid.Cid) {
 
 // keepLimit evicts objects, and writes down which were used.
 func (s *Store) keepLimit() {
-	if !s.waitCounted() {
+	if !s.waitCounted(nil) {
 		return
 	}
 	ticker := time.NewTicker(recencyInterval)
@@ -126,11 +126,13 @@ func (s *Store) keepLimit() {
 
 // waitCounted waits until the store has counted what it had when it was opened: what goes
 // before that would be taken off without having been counted. It says whether that is so, and
-// not the end.
-func (s *Store) waitCounted() bool {
+// not the end, or done closed.
+func (s *Store) waitCounted(done <-chan struct{}) bool {
 	select {
 	case <-s.counted:
 		return true
+	case <-done:
+		return false
 	case <-s.closing:
 		return false
 	}
@@ -171,7 +173,7 @@ func (s *Store) evictDown() {
 // to try again.
 func (s *Store) makeRoom() bool {
 	limit := s.room.limit.Load()
-	if limit == 0 || !s.waitCounted() {
+	if limit == 0 || !s.waitCounted(nil) {
 		return false
 	}
 	batches := s.room.batches.Load()
