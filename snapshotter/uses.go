@@ -116,36 +116,40 @@ func (u *uses) Group(upper string) string {
 // have to send: an event that was not read holds its mount, and who unmounts it is refused.
 func (u *uses) Begin(ctx context.Context, chain string) (opened func(path string), end func()) {
 	ctx, cancel := context.WithCancel(ctx)
+	var mu sync.Mutex // guards what follows
 	var names names
+	var known bool
+	var paths []string // that have no names yet
+	tell := func(path string) {
+		if c, ok := names.cid(path); ok {
+			u.tell(c)
+		}
+	}
 	found := make(chan struct{})
 	go func() {
 		defer close(found)
-		names = openNames(u.dirs(ctx, u.find(chain)))
+		n := openNames(u.dirs(ctx, u.find(chain)))
 		u.log.Debug("watching which files of an image are read", "chain", chain)
+		mu.Lock()
+		defer mu.Unlock()
+		names, known = n, true
+		for _, path := range paths { // each is told of once in an interval
+			tell(path)
+		}
+		paths = nil
 	}()
-	var paths []string // that have no names yet
-	tell := func() {
-		for _, path := range paths {
-			if c, ok := names.cid(path); ok {
-				u.tell(c)
-			}
-		}
-		paths = paths[:0]
-	}
 	opened = func(path string) {
-		if len(paths) < maxUnnamed {
+		mu.Lock()
+		defer mu.Unlock()
+		if known {
+			tell(path)
+		} else if len(paths) < maxUnnamed {
 			paths = append(paths, path)
-		}
-		select {
-		case <-found:
-			tell()
-		default:
 		}
 	}
 	return opened, func() {
 		cancel()
 		<-found
-		tell()
 		names.close()
 	}
 }
