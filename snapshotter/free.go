@@ -20,7 +20,7 @@ const freePause = 2 * time.Second
 // another layer has. What a process does not get to when it ends stays, and ages.
 type freer struct {
 	unused func(ctx context.Context, roots []cid.Cid) ([]cid.Cid, error)
-	free   func(files []cid.Cid) (int64, error)
+	free   func(ctx context.Context, files []cid.Cid) (int64, error)
 	log    *slog.Logger
 	pause  time.Duration
 
@@ -33,7 +33,7 @@ type freer struct {
 }
 
 // newFreer returns nil, on which all methods do nothing, if nothing is to be freed.
-func newFreer(free func([]cid.Cid) (int64, error), unused func(context.Context, []cid.Cid) ([]cid.Cid, error), log *slog.Logger) *freer {
+func newFreer(free func(context.Context, []cid.Cid) (int64, error), unused func(context.Context, []cid.Cid) ([]cid.Cid, error), log *slog.Logger) *freer {
 	if free == nil {
 		return nil
 	}
@@ -98,8 +98,8 @@ func (f *freer) run(ctx context.Context) {
 		}
 		return
 	}
-	freed, err := f.free(files)
-	if err != nil {
+	freed, err := f.free(ctx, files)
+	if err != nil && ctx.Err() == nil {
 		f.log.Warn("cannot free files of layers that are not used any more", "err", err)
 	}
 	f.log.Info("freed files of layers that are not used any more", "layers", len(roots), "files", len(files), "bytes", freed)
@@ -163,5 +163,6 @@ func (s *Snapshotter) tableOf(ctx context.Context, root cid.Cid) (*fileTable, er
 	if err != nil {
 		return nil, err
 	}
+	defer s.opener.forget([]cid.Cid{root})
 	return newFileTable(l.Index), nil
 }

@@ -47,3 +47,28 @@ func TestRestartAlone(t *testing.T) {
 		t.Fatalf("%d files, %v; want %d", len(names), err, files)
 	}
 }
+
+// TestPulledAgain pulls an image, removes it, loses its index, as a store does that needs the
+// space, and pulls it again: the index is here then, and not only in memory.
+func TestPulledAgain(t *testing.T) {
+	l := newLab(t)
+	publisher := ipfstest.NewMemory()
+	l.node.Connect(publisher)
+	result, err := layer.Write(l.ctx, publisher, bytes.NewReader(tarOf(t, []entry{file("a", "a", 0o644)})), layer.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := layer.ParseRoot(result.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := l.pull(chain{}, result.Root)
+	if err := l.Remove(l.ctx, c.parent); err != nil {
+		t.Fatal(err)
+	}
+	l.node.Remove(opened.IndexCid)
+	l.pull(chain{}, result.Root)
+	if has, err := l.node.Has(l.ctx, opened.IndexCid); !has || err != nil {
+		t.Errorf("Has = %v, %v", has, err)
+	}
+}

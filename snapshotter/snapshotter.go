@@ -137,7 +137,7 @@ type Config struct {
 	Used func(object cid.Cid)
 	// Free removes objects and returns their bytes; with nil, files stay when their last
 	// snapshot is removed.
-	Free func(objects []cid.Cid) (int64, error)
+	Free func(ctx context.Context, objects []cid.Cid) (int64, error)
 	// Here says whether a file is on this disk. It is asked of each file of a new layer, for
 	// Counts; with nil, that is not counted.
 	Here   func(f ipfs.File) bool
@@ -345,8 +345,11 @@ func (s *Snapshotter) retain(links []link) {
 
 // release counts it no longer. A layer or chain without a user is forgotten.
 func (s *Snapshotter) release(links []link) error {
-	if s.files.release(links[0].root) {
-		s.freer.add(links[0].root)
+	if root := links[0].root; s.files.release(root) {
+		// From now on nothing keeps its index on this disk: who prepares it again is to see
+		// to it that it is there.
+		s.opener.forget([]cid.Cid{root})
+		s.freer.add(root)
 	}
 	return s.chains.release(firstRun(links))
 }

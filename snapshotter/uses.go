@@ -13,8 +13,12 @@ import (
 	"github.com/hinshun/ipcs/internal/opens"
 )
 
-// usesInterval is how often the same file is told to be used.
-const usesInterval = 5 * time.Minute
+const (
+	// usesInterval is how often the same file is told to be used.
+	usesInterval = 5 * time.Minute
+	// maxUnnamed bounds the files that are remembered until it is known which they are.
+	maxUnnamed = 1 << 14
+)
 
 // uses tells which files containers open, for as long as they run: what is on disk they read
 // without us, and the store has to know what not to evict. It watches the overlays of
@@ -108,15 +112,46 @@ func (u *uses) Group(upper string) string {
 	return u.uppers[upper].chain
 }
 
-// Begin implements opens.Observer.
+// Begin implements opens.Observer. It does not wait for what names the files, which a peer may
+// have to send: an event that was not read holds its mount, and who unmounts it is refused.
 func (u *uses) Begin(ctx context.Context, chain string) (opened func(path string), end func()) {
-	names := openNames(u.dirs(ctx, u.find(chain)))
-	u.log.Debug("watching which files of an image are read", "chain", chain)
-	return func(path string) {
+	ctx, cancel := context.WithCancel(ctx)
+	var mu sync.Mutex // guards what follows
+	var names names
+	var known bool
+	var paths []string // that have no names yet
+	tell := func(path string) {
 		if c, ok := names.cid(path); ok {
 			u.tell(c)
 		}
-	}, names.close
+	}
+	found := make(chan struct{})
+	go func() {
+		defer close(found)
+		n := openNames(u.dirs(ctx, u.find(chain)))
+		u.log.Debug("watching which files of an image are read", "chain", chain)
+		mu.Lock()
+		defer mu.Unlock()
+		names, known = n, true
+		for _, path := range paths { // each is told of once in an interval
+			tell(path)
+		}
+		paths = nil
+	}()
+	opened = func(path string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if known {
+			tell(path)
+		} else if len(paths) < maxUnnamed {
+			paths = append(paths, path)
+		}
+	}
+	return opened, func() {
+		cancel()
+		<-found
+		names.close()
+	}
 }
 
 // Lost implements opens.Observer.

@@ -137,7 +137,9 @@ func run(ctx context.Context, cfg config) (err error) {
 func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) (*parts, error) {
 	var p parts
 	var err error
-	if p.store, err = objects.Open(filepath.Join(cfg.Root, "repo"), objects.Options{Logger: log}); err != nil {
+	// Nothing is evicted before Limit is called, and then there are lazy files.
+	evicted := func() { p.lazy.DropRemoved() }
+	if p.store, err = objects.Open(filepath.Join(cfg.Root, "repo"), objects.Options{Logger: log, Evicted: evicted}); err != nil {
 		return nil, err
 	}
 	started.add("store", p.store.Close)

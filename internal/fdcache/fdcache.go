@@ -12,6 +12,7 @@ import (
 	"container/list"
 	"os"
 	"sync"
+	"syscall"
 )
 
 // A Cache holds open files by key. It is safe for concurrent use.
@@ -81,6 +82,24 @@ func (c *Cache[K]) Drop(key K) {
 	var stale []*os.File
 	if e, ok := c.entries[key]; ok {
 		stale = c.removeLocked(e)
+	}
+	c.mu.Unlock()
+	closeAll(stale)
+}
+
+// DropRemoved drops the files that have been removed from their file system: it gets the space
+// back when nobody uses them.
+func (c *Cache[K]) DropRemoved() {
+	c.mu.Lock()
+	var stale []*os.File
+	for _, e := range c.entries {
+		info, err := e.Value.(*Handle[K]).file.Stat()
+		if err != nil {
+			continue
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink == 0 {
+			stale = append(stale, c.removeLocked(e)...)
+		}
 	}
 	c.mu.Unlock()
 	closeAll(stale)

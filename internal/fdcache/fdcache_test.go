@@ -79,3 +79,37 @@ func TestConcurrentUse(t *testing.T) {
 		t.Fatalf("%d files open, want at most 4", c.Len())
 	}
 }
+
+// TestRemovedFilesAreClosed removes one of two files, then the other while it is in use.
+func TestRemovedFilesAreClosed(t *testing.T) {
+	dir := t.TempDir()
+	c := fdcache.New[string](8)
+	handles := make(map[string]*fdcache.Handle[string])
+	for _, name := range []string{"a", "b"} {
+		h, err := c.Acquire(name, func() (*os.File, error) { return os.Create(filepath.Join(dir, name)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		handles[name] = h
+	}
+	handles["a"].Release()
+	for n, name := range []string{"a", "b"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		c.DropRemoved()
+		if got := c.Len(); got != 1-n {
+			t.Errorf("%d files are kept when %s was removed, want %d", got, name, 1-n)
+		}
+	}
+	if _, err := handles["a"].File().Stat(); err == nil {
+		t.Error("a file that nobody uses is still open")
+	}
+	if _, err := handles["b"].File().Stat(); err != nil {
+		t.Errorf("a file in use: %v", err)
+	}
+	handles["b"].Release()
+	if _, err := handles["b"].File().Stat(); err == nil {
+		t.Error("it is still open after its last use")
+	}
+}

@@ -52,8 +52,8 @@ const (
 	smallFile = 8
 	// maxAhead bounds the leaves read ahead of a reader.
 	maxAhead = 32
-	// evictedTries is how often a file is fetched for one read, if it is evicted as soon as it
-	// is complete.
+	// evictedTries is how often what one read needs is fetched, if it is evicted as soon as it
+	// is here.
 	evictedTries = 4
 )
 
@@ -210,7 +210,7 @@ func (f *Fetcher) ReadAt(ctx context.Context, file ipfs.File, p []byte, off int6
 	}
 	for range evictedTries {
 		n, err := f.readAt(ctx, file, p, off)
-		if !errors.Is(err, objects.ErrEvicted) {
+		if !errors.Is(err, objects.ErrEvicted) && !errors.Is(err, objects.ErrMissing) {
 			return n, err
 		}
 	}

@@ -191,6 +191,9 @@ func (s *Server) ended() {
 	s.fs.fds.Close()
 }
 
+// DropRemoved closes objects that are kept open for reads and have been evicted.
+func (s *Server) DropRemoved() { s.fs.fds.DropRemoved() }
+
 // Stats returns the counters.
 func (s *Server) Stats() Stats {
 	return Stats{

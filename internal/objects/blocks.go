@@ -117,7 +117,7 @@ func (s *Store) readLeaf(c, object cid.Cid, i int) ([]byte, error) {
 		if !isRaw(object) {
 			s.salvage(f, object, info.Size())
 		}
-		s.discard(object, info.Size(), err)
+		s.discard(object, info, err)
 		return nil, err
 	}
 	return data, nil
@@ -339,7 +339,7 @@ func (s *Store) place(tmp string, c cid.Cid, size int64) error {
 			return s.removeTemp(tmp)
 		}
 		if serr == nil {
-			s.discard(c, info.Size(), fmt.Errorf("%d bytes, want %d", info.Size(), size))
+			s.discard(c, info, fmt.Errorf("%d bytes, want %d", info.Size(), size))
 		}
 		err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
 	}

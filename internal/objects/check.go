@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -237,20 +238,16 @@ func (c *check) object(h *hasher, path string, info os.FileInfo) error {
 	switch {
 	case c.opts.DryRun:
 		c.bad[f.Cid] = true
-	case !c.store.removeDamaged(path, f, err):
+	case !c.store.removeDamaged(path, f, cmp.Or(h.info, info), err):
 		c.bad[f.Cid] = true
 		c.report.Unremoved++
 	}
 	return nil
 }
 
-// removeDamaged removes a damaged object, and says whether it is gone. What it holds of good
-// leaves is kept.
-func (s *Store) removeDamaged(path string, f ipfs.File, why error) bool {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return errors.Is(err, os.ErrNotExist)
-	}
+// removeDamaged removes a damaged object, as it was when it was hashed, and says whether it is
+// gone. What it holds of good leaves is kept.
+func (s *Store) removeDamaged(path string, f ipfs.File, info os.FileInfo, why error) bool {
 	if f.Cid.Defined() && path == s.objectPath(f.Cid) {
 		if file, err := os.Open(path); err == nil {
 			if !isRaw(f.Cid) {
@@ -258,8 +255,9 @@ func (s *Store) removeDamaged(path string, f ipfs.File, why error) bool {
 			}
 			_ = file.Close() // it was only read
 		}
-		s.discard(f.Cid, info.Size(), why)
-		return !s.hasObject(f.Cid)
+		s.discard(f.Cid, info, why)
+		now, err := os.Lstat(path)
+		return errors.Is(err, os.ErrNotExist) || err == nil && !sameContent(now, info)
 	}
 	if err := os.RemoveAll(path); err != nil {
 		return false

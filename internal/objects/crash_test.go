@@ -119,7 +119,10 @@ func (st step) do(ctx context.Context, s *Store, n int64, pinned *[]step) error 
 			return err
 		}
 		if n%3 == 0 { // as if it were damaged
-			s.removeDamaged(s.objectPath(st.file.Cid), st.file, ipfs.ErrHash)
+			path := s.objectPath(st.file.Cid)
+			if info, err := os.Lstat(path); err == nil { // not evicted by now
+				s.removeDamaged(path, st.file, info, ipfs.ErrHash)
+			}
 		}
 	}
 	if len(*pinned) <= crashPins {

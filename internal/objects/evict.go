@@ -22,11 +22,12 @@ const maxPasses = 8
 // evictSlice is how many objects are removed at a time, while nothing can be added.
 const evictSlice = 64
 
-// A victim is an object that may be evicted.
+// A victim is an object that may be evicted, or a file in the making.
 type victim struct {
-	object cid.Cid
-	size   int64
-	used   time.Time
+	object  cid.Cid
+	size    int64
+	used    time.Time
+	partial *Partial // nil for an object
 }
 
 // victims is a heap, the one that was used last on top.
@@ -64,12 +65,13 @@ func (s *Store) evict(need int64) (freed int64, err error) {
 		if err != nil {
 			return freed, err
 		}
-		n, again, err := s.remove(list, generation)
+		n, skipped, ok, err := s.remove(list, generation)
 		freed += n
 		if n > 0 {
 			s.room.batches.Add(1)
+			s.gone()
 		}
-		if err != nil || n == 0 && !again {
+		if err != nil || n == 0 && !skipped && ok {
 			return freed, err
 		}
 	}
@@ -90,6 +92,19 @@ func (s *Store) isClosing() bool {
 func (s *Store) oldest(bytes int64, needed map[key]bool) ([]victim, error) {
 	var list victims
 	var total int64
+	add := func(v victim) {
+		heap.Push(&list, v)
+		total += onDisk(v.size)
+		for total-onDisk(list[0].size) >= bytes {
+			total -= onDisk(heap.Pop(&list).(victim).size)
+		}
+	}
+	idle := time.Now().Add(-idleTime)
+	s.parts.each(func(p *Partial) {
+		if size, used := p.inUse(); size > 0 && !used.After(idle) {
+			add(victim{p.file.Cid, size, used, p})
+		}
+	})
 	err := s.walk(time.Time{}, func(path string, info os.FileInfo) error {
 		c, err := cid.Decode(filepath.Base(path))
 		if err != nil {
@@ -99,11 +114,7 @@ func (s *Store) oldest(bytes int64, needed map[key]bool) ([]victim, error) {
 		if _, is := needed[k]; is || !ok || info.Size() == 0 || s.room.wasPutLately(k) {
 			return nil
 		}
-		heap.Push(&list, victim{c, info.Size(), lastUse(info)})
-		total += onDisk(info.Size())
-		for total-onDisk(list[0].size) >= bytes {
-			total -= onDisk(heap.Pop(&list).(victim).size)
-		}
+		add(victim{c, info.Size(), lastUse(info), nil})
 		return nil
 	})
 	slices.SortFunc(list, func(a, b victim) int {
@@ -124,20 +135,20 @@ func lastUse(info os.FileInfo) time.Time {
 	return info.ModTime()
 }
 
-// remove removes objects, but for those that were used or put meanwhile, and only as long as
-// nothing has come to be needed that was not: again says that either was the case.
-func (s *Store) remove(list []victim, generation uint64) (freed int64, again bool, err error) {
+// remove removes objects, but for those that were used or put meanwhile, which skipped tells
+// of, and only as long as nothing has come to be needed that was not, else ok is false.
+func (s *Store) remove(list []victim, generation uint64) (freed int64, skipped, ok bool, err error) {
 	for slice := range slices.Chunk(list, evictSlice) {
 		if s.isClosing() {
-			return freed, false, nil
+			return freed, false, true, nil
 		}
-		n, skipped, ok, err := s.removeSlice(slice, generation)
+		n, some, ok, err := s.removeSlice(slice, generation)
 		freed += n
-		if again = again || skipped || !ok; err != nil || !ok {
-			return freed, again, err
+		if skipped = skipped || some; err != nil || !ok {
+			return freed, skipped, ok, err
 		}
 	}
-	return freed, again, nil
+	return freed, skipped, true, nil
 }
 
 // removeSlice removes objects and then the references into them. Between the two a crash
@@ -150,6 +161,10 @@ func (s *Store) removeSlice(list []victim, generation uint64) (freed int64, skip
 	}
 	var entries []entry
 	for _, v := range list {
+		if v.partial != nil {
+			freed += v.partial.empty(v.used)
+			continue
+		}
 		k, _ := keyOf(v.object)
 		if s.recent.has(v.object) || s.room.wasPutLately(k) {
 			skipped = true

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -10,21 +11,31 @@ import (
 // Free removes those of the objects that may be evicted, as Limit says, because who used them
 // has gone, and says how many bytes it has freed. What is used meanwhile stays. In a store
 // without a limit it removes nothing: nobody has written down what was Put there lately.
-func (s *Store) Free(objects []cid.Cid) (freed int64, err error) {
+func (s *Store) Free(ctx context.Context, objects []cid.Cid) (freed int64, err error) {
 	if s.room.limit.Load() == 0 {
 		return 0, nil
+	}
+	if !s.waitCounted(ctx.Done()) && ctx.Err() == nil {
+		return 0, nil // the store is being closed
 	}
 	s.room.batch.Lock()
 	defer s.room.batch.Unlock()
 	s.writeRecency()
+	defer s.gone()
+	if ctx.Err() == nil {
+		freed = s.emptyPartials(objects)
+	}
 	for range maxPasses {
+		if err := ctx.Err(); err != nil {
+			return freed, fmt.Errorf("free objects: %w", err)
+		}
 		needed, generation, err := s.needed()
 		if err != nil {
 			return freed, fmt.Errorf("free objects: %w", err)
 		}
-		n, again, err := s.remove(s.free(objects, needed), generation)
+		n, _, ok, err := s.remove(s.free(objects, needed), generation)
 		freed += n
-		if err != nil || !again {
+		if err != nil || ok {
 			return freed, err
 		}
 	}

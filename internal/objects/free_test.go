@@ -20,7 +20,7 @@ func TestFree(t *testing.T) {
 	if err := s.Pin(t.Context(), ipfs.Pin{Root: pinned.Cid}); err != nil {
 		t.Fatal(err)
 	}
-	if freed, err := s.Free(all); freed != 0 || err != nil {
+	if freed, err := s.Free(t.Context(), all); freed != 0 || err != nil {
 		t.Errorf("without a limit: %d, %v", freed, err)
 	}
 	limited(s, 1<<40, func() []cid.Cid { return []cid.Cid{kept.Cid} })
@@ -28,7 +28,7 @@ func TestFree(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Touch(small.Cid)
-	freed, err := s.Free(all)
+	freed, err := s.Free(t.Context(), all)
 	if want := onDisk(small.Size) + onDisk(large.Size); freed != want || err != nil {
 		t.Errorf("freed %d bytes, want %d (%v)", freed, want, err)
 	}

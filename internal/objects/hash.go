@@ -19,7 +19,8 @@ import (
 // that they are named after. It reads from the disk where it can: what is in memory may be
 // right although the disk has lost it. One goroutine may use it at a time.
 type hasher struct {
-	buf []byte // as aligned as direct reads want it
+	buf  []byte      // as aligned as direct reads want it
+	info os.FileInfo // of the file that was hashed last, nil if it could not be opened
 	// read is called with the bytes of each piece that was read. An error ends it.
 	read func(n int) error
 }
@@ -41,6 +42,7 @@ func (h *hasher) hash(path string) (ipfs.File, error) {
 		return ipfs.File{}, fmt.Errorf("its name is no CID: %w", ipfs.ErrHash)
 	}
 	f := ipfs.File{Cid: c}
+	h.info = nil
 	r, err := openDisk(path)
 	if err != nil {
 		return f, err
@@ -50,7 +52,7 @@ func (h *hasher) hash(path string) (ipfs.File, error) {
 	if err != nil {
 		return f, err
 	}
-	f.Size = info.Size()
+	f.Size, h.info = info.Size(), info
 	if isRaw(c) {
 		if f.Size > ipfs.MaxBlock {
 			return f, ipfs.ErrTooLarge

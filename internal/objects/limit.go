@@ -44,8 +44,10 @@ type room struct {
 
 // Space says how much of the disk objects use. Counts are since Open.
 type Space struct {
-	Limit          int64 // 0: none
-	Used           int64 // file sizes, in blocks of the disk: holes count, the database does not
+	Limit int64 // 0: none
+	// Used counts file sizes, in blocks of the disk, and what came of files that are not whole:
+	// holes count, the database does not.
+	Used           int64
 	EvictedObjects int64
 	EvictedBytes   int64
 	// Held is what mounts and open files still hold of the objects that were evicted: the disk
@@ -56,7 +58,7 @@ type Space struct {
 // Space returns the usage and the limit.
 func (s *Store) Space() Space {
 	return Space{
-		Limit: s.room.limit.Load(), Used: s.used.Load(),
+		Limit: s.room.limit.Load(), Used: s.total(),
 		EvictedObjects: s.room.objects.Load(), EvictedBytes: s.room.bytes.Load(),
 		Held: s.heldBytes(),
 	}
@@ -75,7 +77,8 @@ func (s *Store) HasRoom(ctx context.Context, bytes int64) (bool, error) {
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
-	return s.used.Load()+onDisk(bytes) <= limit-limit/evictShare, nil
+	// What is being added is in part there already.
+	return s.used.Load()+max(onDisk(bytes), s.parts.bytes.Load()) <= limit-limit/evictShare, nil
 }
 
 // Limit bounds the bytes on disk that objects use from now on: when there are more, those
@@ -96,15 +99,13 @@ func (s *Store) Limit(limit int64, keep func() []cid.Cid) {
 
 // keepLimit evicts objects, and writes down which were used.
 func (s *Store) keepLimit() {
-	select {
-	case <-s.closing:
+	if !s.waitCounted(nil) {
 		return
-	case <-s.counted:
 	}
 	ticker := time.NewTicker(recencyInterval)
 	defer ticker.Stop()
 	for {
-		if s.room.isOver(s.used.Load()) {
+		if s.room.isOver(s.total()) {
 			s.evictDown()
 		}
 		select {
@@ -123,11 +124,35 @@ func (s *Store) keepLimit() {
 	}
 }
 
+// waitCounted waits until the store has counted what it had when it was opened: what goes
+// before that would be taken off without having been counted. It says whether that is so, and
+// not the end, or done closed.
+func (s *Store) waitCounted(done <-chan struct{}) bool {
+	select {
+	case <-s.counted:
+		return true
+	case <-done:
+		return false
+	case <-s.closing:
+		return false
+	}
+}
+
+// isCounted says whether it has.
+func (s *Store) isCounted() bool {
+	select {
+	case <-s.counted:
+		return true
+	default:
+		return false
+	}
+}
+
 // evictDown evicts objects until there is room for some that come.
 func (s *Store) evictDown() {
 	s.room.batch.Lock()
 	defer s.room.batch.Unlock()
-	limit, used := s.room.limit.Load(), s.used.Load()
+	limit, used := s.room.limit.Load(), s.total()
 	if used <= limit {
 		return // another has evicted meanwhile
 	}
@@ -136,7 +161,7 @@ func (s *Store) evictDown() {
 	if err != nil {
 		s.log.Error("cannot evict objects", "dir", s.dir, "error", err)
 	}
-	used = s.used.Load()
+	used = s.total()
 	s.log.Info("evicted objects that were not used for longest", "limit", limit, "used", used, "freed", freed, "took", time.Since(start).Round(time.Millisecond))
 	if used > limit {
 		s.room.setStuck(used + limit/retryShare + 1)
@@ -148,7 +173,7 @@ func (s *Store) evictDown() {
 // to try again.
 func (s *Store) makeRoom() bool {
 	limit := s.room.limit.Load()
-	if limit == 0 {
+	if limit == 0 || !s.waitCounted(nil) {
 		return false
 	}
 	batches := s.room.batches.Load()
@@ -178,7 +203,23 @@ func onDisk(size int64) int64 { return (size + diskBlock - 1) / diskBlock * disk
 func (s *Store) account(n, size int64) {
 	s.objects.Add(n)
 	s.bytes.Add(n * size)
-	if used := s.used.Add(n * onDisk(size)); n > 0 && s.room.limit.Load() > 0 && s.room.isOver(used) {
+	s.used.Add(n * onDisk(size))
+	if n > 0 {
+		s.nudgeIfOver()
+	}
+}
+
+// grew counts bytes that were written to a file in the making.
+func (s *Store) grew(bytes int64) {
+	s.parts.bytes.Add(bytes)
+	s.nudgeIfOver()
+}
+
+// total is the space that objects and files in the making take.
+func (s *Store) total() int64 { return s.used.Load() + s.parts.bytes.Load() }
+
+func (s *Store) nudgeIfOver() {
+	if s.room.limit.Load() > 0 && s.room.isOver(s.total()) {
 		s.room.nudge()
 	}
 }
@@ -246,6 +287,17 @@ func (r *room) wasPut(object cid.Cid) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.put[k] = time.Now()
+}
+
+// inherit says that what was Put as a leaf lies in this object from now on.
+func (r *room) inherit(object, leaf cid.Cid) {
+	from, _ := keyOf(leaf)
+	to, _ := keyOf(object)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, ok := r.put[from]; ok && at.After(r.put[to]) {
+		r.put[to] = at
+	}
 }
 
 func (r *room) wasPutLately(k key) bool {

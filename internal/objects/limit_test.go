@@ -218,6 +218,8 @@ func TestNeededMeanwhile(t *testing.T) {
 // TestEvictedFilesAreHeld reads an evicted object that is open, and counts what it takes.
 func TestEvictedFilesAreHeld(t *testing.T) {
 	s := openAt(t, t.TempDir(), "boot")
+	told := false
+	s.gone = func() { told = true }
 	data := objectstest.Random(1, ipfs.LeafSize+5)
 	f, leaves := objectstest.NewFile(t, data)
 	commit(t, s, f, leaves)
@@ -229,6 +231,9 @@ func TestEvictedFilesAreHeld(t *testing.T) {
 	s.writeRecency()
 	s.room.limit.Store(1)
 	s.evictDown()
+	if !told {
+		t.Error("who keeps objects open was not told")
+	}
 	if held := s.Space().Held; s.HasFile(f) || held != f.Size {
 		t.Errorf("HasFile = %v, Held = %d, want %d (this test needs root)", s.HasFile(f), held, f.Size)
 	}

@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/hinshun/ipcs/internal/fdcache"
 	"github.com/hinshun/ipcs/ipfs"
@@ -18,7 +19,7 @@ var ErrMissing = errors.New("leaves are missing")
 // ErrAborted says that a Partial was given up.
 var ErrAborted = errors.New("file was given up")
 
-// ErrEvicted says that a file was evicted after Commit.
+// ErrEvicted says that a file was evicted, after Commit or before.
 var ErrEvicted = errors.New("file was evicted")
 
 type partialState int
@@ -42,6 +43,9 @@ type Partial struct {
 	path  string
 	have  []uint64 // bit per leaf
 	count int      // of leaves that are here
+	round int      // counts the files that it had and that were evicted
+	bytes int64    // on disk
+	used  time.Time
 
 	committing sync.Mutex
 }
@@ -76,28 +80,56 @@ func (p *Partial) writeLeaf(i int, data []byte) error {
 	if err := ipfs.Verify(p.file.Leaf(i), data); err != nil {
 		return err
 	}
-	h, err := p.acquire()
+	var err error
+	for range maxEmptied {
+		if err = p.writeVerified(i, data); !errors.Is(err, ErrEvicted) {
+			break
+		}
+	}
+	return err
+}
+
+func (p *Partial) writeVerified(i int, data []byte) error {
+	h, round, err := p.acquire()
 	if err != nil {
 		return err
 	}
 	defer h.Release()
+	if p.Have(i) {
+		return nil // and it may be an object by now, which is not written to
+	}
 	if err := writeSparse(h.File(), data, int64(i)*ipfs.LeafSize, p.file.Size); err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.round != round {
+		return ErrEvicted // the leaf went into a file that is gone
+	}
 	if w, bit := i/64, uint64(1)<<(i%64); p.have[w]&bit == 0 {
 		p.have[w] |= bit
 		p.count++
+		if p.state == partialWriting {
+			p.bytes += onDisk(int64(len(data)))
+			p.store.grew(onDisk(int64(len(data))))
+		}
 	}
 	return nil
 }
 
-// acquire opens the file, and makes it when there is none.
-func (p *Partial) acquire() (*fdcache.Handle[*Partial], error) {
-	return p.store.partials.Acquire(p, func() (*os.File, error) {
+// acquire opens the file, and makes it when there is none. It returns which of its files that
+// is.
+func (p *Partial) acquire() (h *fdcache.Handle[partKey], round int, err error) {
+	p.mu.Lock()
+	p.used = time.Now()
+	round = p.round
+	p.mu.Unlock()
+	h, err = p.store.partials.Acquire(partKey{p, round}, func() (*os.File, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if p.round != round {
+			return nil, ErrEvicted
+		}
 		switch p.state {
 		case partialNew:
 			return p.create()
@@ -113,6 +145,7 @@ func (p *Partial) acquire() (*fdcache.Handle[*Partial], error) {
 			return nil, ErrAborted
 		}
 	})
+	return h, round, err
 }
 
 // create makes the file in its full size, all hole, but for a file of one leaf, which
@@ -129,6 +162,7 @@ func (p *Partial) create() (*os.File, error) {
 		}
 	}
 	p.path, p.state = path, partialWriting
+	p.store.parts.add(p)
 	return f, nil
 }
 
@@ -164,28 +198,44 @@ func (p *Partial) Missing() []int {
 }
 
 // ReadAt reads from the leaves that are here, as io.ReaderAt does; the error is
-// ErrMissing, wrapped, if it takes another, and ErrEvicted if the file was committed and is
-// no longer there.
+// ErrMissing, wrapped, if it takes another, and ErrEvicted if the file is no longer there.
 func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
 	if off < 0 || off >= p.file.Size {
 		return 0, io.EOF
 	}
-	end := min(off+int64(len(b)), p.file.Size)
-	for i := off / ipfs.LeafSize; i*ipfs.LeafSize < end; i++ {
-		if !p.Have(int(i)) {
-			return 0, fmt.Errorf("read file %s: leaf %d: %w", p.file.Cid, i, ErrMissing)
-		}
+	if err := p.haveRange(off, int64(len(b))); err != nil {
+		return 0, err
 	}
-	h, err := p.acquire()
+	h, round, err := p.acquire()
 	if err != nil {
 		return 0, fmt.Errorf("read file %s: %w", p.file.Cid, err)
 	}
 	defer h.Release()
+	p.mu.Lock()
+	gone := p.round != round
+	p.mu.Unlock()
+	if gone { // what was found to be here is not in what was opened
+		return 0, fmt.Errorf("read file %s: %w", p.file.Cid, ErrEvicted)
+	}
+	if err := p.haveRange(off, int64(len(b))); err != nil {
+		return 0, err
+	}
 	n, err := h.File().ReadAt(b, off)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return n, fmt.Errorf("read file %s: %w", p.file.Cid, err)
 	}
 	return n, err
+}
+
+// haveRange returns ErrMissing, wrapped, if not all leaves of a range are here.
+func (p *Partial) haveRange(off, length int64) error {
+	end := min(off+length, p.file.Size)
+	for i := off / ipfs.LeafSize; i*ipfs.LeafSize < end; i++ {
+		if !p.Have(int(i)) {
+			return fmt.Errorf("read file %s: leaf %d: %w", p.file.Cid, i, ErrMissing)
+		}
+	}
+	return nil
 }
 
 // Commit makes the complete file an object. The leaves of a file of several are then
@@ -216,7 +266,7 @@ func (p *Partial) commit() error {
 	if err := p.enter(path); err != nil {
 		return err
 	}
-	p.store.partials.Drop(p)
+	p.drop()
 	p.store.markDirty()
 	return nil
 }
@@ -252,7 +302,16 @@ func (p *Partial) rename(path string) error {
 		return err
 	}
 	p.state, p.path = partialCommitted, p.store.objectPath(p.file.Cid)
+	p.forgetLocked()
 	return nil
+}
+
+// drop closes the file when nobody uses it.
+func (p *Partial) drop() {
+	p.mu.Lock()
+	key := partKey{p, p.round}
+	p.mu.Unlock()
+	p.store.partials.Drop(key)
 }
 
 // Abort gives the file up and removes what there is of it. After Commit it does nothing.
@@ -263,9 +322,10 @@ func (p *Partial) Abort() error {
 	state, path := p.state, p.path
 	if state != partialCommitted {
 		p.state = partialAborted
+		p.forgetLocked()
 	}
 	p.mu.Unlock()
-	p.store.partials.Drop(p)
+	p.drop()
 	if state != partialWriting {
 		return nil
 	}

@@ -93,12 +93,8 @@ func (s *Store) loadCounts(state map[string]string) {
 // markClean says that nothing has to be looked at when the store is opened next.
 func (s *Store) markClean() error {
 	var objects, bytes, used []byte // nil, so removed: to be counted again
-	select {
-	case <-s.counted:
-		if !s.recount.Load() {
-			objects, bytes, used = encodeInt(s.objects.Load()), encodeInt(s.bytes.Load()), encodeInt(s.used.Load())
-		}
-	default:
+	if s.isCounted() && !s.recount.Load() {
+		objects, bytes, used = encodeInt(s.objects.Load()), encodeInt(s.bytes.Load()), encodeInt(s.used.Load())
 	}
 	return s.db.flush(
 		entry{bucketState, []byte(stateClean), []byte{1}},
@@ -128,16 +124,20 @@ func (s *Store) count(opened time.Time) {
 		}
 		return nil
 	})
-	if err != nil {
-		if !errors.Is(err, done) {
-			s.log.Warn("cannot count what is in the store", "dir", s.dir, "error", err)
-		}
+	if errors.Is(err, done) {
 		return
+	}
+	if err != nil { // better a count that is too low than no limit
+		s.log.Warn("cannot count all that is in the store; counting again at the next start", "dir", s.dir, "error", err)
+		s.recount.Store(true)
 	}
 	s.objects.Add(objects)
 	s.bytes.Add(bytes)
 	s.used.Add(used)
 	close(s.counted)
+	if s.doomed.any() {
+		s.markDirty()
+	}
 }
 
 // fileClock is the time that the kernel stamps changes of files with.

@@ -65,18 +65,23 @@ const (
 // Options configure a Store.
 type Options struct {
 	Logger *slog.Logger // default: discard
+	// Evicted is called after objects were evicted or freed: who keeps objects open is to close
+	// them. Default: nobody does.
+	Evicted func()
 }
 
 // A Store keeps blocks, files and pins in one directory.
 type Store struct {
 	dir    string
 	log    *slog.Logger
+	gone   func() // Options.Evicted
 	lock   *os.File
 	root   *os.File // the directory, for syncfs
 	db     *kv
 	bootID string
 
-	partials *fdcache.Cache[*Partial]
+	partials *fdcache.Cache[partKey]
+	parts    partFiles
 	serial   atomic.Uint64 // names files in partial/
 	temps    sync.Map      // those that are in use
 	objects  atomic.Int64
@@ -87,9 +92,10 @@ type Store struct {
 
 	// gate is held to read by whoever adds something and says that it is there, and to write
 	// while objects are evicted.
-	gate   sync.RWMutex
-	room   room
-	recent recency
+	gate       sync.RWMutex
+	discarding sync.Mutex // held while a damaged object is removed
+	room       room
+	recent     recency
 
 	dirty   chan struct{} // 1 element while there is something to sync
 	changed atomic.Bool   // something was stored since the last sync began
@@ -125,9 +131,12 @@ func openBoot(dir string, opts Options, bootID string) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	if opts.Evicted == nil {
+		opts.Evicted = func() {}
+	}
 	s := &Store{
-		dir: dir, log: opts.Logger, bootID: bootID,
-		partials: fdcache.New[*Partial](maxPartialFDs),
+		dir: dir, log: opts.Logger, gone: opts.Evicted, bootID: bootID,
+		partials: fdcache.New[partKey](maxPartialFDs),
 		dirty:    make(chan struct{}, 1), closing: make(chan struct{}),
 		counted: make(chan struct{}),
 		room:    room{wake: make(chan struct{}, 1), put: make(map[key]time.Time), pinning: make(map[cid.Cid]int)},
@@ -272,7 +281,7 @@ func (s *Store) openFile(f ipfs.File) (*os.File, error) {
 			if !isRaw(f.Cid) {
 				s.salvage(file, f.Cid, info.Size())
 			}
-			s.discard(f.Cid, info.Size(), err)
+			s.discard(f.Cid, info, err)
 			err = ipfs.ErrNotFound
 		} else if err == nil {
 			err = fmt.Errorf("%w: it has %d bytes, %d are claimed", ipfs.ErrFile, info.Size(), f.Size)
@@ -285,17 +294,31 @@ func (s *Store) openFile(f ipfs.File) (*os.File, error) {
 	return file, nil
 }
 
-// discard removes an object that is not what its name says.
-func (s *Store) discard(c cid.Cid, size int64, why error) {
-	err := os.Remove(s.objectPath(c))
+// discard removes an object that is not what its name says. The right one may have taken its
+// place since somebody looked at it: that one stays.
+func (s *Store) discard(c cid.Cid, damaged os.FileInfo, why error) {
+	s.discarding.Lock()
+	defer s.discarding.Unlock()
+	path := s.objectPath(c)
+	now, err := os.Lstat(path)
+	if err != nil || !sameContent(now, damaged) {
+		return
+	}
+	err = os.Remove(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return
 	}
-	s.log.Warn("removed a damaged object; it will be fetched again", "cid", c.String(), "size", size, "reason", why, "error", err)
+	s.log.Warn("removed a damaged object; it will be fetched again", "cid", c.String(), "size", damaged.Size(), "reason", why, "error", err)
 	if err == nil {
-		s.account(-1, size)
+		s.account(-1, damaged.Size())
 		s.recount.Store(true)
 	}
+}
+
+// sameContent says whether two looks at a path found the same file, unchanged: the number of
+// an inode that has gone is soon that of another.
+func sameContent(a, b os.FileInfo) bool {
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 // Sync makes everything stored before durable.

@@ -65,6 +65,13 @@ func (s *Store) sync(entries ...entry) error {
 		s.changed.Store(true)
 		return err
 	}
+	if !s.isCounted() && !s.isClosing() {
+		s.doomed.add(leaves...) // count has them removed
+		if s.isCounted() {
+			s.markDirty()
+		}
+		return nil
+	}
 	if err := s.removeLoose(leaves); err != nil {
 		s.log.Warn("cannot remove second copies of leaves; trying again at the next start", "dir", s.dir, "error", err)
 	}
@@ -84,6 +91,12 @@ func (d *doomed) add(leaves ...string) {
 	d.leaves = append(d.leaves, leaves...)
 }
 
+func (d *doomed) any() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.leaves) > 0
+}
+
 func (d *doomed) take() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -100,29 +113,32 @@ func (s *Store) removeLoose(leaves []string) error {
 	entries := make([]entry, 0, len(leaves))
 	for _, digest := range leaves {
 		entries = append(entries, entry{bucket: bucketLoose, key: []byte(digest)})
-		held, err := s.inObject(digest)
-		if err != nil {
+		if err := s.removeSecond(digest); err != nil {
 			return err
-		}
-		if held {
-			s.unlink(ipfs.RawCid(digest))
 		}
 	}
 	return s.db.flush(entries...)
 }
 
-// inObject says whether a leaf lies within a larger object.
-func (s *Store) inObject(digest string) (bool, error) {
+// removeSecond removes the loose copy of a leaf if a larger object holds the leaf too. Nothing
+// is evicted or put meanwhile, and who was told that the leaf is there is owed the object
+// from now on.
+func (s *Store) removeSecond(digest string) error {
+	s.gate.Lock()
+	defer s.gate.Unlock()
 	refs, err := s.refs(digest)
 	if err != nil {
-		return false, err
+		return err
 	}
 	for _, r := range refs {
-		if _, err := os.Lstat(s.objectPath(r.object)); err == nil {
-			return true, nil
+		if s.hasObject(r.object) {
+			leaf := ipfs.RawCid(digest)
+			s.room.inherit(r.object, leaf)
+			s.unlink(leaf)
+			return nil
 		}
 	}
-	return false, nil
+	return nil
 }
 
 // unlink removes an object. Mounts that have it open keep reading it.
