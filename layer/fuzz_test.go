@@ -31,8 +31,15 @@ func TestSeeds(t *testing.T) {
 func FuzzDecodeIndex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		x, err := DecodeIndex(b)
+		encoded, eerr := newEncodedIndex([]string{string(b)})
+		if (err == nil) != (eerr == nil) {
+			t.Fatalf("decoded: %v, left encoded: %v", err, eerr)
+		}
 		if err != nil {
 			return
+		}
+		if err := compareIndexes(encoded, x); err != nil {
+			t.Fatal(err)
 		}
 		again, err := EncodeIndex(x)
 		if err != nil {
