@@ -32,7 +32,14 @@ type WriteOptions struct {
 	// MaxSparse bounds the bytes that the sparse files of the tar expand to; default
 	// MaxSparse.
 	MaxSparse int64
+	// Large, if set, is called once, when the tar has more than LargeLayer entries: whoever
+	// writes several layers at a time may let the others end first. Its error ends Write.
+	Large func() error
 }
+
+// LargeLayer is how many entries make a layer one that should be written, or read as a tar,
+// while no other such layer is: some 40 MB are held by then.
+const LargeLayer = 256 << 10
 
 // A writer is one call of Write.
 type writer struct {
@@ -44,6 +51,8 @@ type writer struct {
 	payloads  []int32 // inodes of the payloads of the tar-split, in their order
 	sparse    int64   // bytes of sparse files so far
 	maxSparse int64
+	large     func() error // of WriteOptions, until it was called
+	largeAt   int
 	made      made
 }
 
@@ -66,7 +75,7 @@ func newWriter(tarball io.Reader, opts WriteOptions) *writer {
 	if opts.MaxSparse <= 0 {
 		opts.MaxSparse = MaxSparse
 	}
-	return &writer{src: newSource(tarball, opts.Progress), tree: newTree(), maxSparse: opts.MaxSparse}
+	return &writer{src: newSource(tarball, opts.Progress), tree: newTree(), maxSparse: opts.MaxSparse, large: opts.Large, largeAt: LargeLayer}
 }
 
 func (w *writer) write(ctx context.Context, dst ipfs.Putter) (*Result, error) {
@@ -143,6 +152,9 @@ func (w *writer) entry(tr *tar.Reader, hdr *tar.Header) error {
 		return err
 	}
 	i, err := w.tree.apply(hdr)
+	if err == nil && w.large != nil && w.tree.entries > w.largeAt {
+		err, w.large = w.large(), nil
+	}
 	if err != nil || i == noFile {
 		return err // the next call of Next skips the content, and records it
 	}

@@ -63,6 +63,9 @@ func (l *Layer) tar(ctx context.Context, src Source, x entries) (*Tar, error) {
 // Files returns how many regular files the layer has, hard links counted once.
 func (t *Tar) Files() int { return countFiles(t.index) }
 
+// Entries returns how many entries the layer's index has.
+func (t *Tar) Entries() int { return t.index.count() }
+
 // Root returns the layer root.
 func (t *Tar) Root() ipfs.Block { return t.layer.Root }
 

@@ -132,7 +132,7 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 	}
 	c := &converter{
 		src: opts.Source, dst: opts.Target, node: opts.Node,
-		progress: opts.Progress, workers: opts.Workers,
+		progress: opts.Progress, workers: opts.Workers, large: newTurn(),
 	}
 	layers, err := c.layers(ctx, ims)
 	if err != nil {

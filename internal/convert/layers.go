@@ -40,6 +40,7 @@ type converter struct {
 	node     Node
 	progress Progress
 	workers  int
+	large    turn
 }
 
 // layers converts every distinct layer of the images once.
@@ -171,7 +172,13 @@ func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProg
 	if err != nil {
 		return nil, err
 	}
-	result, err := layer.Write(ctx, putter{c.node, cancel}, tar, layer.WriteOptions{})
+	done := func() {}
+	defer func() { done() }()
+	large := func() (err error) {
+		done, err = c.large.take(ctx)
+		return err
+	}
+	result, err := layer.Write(ctx, putter{c.node, cancel}, tar, layer.WriteOptions{Large: large})
 	if err != nil && !errors.Is(err, layer.ErrTar) {
 		cancel(err)
 		err = context.Cause(fetch) // what failed first

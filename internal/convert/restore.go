@@ -27,7 +27,7 @@ func Restore(ctx context.Context, opts Options) (*Report, error) {
 	}
 	r := &restorer{
 		src: opts.Source, dst: opts.Target, node: opts.Node, compression: opts.Compression,
-		progress: opts.Progress, workers: opts.Workers, maxTar: opts.MaxTar, done: map[restoreKey]*restored{},
+		progress: opts.Progress, workers: opts.Workers, maxTar: opts.MaxTar, large: newTurn(), done: map[restoreKey]*restored{},
 	}
 	report, err := r.restore(ctx, ims, w.annotations)
 	if err != nil {
@@ -46,6 +46,7 @@ type restorer struct {
 	progress    Progress
 	workers     int
 	maxTar      int64
+	large       turn
 	done        map[restoreKey]*restored
 }
 
@@ -173,6 +174,11 @@ func (r *restorer) layer(ctx context.Context, l sourceLayer, key restoreKey, inf
 	if err != nil {
 		return err
 	}
+	done, err := r.large.takeFor(ctx, tar)
+	if err != nil {
+		return err
+	}
+	defer done()
 	info.Size = tar.Size
 	return r.write(l, key, info, func(progress LayerProgress, out *restored) error {
 		out.report = LayerReport{Cid: tar.Root().Cid.String(), Bytes: tar.Size, Files: tar.Files()}

@@ -55,7 +55,7 @@ func Verify(ctx context.Context, opts Options) (*VerifyReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &prover{src: opts.Source, node: opts.Node, progress: opts.Progress, workers: opts.Workers, maxTar: opts.MaxTar}
+	v := &prover{src: opts.Source, node: opts.Node, progress: opts.Progress, workers: opts.Workers, maxTar: opts.MaxTar, large: newTurn()}
 	report := &VerifyReport{Source: opts.Source.String()}
 	proven := true
 	for _, im := range ims {
@@ -87,6 +87,7 @@ type prover struct {
 	progress Progress
 	workers  int
 	maxTar   int64
+	large    turn
 }
 
 // manifest verifies an image. Its error is that of a caller who gave up.
@@ -170,6 +171,11 @@ func (v *prover) ipcs(ctx context.Context, l sourceLayer, info LayerInfo) (Layer
 	if size := int64(len(tar.Root().Data)); l.desc.Size != size {
 		return LayerReport{}, fmt.Errorf("%w: the manifest says that it has %d bytes, it has %d", ErrCorrupt, l.desc.Size, size)
 	}
+	done, err := v.large.takeFor(ctx, tar)
+	if err != nil {
+		return LayerReport{}, err
+	}
+	defer done()
 	info.Size = tar.Size
 	progress := v.progress.Layer(info)
 	proof, err := tar.Verify(ctx, progress.Read)
