@@ -19,14 +19,15 @@ func (s *Snapshotter) Knows(image cid.Cid) bool {
 // Recorded returns how many files were recorded of the container on a snapshot.
 func (s *Snapshotter) Recorded(key string) int {
 	s.recorder.mu.Lock()
-	rec := s.recorder.running[key]
-	s.recorder.mu.Unlock()
-	if rec == nil {
-		return 0
+	defer s.recorder.mu.Unlock()
+	for rec := range s.recorder.running {
+		if rec.key == key {
+			rec.mu.Lock()
+			defer rec.mu.Unlock()
+			return len(rec.files)
+		}
 	}
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	return len(rec.files)
+	return 0
 }
 
 // Fills says whether files of an image with this annotation are all fetched.
@@ -34,3 +35,6 @@ func Fills(mode FillMode, annotation string) bool {
 	s := &Snapshotter{fill: mode}
 	return s.fills(&imageFiles{fill: annotation})
 }
+
+// MaxOrders is how many RecordProfile may wait for.
+const MaxOrders = maxOrders

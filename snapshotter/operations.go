@@ -117,7 +117,7 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
 	}
 	if isRun(snapshot.Kind, key, labels) {
-		s.used(ctx, key, snapshot.ID, links, false) // it may be running
+		s.used(ctx, key, snapshot.ID, links, stageOf(snapshot.Kind, stageMounted))
 	}
 	return s.mounts(snapshot.Kind, snapshot.ID, l), nil
 }

@@ -91,7 +91,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, err
 	}
 	if isRun(kind, key, labels) {
-		s.used(ctx, key, snapshot.ID, links, kind == snapshots.KindActive)
+		s.used(ctx, key, snapshot.ID, links, stageOf(kind, stageMade))
 	}
 	return s.mounts(kind, snapshot.ID, l), nil
 }

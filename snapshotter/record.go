@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -31,7 +32,8 @@ const redirectXattr = "trusted.overlay.redirect"
 // does not, it takes the reads of the lazy file system, and so only what was not here.
 //
 // A container that ends earlier makes a profile, too, until another makes a longer one.
-// One goroutine waits for each container that is recorded.
+// One goroutine waits for each container that is recorded, and whoever asks for a recording
+// (asked.go) waits himself.
 type recorder struct {
 	window time.Duration // 0: nothing is recorded
 	log    *slog.Logger
@@ -41,16 +43,28 @@ type recorder struct {
 
 	mu      sync.Mutex
 	closed  bool
-	running map[string]*recording // by the key of the snapshot
+	running map[*recording]struct{}
+	orders  map[*order]struct{}
 	done    map[digest.Digest]struct{}
 	wg      sync.WaitGroup
 }
 
+// A candidate is a container that may be about to start.
+type candidate struct {
+	key   string // of its snapshot
+	upper string // directory of its overlay
+	dirs  []string
+	image *imageFiles
+	// first says that it was just made: it is recorded if the image never was.
+	first bool
+}
+
 // A recording is that of one container.
 type recording struct {
-	image  *imageFiles
-	cancel context.CancelFunc
-	window time.Duration
+	candidate
+	window  time.Duration // 0: as long as it takes
+	stopped chan struct{} // closed by cancel
+	cancel  func()
 
 	mu     sync.Mutex
 	lazy   bool // reads of the lazy file system count
@@ -64,44 +78,66 @@ type recording struct {
 func newRecorder(window time.Duration, log *slog.Logger, save func(digest.Digest, []cid.Cid, bool) error) *recorder {
 	return &recorder{
 		window: window, log: log, save: save,
-		running: make(map[string]*recording), done: make(map[digest.Digest]struct{}),
+		running: make(map[*recording]struct{}), orders: make(map[*order]struct{}), done: make(map[digest.Digest]struct{}),
 	}
 }
 
-// begin records what is opened on the overlay with this upper directory, unless the image
-// is recorded already. The EROFS images in dirs know the files. Of ctx only the values
-// count.
-func (r *recorder) begin(ctx context.Context, key, upper string, im *imageFiles, dirs []string) {
+// newRecording makes the recording of a container, which is not recorded yet. It is called
+// with r.mu.
+func (r *recorder) newRecording(c candidate, window time.Duration) *recording {
+	stopped := make(chan struct{})
+	rec := &recording{
+		candidate: c, window: window, stopped: stopped, cancel: sync.OnceFunc(func() { close(stopped) }),
+		seen: make(map[cid.Cid]struct{}),
+	}
+	r.running[rec] = struct{}{}
+	return rec
+}
+
+// begin records what a container opens, if somebody has asked for that, or if it is the
+// first of its image. Of ctx only the values count.
+func (r *recorder) begin(ctx context.Context, c candidate) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, done := r.done[im.chain]; done || r.closed || r.window <= 0 {
+	if r.take(c) {
 		return
 	}
-	for k, rec := range r.running {
-		if k == key || rec.image.chain == im.chain && rec.begun() {
+	if _, done := r.done[c.image.chain]; done || r.closed || r.window <= 0 || !c.first {
+		return
+	}
+	for rec := range r.running {
+		if rec.key == c.key || rec.image.chain == c.image.chain && rec.begun() {
 			return
 		}
 	}
-	for _, rec := range r.running {
-		if rec.image.chain == im.chain {
+	for rec := range r.running {
+		if rec.image.chain == c.image.chain {
 			rec.cancel() // what was made and not started so far may never be
 		}
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	rec := &recording{image: im, cancel: cancel, window: r.window, seen: make(map[cid.Cid]struct{})}
-	r.running[key] = rec
+	rec := r.newRecording(c, r.window)
 	r.wg.Go(func() {
-		defer cancel()
-		r.record(ctx, rec, upper, dirs)
-		r.end(key, rec)
+		r.record(context.WithoutCancel(ctx), rec)
+		r.end(rec)
 	})
 }
 
-// record returns when the time is up, or the container gone.
-func (r *recorder) record(ctx context.Context, rec *recording, upper string, dirs []string) {
-	names := openNames(dirs)
+// record returns when the time is up, the container gone, or ctx at its end.
+func (r *recorder) record(ctx context.Context, rec *recording) {
+	ctx, cancel := context.WithCancel(ctx)
+	var stopping sync.WaitGroup
+	stopping.Go(func() {
+		select {
+		case <-rec.stopped:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	defer stopping.Wait()
+	defer cancel()
+	names := openNames(rec.dirs)
 	defer names.close()
-	err := opens.Watch(ctx, upper, func(path string) {
+	err := opens.Watch(ctx, rec.upper, func(path string) {
 		if c, ok := names.cid(path); ok {
 			rec.add(c)
 		}
@@ -119,10 +155,10 @@ func (r *recorder) record(ctx context.Context, rec *recording, upper string, dir
 }
 
 // end keeps what was recorded.
-func (r *recorder) end(key string, rec *recording) {
+func (r *recorder) end(rec *recording) {
 	files, full := rec.stop()
 	r.mu.Lock()
-	delete(r.running, key)
+	delete(r.running, rec)
 	closed := r.closed
 	_, known := r.done[rec.image.chain]
 	if full {
@@ -145,7 +181,7 @@ func (r *recorder) known(chain digest.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.done[chain] = struct{}{}
-	for _, rec := range r.running {
+	for rec := range r.running {
 		if rec.image.chain == chain {
 			rec.cancel()
 		}
@@ -159,7 +195,7 @@ func (r *recorder) observe(c cid.Cid) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, rec := range r.running {
+	for rec := range r.running {
 		rec.mu.Lock()
 		lazy := rec.lazy
 		rec.mu.Unlock()
@@ -173,8 +209,10 @@ func (r *recorder) observe(c cid.Cid) {
 func (r *recorder) gone(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if rec := r.running[key]; rec != nil {
-		rec.cancel()
+	for rec := range r.running {
+		if rec.key == key {
+			rec.cancel()
+		}
 	}
 }
 
@@ -182,8 +220,11 @@ func (r *recorder) gone(key string) {
 func (r *recorder) close() {
 	r.mu.Lock()
 	r.closed = true
-	for _, rec := range r.running {
+	for rec := range r.running {
 		rec.cancel()
+	}
+	for o := range r.orders {
+		o.cancel(errClosed)
 	}
 	r.mu.Unlock()
 	r.wg.Wait()
@@ -198,7 +239,7 @@ func (rec *recording) add(c cid.Cid) {
 	}
 	rec.seen[c] = struct{}{}
 	rec.files = append(rec.files, c)
-	if rec.timer == nil {
+	if rec.timer == nil && rec.window > 0 {
 		rec.timer = time.AfterFunc(rec.window, func() {
 			rec.mu.Lock()
 			defer rec.mu.Unlock()
@@ -253,15 +294,32 @@ func (s *Snapshotter) keepProfile(chain digest.Digest, files []cid.Cid, full boo
 	return s.profiles.put(chain, files, !full)
 }
 
+// A stage says how far a container on a snapshot may have come.
+type stage int
+
+const (
+	stageUnknown stage = iota // it may run, or be a view
+	stageMade
+	stageMounted // it may be about to start
+)
+
+// stageOf is the stage of what a snapshot of this kind is made or mounted for.
+func stageOf(kind snapshots.Kind, at stage) stage {
+	if kind != snapshots.KindActive {
+		return stageUnknown
+	}
+	return at
+}
+
 // used says that a container may run on a snapshot.
-func (s *Snapshotter) used(ctx context.Context, key, id string, links []link, record bool) {
+func (s *Snapshotter) used(ctx context.Context, key, id string, links []link, at stage) {
 	im := imageOf(links)
 	if im == nil {
 		return
 	}
 	s.uses.begin(key, s.upperPath(id), im, links)
-	if record {
-		s.recorder.begin(ctx, key, s.upperPath(id), im, s.imageDirs(links))
+	if at != stageUnknown {
+		s.recorder.begin(ctx, candidate{key: key, upper: s.upperPath(id), dirs: s.imageDirs(links), image: im, first: at == stageMade})
 	}
 	if s.prefetch != nil {
 		s.ahead.use(ctx, key, im)

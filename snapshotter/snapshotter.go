@@ -245,7 +245,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		return nil, errors.Join(fmt.Errorf("mount the lazy file system: %w", err), s.ms.Close())
 	}
 	for key, on := range before.used {
-		s.used(ctx, key, on.id, on.links, false)
+		s.used(ctx, key, on.id, on.links, stageUnknown)
 	}
 	s.uses.start(ctx)
 	s.freer.start(ctx)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/contrib/snapshotservice"
 	contentproxy "github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -66,6 +67,7 @@ type parts struct {
 	lazy    *lazyfs.Server
 	snaps   *snapshotter.Snapshotter
 	differ  *unpack.Differ
+	tasks   tasksapi.TasksClient // of containerd
 }
 
 // sockets are what the daemon answers on. metrics may be nil.
@@ -164,6 +166,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("connection to containerd", containerd.Close)
+	p.tasks = tasksapi.NewTasksClient(containerd)
 	p.snaps, err = snapshotter.New(ctx, p.snapshots(cfg, contentproxy.NewContentStore(containerd), log), p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		client, err := connectRelay(cfg.relaySocket(), dir, log)
 		if err != nil {
@@ -238,6 +241,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, p *parts, socks so
 
 	group, gctx := errgroup.WithContext(ctx)
 	mux.Handle("POST "+checkPath, checkHandler(gctx, p.store, log))
+	mux.Handle("POST "+recordPath, recordHandler(gctx, p.snaps, p.tasks, log))
 	group.Go(func() error { return serveGRPC(snaps, socks.snaps) })
 	group.Go(func() error { return serveGRPC(diffs, socks.diff) })
 	for server, listener := range https {

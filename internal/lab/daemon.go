@@ -194,7 +194,7 @@ func (d *Daemon) Root() string { return d.root }
 
 // Command is a subcommand of ipcs-snapshotter against this daemon.
 func (d *Daemon) Command(ctx context.Context, args ...string) *exec.Cmd {
-	return d.machine.Command(ctx, "ipcs-snapshotter", append(args, "--config", d.config)...)
+	return d.machine.Command(ctx, "ipcs-snapshotter", append([]string{"--config", d.config}, args...)...)
 }
 
 // Status asks the daemon how it is.

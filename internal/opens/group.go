@@ -24,6 +24,8 @@ const (
 	// tolerated is how many reads in a row may fail: the kernel fails one when it cannot
 	// open a file again for us.
 	tolerated = 100
+	// maxQueued is how many events the kernel keeps for us to read.
+	maxQueued = 16384
 )
 
 // A group is a fanotify group, and the overlays that it tells of.
@@ -125,7 +127,8 @@ func (g *group) forget() error {
 // stop ends read, or has it end at once.
 func (g *group) stop() { _ = g.events.SetReadDeadline(time.Unix(1, 0)) } // fails if read has ended
 
-// read hands on what is opened, until stop, and closes the group.
+// read hands on what is opened until stop, also what was opened before that and not read yet,
+// and closes the group.
 func (g *group) read() (err error) {
 	defer func() {
 		g.mu.Lock()
@@ -137,7 +140,7 @@ func (g *group) read() (err error) {
 	for lost := 0; ; {
 		n, err := g.events.Read(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
+			return g.drain(buf)
 		}
 		if err != nil {
 			if lost++; lost > tolerated {
@@ -150,6 +153,20 @@ func (g *group) read() (err error) {
 			return err
 		}
 	}
+}
+
+// drain hands on the events that wait, of which the kernel keeps no more than maxQueued.
+func (g *group) drain(buf []byte) error {
+	for left := maxQueued; left > 0; left -= eventsRead {
+		n, err := unix.Read(g.fd, buf)
+		if err != nil || n == 0 {
+			return nil // EAGAIN: there are no more
+		}
+		if err := g.handle(buf[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // handle hands on events. Those that were lost, since we were too slow, are lost.
