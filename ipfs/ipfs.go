@@ -37,6 +37,7 @@ var (
 type Block struct {
 	Cid  cid.Cid
 	Data []byte
+	From string // ID of the peer that it came from, where Fetch knows; empty for this node
 	// What this package hashed, so that Check need not do so again. It is compared with
 	// the fields above, which others may have set anew since.
 	hashed struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -74,6 +77,16 @@ type chainStatus struct {
 	Mode        string `json:"mode"` // how its image is mounted
 	Data        string `json:"data"` // how overlays on it get at the data of files
 	Description string `json:"description,omitempty"`
+
+	// Peers are who the local bytes came from since the daemon's start, as far as that is
+	// remembered; the most first.
+	Peers []chainPeer `json:"peers,omitempty"`
+}
+
+// chainPeer is what of a chain came from one peer.
+type chainPeer struct {
+	ID    string `json:"id"`
+	Bytes int64  `json:"bytes"`
 }
 
 func statusCommand(flags *daemonFlags) *cobra.Command {
@@ -200,6 +213,27 @@ func (p *parts) here(ctx context.Context, f ipfs.File) bool {
 	return true
 }
 
+// cameFrom adds the bytes of a file to those of the peers that they came from.
+func (p *parts) cameFrom(f ipfs.File, bytes map[string]int64) {
+	for i := range f.NumLeaves() {
+		if peer, ok := p.fetcher.Origin(f.Leaf(i)); ok {
+			bytes[peer] += int64(f.LeafLen(i))
+		}
+	}
+}
+
+// sortedPeers lists the peers of a chain, those first that the most came from.
+func sortedPeers(bytes map[string]int64) []chainPeer {
+	var list []chainPeer
+	for id, n := range bytes {
+		list = append(list, chainPeer{id, n})
+	}
+	slices.SortFunc(list, func(a, b chainPeer) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), strings.Compare(a.ID, b.ID))
+	})
+	return list
+}
+
 func (p *parts) status(ctx context.Context) status {
 	fetched := p.fetcher.Stats()
 	s := status{
@@ -220,12 +254,15 @@ func (p *parts) status(ctx context.Context) status {
 	for _, c := range p.snaps.Status() {
 		chain := chainStatus{ID: c.ID, Image: c.Image.String(), Fill: string(c.Fill), Layers: c.Layers, Files: c.Files, Bytes: c.Bytes,
 			Mounted: c.Mounted, Mode: string(c.Mode), Data: string(c.Data)}
+		from := make(map[string]int64)
 		for f := range p.snaps.ChainFiles(c.ID) {
 			if p.here(ctx, f) {
 				chain.LocalFiles++
 				chain.LocalBytes += f.Size
+				p.cameFrom(f, from)
 			}
 		}
+		chain.Peers = sortedPeers(from)
 		s.Chains = append(s.Chains, chain)
 	}
 	return s

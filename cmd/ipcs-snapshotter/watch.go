@@ -137,9 +137,12 @@ func (s *snapshot) lines(before *snapshot) []string {
 }
 
 func (s *snapshot) chainLines(before *snapshot, row func(name, format string, args ...any)) {
-	local := make(map[string]int64)
+	local, from := make(map[string]int64), make(map[string]int64)
 	for _, c := range before.Chains {
 		local[c.ID] = c.LocalBytes
+		for _, p := range c.Peers {
+			from[c.ID+p.ID] = p.Bytes
+		}
 	}
 	for _, c := range s.Chains {
 		name, id := "chain", shortID(c.ID)
@@ -152,6 +155,13 @@ func (s *snapshot) chainLines(before *snapshot, row func(name, format string, ar
 		}
 		row(name, "%s %d layers, here %d of %d files, %s of %s, %s to come%s, %s", id, c.Layers, c.LocalFiles, c.Files,
 			humanBytes(c.LocalBytes), humanBytes(c.Bytes), humanBytes(c.Bytes-c.LocalBytes), s.rate(before, c.LocalBytes, was), fillText(c.Fill))
+		for _, p := range c.Peers {
+			had := p.Bytes // of a chain that was not there before, it is not known how quickly they came
+			if known {
+				had = from[c.ID+p.ID]
+			}
+			row("", "  from %s: %s%s", p.ID, humanBytes(p.Bytes), s.rate(before, p.Bytes, had))
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ func statusBody(t *testing.T, local int64, chains int) []byte {
 		s.Chains = append(s.Chains, chainStatus{
 			ID: fmt.Sprint("chain", i), Image: "sha256:0123456789abcdef", Fill: "filling", Layers: 2,
 			Files: 10, LocalFiles: 5, Bytes: 9e6, LocalBytes: local,
+			Peers: []chainPeer{{"first", local / 2}, {"second", local / 4}},
 		})
 	}
 	body, err := json.Marshal(s)
@@ -55,6 +56,9 @@ func TestViewAsText(t *testing.T) {
 		if strings.Contains(line, "layers") {
 			rates = append(rates, line)
 		}
+	}
+	if got := out.String(); strings.Count(got, "  from first: 1.0 MB\n") != 1 || strings.Count(got, "  from second: 750.0 kB, ") != 1 || !strings.Contains(got, "  from first: 500.0 kB, 0 B/s\n") {
+		t.Errorf("peers of the image, again and again:\n%s", got)
 	}
 	if len(rates) != 3 || strings.Contains(rates[0], "/s") || !strings.Contains(rates[1], "B/s, filling") || !strings.Contains(rates[2], ", 0 B/s, filling") {
 		t.Errorf("again and again:\n%s", out.String())

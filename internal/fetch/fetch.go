@@ -112,7 +112,8 @@ type Fetcher struct {
 	urgent time.Time // when a batch was under way last that is not to fill
 	stats  Stats
 	unread map[sum]unread // prefetched files that nobody has opened yet
-	wg     sync.WaitGroup // batches and commits; Add only with mu held and closed false
+	origins
+	wg sync.WaitGroup // batches and commits; Add only with mu held and closed false
 }
 
 // fileKey names a file. The size belongs to it, since the CID of a file of one leaf does
@@ -151,7 +152,7 @@ func New(store *objects.Store, src Source, opts Options) *Fetcher {
 	}
 	f := &Fetcher{
 		store: store, src: src, timeout: opts.Timeout, log: opts.Logger, opens: opts.Opens, unread: make(map[sum]unread),
-		files: make(map[fileKey]*file), held: make(map[string]place), sched: newScheduler(),
+		files: make(map[fileKey]*file), held: make(map[string]place), sched: newScheduler(), origins: newOrigins(),
 	}
 	if opts.FillRate > 0 {
 		f.filling = rate.NewLimiter(rate.Limit(opts.FillRate), ipfs.LeafSize)

@@ -178,7 +178,10 @@ func (f *Fetcher) run(ctx *idleContext, b *batch) {
 			delete(missing, key)
 			ctx.extend()
 			f.deliver(ctx, w, block.Data)
-			f.count(func(s *Stats) { s.Bytes += int64(len(block.Data)) })
+			f.count(func(s *Stats) {
+				s.Bytes += int64(len(block.Data))
+				f.origins.add(block.Cid, block.From)
+			})
 			return nil
 		})
 	}

@@ -83,6 +83,10 @@ type Status struct {
 		Bytes      int64  `json:"bytes"`
 		LocalFiles int    `json:"local_files"`
 		LocalBytes int64  `json:"local_bytes"`
+		Peers      []struct {
+			ID    string `json:"id"`
+			Bytes int64  `json:"bytes"`
+		} `json:"peers"`
 		Mode       string `json:"mode"`
 	} `json:"chains"`
 }

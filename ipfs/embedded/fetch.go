@@ -147,7 +147,7 @@ func (f *fetch) consume(ctx context.Context, n int, fn func(ipfs.Block) error) e
 		case res.err != nil:
 			return res.err
 		default:
-			if err := fn(ipfs.Block{Cid: res.cid, Data: res.data}); err != nil {
+			if err := fn(ipfs.Block{Cid: res.cid, Data: res.data, From: res.from}); err != nil {
 				return err
 			}
 		}

@@ -277,8 +277,18 @@ func TestTwoPeersWithHalfEach(t *testing.T) {
 	cli := open(t, embedded.Config{Peers: append(a.Addrs(), b.Addrs()...)}, ipfstest.NewMemory())
 	waitConnected(t, cli, a.ID())
 	waitConnected(t, cli, b.ID())
-	if n, err := fetchAll(t.Context(), cli, ipfstest.Cids(blocks)); n != len(blocks) || err != nil {
-		t.Fatalf("%d of %d blocks: %v", n, len(blocks), err)
+	from := make(map[cid.Cid]string)
+	err := cli.Fetch(t.Context(), ipfstest.Cids(blocks), func(b ipfs.Block) error {
+		from[b.Cid] = b.From
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, block := range blocks {
+		if want := []string{a.ID(), b.ID()}[i%2]; from[block.Cid] != want {
+			t.Fatalf("block %d is from %q, want %s", i, from[block.Cid], want)
+		}
 	}
 	for _, id := range []string{a.ID(), b.ID()} {
 		if in := info(cli, id).BytesIn; in != 500*5000 {

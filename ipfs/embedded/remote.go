@@ -22,6 +22,7 @@ const maxMisses = 16
 // remote is a connected peer. All but the constants is guarded by exchange.mu.
 type remote struct {
 	id   peer.ID
+	name string // id as text
 	wake chan struct{}
 
 	gone    bool
@@ -77,7 +78,7 @@ func (x *exchange) addRemote(p peer.ID) *remote {
 	if x.closed || x.remotes[p] != nil {
 		return nil
 	}
-	r := &remote{id: p, wake: make(chan struct{}, 1), queue: map[cid.Cid]wantEntry{}, lastIn: time.Now()}
+	r := &remote{id: p, name: p.String(), wake: make(chan struct{}, 1), queue: map[cid.Cid]wantEntry{}, lastIn: time.Now()}
 	x.remotes[p] = r
 	for _, w := range x.wants {
 		if !w.pendingAt() {
@@ -235,6 +236,14 @@ func (x *exchange) askOthers(r *remote) {
 	}
 }
 
+// text is the ID as text. What comes from a peer that has just gone is of nobody.
+func (r *remote) text() string {
+	if r == nil {
+		return ""
+	}
+	return r.name
+}
+
 func (x *exchange) deliver(w *want, r *remote, data []byte) {
 	if r != nil {
 		r.lastIn, r.misses = time.Now(), 0
@@ -242,7 +251,7 @@ func (x *exchange) deliver(w *want, r *remote, data []byte) {
 	}
 	x.avgSize += (int64(len(data)) - x.avgSize) / 16
 	x.end(w, r)
-	res := result{cid: w.cid, data: data, store: new(sync.Once)}
+	res := result{cid: w.cid, data: data, from: r.text(), store: new(sync.Once)}
 	for _, out := range w.waiters {
 		out <- res
 	}

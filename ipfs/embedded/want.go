@@ -54,6 +54,7 @@ type want struct {
 type result struct {
 	cid   cid.Cid
 	data  []byte
+	from  string     // the peer
 	store *sync.Once // shared by all waiters, for the one that stores the block
 	err   error
 }

@@ -86,6 +86,8 @@ func TestSeen(t *testing.T) {
 		}
 	}
 
+	seen.came(source.ID)
+
 	if _, err := c.exec(t.Context(), "all", "sh", "-c", hashAll); err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +101,19 @@ func TestSeen(t *testing.T) {
 		t.Errorf("%v bytes saved", got[`ipcs_saved_bytes_total{by="file"}`])
 	}
 	seen.watched()
+}
+
+// came finds in the status that all of the image came from one peer.
+func (w *world) came(peer string) {
+	w.t.Helper()
+	status, err := w.daemon.Status(w.t.Context())
+	w.must(err)
+	for _, c := range status.Chains {
+		// Files of nothing but zeros, and leaves that two files have, come from nobody or once.
+		if len(c.Peers) != 1 || c.Peers[0].ID != peer || c.Peers[0].Bytes > c.LocalBytes || c.Peers[0].Bytes < c.LocalBytes*9/10 {
+			w.t.Errorf("of %d bytes that are here: %+v, want all from %s", c.LocalBytes, c.Peers, peer)
+		}
+	}
 }
 
 // watched looks at the status twice, with one command, and interrupts that.
