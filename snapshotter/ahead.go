@@ -20,7 +20,6 @@ import (
 	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
-	"github.com/hinshun/ipcs/mediatype"
 )
 
 // A Prefetcher gets files before somebody reads them, as fetch.Fetcher does.
@@ -47,10 +46,11 @@ const (
 // imageFiles are what the ipcs layers of a snapshot are, as far as getting their files ahead
 // of need goes.
 type imageFiles struct {
-	chain  digest.Digest // of the topmost ipcs layer: names the image
-	roots  []cid.Cid     // of all ipcs layers, the topmost first
-	record cid.Cid       // image record; Undef if none is named
-	fill   string        // what the annotation says
+	chain     digest.Digest // of the topmost ipcs layer: names the image
+	roots     []cid.Cid     // of all ipcs layers, the topmost first
+	depth     int           // layers below the topmost ipcs layer
+	namespace string        // of containerd, where a container uses it; empty if not known
+	hints                   // of the first pull
 
 	state atomic.Int32 // index into fillStates
 }
@@ -58,12 +58,12 @@ type imageFiles struct {
 // imageOf returns the image that a snapshot with these parents is of, or nil.
 func imageOf(links []link) *imageFiles {
 	im := &imageFiles{}
-	for _, l := range links {
+	for i, l := range links {
 		if !l.lazy() {
 			continue
 		}
 		if len(im.roots) == 0 {
-			im.chain, im.record, im.fill = l.chain, l.record, l.fill
+			im.chain, im.depth, im.hints = l.chain, len(links)-1-i, l.hints
 		}
 		im.roots = append(im.roots, l.root)
 	}
@@ -79,7 +79,9 @@ func isRun(kind snapshots.Kind, key string, labels map[string]string) bool {
 }
 
 // ahead gets files of images before they are read: one goroutine for each image that
-// snapshots of containers use, which ends with the last of these.
+// snapshots of containers use, which ends with the last of these, or when nothing is left to
+// get. One more container of an image whose files are not all wanted makes it begin again: by
+// now the image may have been pulled with another profile.
 type ahead struct {
 	log *slog.Logger
 	get func(ctx context.Context, im *imageFiles) error
@@ -94,6 +96,8 @@ type ahead struct {
 type aheadImage struct {
 	*imageFiles
 	users  int
+	again  bool // one more uses it since its files began to be got
+	ended  bool // nothing is being got
 	cancel context.CancelFunc
 }
 
@@ -112,16 +116,41 @@ func (a *ahead) use(ctx context.Context, key string, im *imageFiles) {
 	a.keys[key] = im.chain
 	if used := a.images[im.chain]; used != nil {
 		used.users++
+		used.again = true
+		if used.ended && used.fillState() == FillNone {
+			a.start(ctx, used)
+		}
 		return
 	}
+	used := &aheadImage{imageFiles: im, users: 1}
+	a.images[im.chain] = used
+	a.start(ctx, used)
+}
+
+// start begins to get the files of an image. It is called with a.mu.
+func (a *ahead) start(ctx context.Context, used *aheadImage) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	a.images[im.chain] = &aheadImage{imageFiles: im, users: 1, cancel: cancel}
+	used.cancel, used.again, used.ended = cancel, false, false
 	a.wg.Go(func() {
 		defer cancel()
-		if err := a.get(ctx, im); err != nil && ctx.Err() == nil {
-			a.log.Warn("files of an image are not got before they are read", "chain", im.chain.String(), "err", err)
+		for {
+			if err := a.get(ctx, used.imageFiles); err != nil && ctx.Err() == nil {
+				a.log.Warn("files of an image are not got before they are read", "chain", used.chain.String(), "err", err)
+			}
+			if !a.more(ctx, used) {
+				return
+			}
 		}
 	})
+}
+
+// more says whether to begin again.
+func (a *ahead) more(ctx context.Context, used *aheadImage) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	more := used.again && used.fillState() == FillNone && ctx.Err() == nil
+	used.again, used.ended = false, !more
+	return more
 }
 
 // unuse says that a snapshot is gone.
@@ -181,16 +210,16 @@ func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profiled bool
 	if err := s.learn(ctx, run{roots: im.roots}); err != nil {
 		return err
 	}
-	tables := s.files.tables(im.roots)
+	tables, hints := s.files.tables(im.roots), s.newestHints(ctx, im)
 	var missing error // of the profiles
 	if profiled {
 		im.enter(FillProfile)
-		missing = s.getProfiles(ctx, im, tables)
+		missing = s.getProfiles(ctx, im, hints, tables)
 		if missing != nil && !errors.Is(missing, fetch.ErrIncomplete) {
 			return fmt.Errorf("get the files of the profile: %w", missing)
 		}
 	}
-	if !s.fills(im) {
+	if !s.fills(hints) {
 		if missing == nil {
 			im.enter(FillNone)
 		}
@@ -210,10 +239,13 @@ func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profiled bool
 // getProfiles gets the files of the profile that is here, and then those of the one that the
 // image record names: that may have to be fetched itself, and nobody may have it. The error
 // is fetch.ErrIncomplete if only some files could not be had.
-func (s *Snapshotter) getProfiles(ctx context.Context, im *imageFiles, tables []*fileTable) error {
+func (s *Snapshotter) getProfiles(ctx context.Context, im *imageFiles, h hints, tables []*fileTable) error {
 	var missing error
-	for _, profile := range []func(context.Context, *imageFiles) []cid.Cid{s.ownProfile, s.givenProfile} {
-		files := profile(ctx, im)
+	for _, profile := range []func() []cid.Cid{
+		func() []cid.Cid { return s.ownProfile(im) },
+		func() []cid.Cid { return s.givenProfile(ctx, h) },
+	} {
+		files := profile()
 		if len(files) == 0 {
 			continue
 		}
@@ -229,12 +261,12 @@ func (s *Snapshotter) getProfiles(ctx context.Context, im *imageFiles, tables []
 }
 
 // fills says whether all files of an image are to be fetched.
-func (s *Snapshotter) fills(im *imageFiles) bool {
+func (s *Snapshotter) fills(h hints) bool {
 	switch s.fill {
 	case FillOn:
-		return im.fill != "false"
+		return h.fill != "false"
 	case FillAnnotated:
-		return im.fill == "true"
+		return h.fill == "true"
 	default:
 		return false
 	}
@@ -261,7 +293,7 @@ func named(tables []*fileTable, cids []cid.Cid) iter.Seq[ipfs.File] {
 
 // ownProfile returns the profile that was recorded here or imported. A profile is a hint:
 // without one, nothing is lost but time.
-func (s *Snapshotter) ownProfile(_ context.Context, im *imageFiles) []cid.Cid {
+func (s *Snapshotter) ownProfile(im *imageFiles) []cid.Cid {
 	files, err := s.profiles.get(im.chain)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.log.Warn("cannot use a profile", "err", err)
@@ -270,10 +302,10 @@ func (s *Snapshotter) ownProfile(_ context.Context, im *imageFiles) []cid.Cid {
 }
 
 // givenProfile returns the profile that the image record names.
-func (s *Snapshotter) givenProfile(ctx context.Context, im *imageFiles) []cid.Cid {
-	files, err := s.opener.profile(ctx, im.record)
+func (s *Snapshotter) givenProfile(ctx context.Context, h hints) []cid.Cid {
+	files, err := s.opener.profile(ctx, h.record)
 	if err != nil && ctx.Err() == nil {
-		s.log.Info("the profile that an image names is of no use", "record", im.record, "err", err)
+		s.log.Info("the profile that an image names is of no use", "record", h.record, "err", err)
 	}
 	return files
 }
@@ -309,12 +341,4 @@ func (o *opener) fetchProfile(ctx context.Context, m *layer.Image) ([]cid.Cid, e
 		return nil, err
 	}
 	return layer.DecodeProfile(b)
-}
-
-// hints reads the labels of a link that are hints: what cannot be read is as good as none.
-func (l *link) hints(labels map[string]string) {
-	if c, err := cid.Decode(labels[mediatype.AnnotationImage]); err == nil {
-		l.record = c
-	}
-	l.fill = labels[mediatype.AnnotationFill]
 }

@@ -56,35 +56,47 @@ func cidOf(t *testing.T, content string) cid.Cid {
 	return b.Cid
 }
 
-// abc is an image with three files, whose record names a profile with these files.
+// abcLayer is a layer with three files.
+func (l *lab) abcLayer() ipfs.Block {
+	l.t.Helper()
+	return l.convert(tarOf(l.t, []entry{file("a", "is a", 0o644), file("b", "is b", 0o644), file("c", "is c", 0o644)}))
+}
+
+// abc is an image of it, whose record names a profile with these files.
 func (l *lab) abc(profile ...string) chain {
 	l.t.Helper()
-	root := l.convert(tarOf(l.t, []entry{file("a", "is a", 0o644), file("b", "is b", 0o644), file("c", "is c", 0o644)}))
+	root := l.abcLayer()
 	labels, id := layerLabels("", root)
 	if len(profile) > 0 {
-		var files []cid.Cid
-		for _, content := range profile {
-			files = append(files, cidOf(l.t, content))
-		}
-		b, err := layer.EncodeProfile(files)
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		d, err := mediatype.LayerDigest(root.Cid)
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		record, err := layer.EncodeImage(&layer.Image{Layers: []layer.ImageLayer{{Digest: d, Block: root.Data}}, Profile: l.put(b).String()})
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		labels[mediatype.AnnotationImage] = l.put(record).String()
+		labels[mediatype.AnnotationImage] = l.record(root, profile...).String()
 	}
 	_, err := l.Prepare(l.ctx, l.key("extract-1 "+id.String()), "", snapshots.WithLabels(labels))
 	if !errdefs.IsAlreadyExists(err) {
 		l.t.Fatal(err)
 	}
 	return chain{l.find(id, ""), id}
+}
+
+// record makes the image record of an image of one layer, with a profile of these files.
+func (l *lab) record(root ipfs.Block, profile ...string) cid.Cid {
+	l.t.Helper()
+	var files []cid.Cid
+	for _, content := range profile {
+		files = append(files, cidOf(l.t, content))
+	}
+	b, err := layer.EncodeProfile(files)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	d, err := mediatype.LayerDigest(root.Cid)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	record, err := layer.EncodeImage(&layer.Image{Layers: []layer.ImageLayer{{Digest: d, Block: root.Data}}, Profile: l.put(b).String()})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return l.put(record)
 }
 
 // put puts a raw block on the node.

@@ -33,7 +33,7 @@ func (s *Snapshotter) Recorded(key string) int {
 // Fills says whether files of an image with this annotation are all fetched.
 func Fills(mode FillMode, annotation string) bool {
 	s := &Snapshotter{fill: mode}
-	return s.fills(&imageFiles{fill: annotation})
+	return s.fills(hints{fill: annotation})
 }
 
 // MaxOrders is how many RecordProfile may wait for.

@@ -20,9 +20,7 @@ type link struct {
 	root     cid.Cid       // the layer root of an ipcs snapshot, else Undef
 	chain    digest.Digest // chainID on record; may be empty for ordinary snapshots
 
-	// Hints, of an ipcs snapshot.
-	record cid.Cid // image record
-	fill   string  // whether to fetch all files
+	hints // of an ipcs snapshot
 }
 
 func (l *link) lazy() bool { return l.root.Defined() }
@@ -41,7 +39,7 @@ func lineage(ctx context.Context, name string) ([]link, error) {
 				return nil, fmt.Errorf("snapshot %s: layer root on record: %w", name, err)
 			}
 			l.chain = digest.Digest(info.Labels[labelChain])
-			l.hints(info.Labels)
+			l.hints = readHints(info.Labels)
 		}
 		links = append(links, l)
 		name = info.Parent

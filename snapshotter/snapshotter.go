@@ -123,7 +123,8 @@ type Config struct {
 	// Mounts says how ipcs layers are mounted; what it leaves open is found out by trying.
 	Mounts Mounts
 	// Content is containerd's content store, which the blobs of ipcs layers are written to in
-	// the namespace of each request; nil for none.
+	// the namespace of each request, and whose manifests say how an image was pulled last; nil
+	// for none.
 	Content Content
 	// Prefetch gets files before they are read: those of profiles first, and then, if Fill
 	// says so, all. With nil, files are fetched when they are read.
@@ -190,7 +191,9 @@ type Snapshotter struct {
 	shared   *shared
 	ahead    *ahead
 	prefetch Prefetcher // may be nil
-	fill     FillMode
+	// manifests may be nil: of an image is known then what its first pull said.
+	manifests Manifests
+	fill      FillMode
 	// lazyUsed is mayBeMounted, for Close, which has no context.
 	lazyUsed func() (bool, error)
 
@@ -229,6 +232,9 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.merged = newHeld(filepath.Join(cfg.State, mergedDir), s.log)
 	s.mapped = newHeld(filepath.Join(cfg.State, mappedDir), s.log)
 	s.blobs = newBlobs(cfg.Content, s.log)
+	if cfg.Content != nil {
+		s.manifests = cfg.Content
+	}
 	s.uses = newUses(cfg.Used, s.mountedImages, s.log)
 	s.freer = newFreer(cfg.Free, s.unusedFiles, s.log)
 	s.shared = newShared(cfg.Here, s.files)

@@ -26,10 +26,18 @@ import (
 	"github.com/hinshun/ipcs/mediatype"
 )
 
-// Content is as much of containerd's content store as layer blobs are written with.
+// Content is as much of containerd's content store as layer blobs are written with, and
+// manifests found.
 type Content interface {
 	content.InfoProvider
 	content.Ingester
+	Manifests
+}
+
+// Manifests is as much of it as manifests are found with.
+type Manifests interface {
+	content.Provider
+	Walk(ctx context.Context, fn content.WalkFunc, filters ...string) error
 }
 
 // labelBlob is on each ipcs snapshot. containerd copies it to its own record of the snapshot,

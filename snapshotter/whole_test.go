@@ -80,6 +80,22 @@ func (c *contentStore) Writer(ctx context.Context, opts ...content.WriterOpt) (c
 	return s.Writer(ctx, opts...)
 }
 
+func (c *contentStore) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
+	s, err := c.in(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.ReaderAt(ctx, desc)
+}
+
+func (c *contentStore) Walk(ctx context.Context, fn content.WalkFunc, filters ...string) error {
+	s, err := c.in(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Walk(ctx, fn, filters...)
+}
+
 func (c *contentStore) set(down bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
