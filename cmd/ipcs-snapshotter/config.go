@@ -63,6 +63,7 @@ type profileConfig struct {
 
 type metricsConfig struct {
 	Address string `toml:"address"`
+	Pprof   bool   `toml:"pprof"`
 }
 
 type containerdConfig struct {
@@ -128,6 +129,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.StringVar(&f.given.Containerd.Address, "containerd", def.Containerd.Address, "containerd's socket, for layer blobs, unpacking and committing")
 	own.Var(&f.given.Store.Limit, "store-limit", "how much of the disk what was fetched may use, as 50GB or 40GiB; what was not used for longest goes then (default: no limit)")
 	own.StringVar(&f.given.Metrics.Address, "metrics-address", "", "host:port to serve /metrics, /healthz and /readyz on, such as 127.0.0.1:9464 (default: off)")
+	own.BoolVar(&f.given.Metrics.Pprof, "metrics-pprof", false, "serve Go's /debug/pprof/ too, there and on the API's socket: whoever can connect can have this process profiled")
 	own.BoolVar(&f.given.AllowUnverifiedDiffIDs, "allow-unverified-diff-ids", false, "mount images that kept their diffIDs lazily, unproven: only if all images come from someone trusted")
 	own.StringVar(&f.given.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
 }
@@ -151,6 +153,7 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		"containerd":                func() { cfg.Containerd.Address = f.given.Containerd.Address },
 		"store-limit":               func() { cfg.Store.Limit = f.given.Store.Limit },
 		"metrics-address":           func() { cfg.Metrics.Address = f.given.Metrics.Address },
+		"metrics-pprof":             func() { cfg.Metrics.Pprof = f.given.Metrics.Pprof },
 		"pprof":                     func() { cfg.pprof = f.given.pprof },
 		"allow-unverified-diff-ids": func() { cfg.AllowUnverifiedDiffIDs = f.given.AllowUnverifiedDiffIDs },
 

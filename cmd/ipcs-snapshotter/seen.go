@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,8 +20,10 @@ import (
 // readyTimeout is how long one look at what must be ready may take.
 const readyTimeout = 5 * time.Second
 
-// seenPaths are where Prometheus, and probes of Kubernetes and others, look.
-func seenPaths() []string { return []string{"/metrics", "/healthz", "/readyz"} }
+// seenPaths are where Prometheus, probes of Kubernetes and others, and go tool pprof look.
+func seenPaths() []string { return []string{"/metrics", "/healthz", "/readyz", pprofPath} }
+
+const pprofPath = "/debug/pprof/"
 
 // seenHandler answers on them.
 func seenHandler(cfg config, p *parts, log *slog.Logger) http.Handler {
@@ -37,6 +40,17 @@ func seenHandler(cfg config, p *parts, log *slog.Logger) http.Handler {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	if cfg.Metrics.Pprof {
+		mux.HandleFunc("GET "+pprofPath, pprof.Index)
+		mux.HandleFunc("GET "+pprofPath+"cmdline", pprof.Cmdline)
+		mux.HandleFunc("GET "+pprofPath+"profile", pprof.Profile)
+		mux.HandleFunc("GET "+pprofPath+"symbol", pprof.Symbol)
+		mux.HandleFunc("GET "+pprofPath+"trace", pprof.Trace)
+	} else {
+		mux.HandleFunc("GET "+pprofPath, func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "profiles are not served; set metrics.pprof, or --metrics-pprof", http.StatusForbidden)
+		})
+	}
 	return mux
 }
 

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -59,6 +61,7 @@ func TestSeen(t *testing.T) {
 	dir := t.TempDir()
 	cfg := defaultConfig()
 	cfg.Root, cfg.State, cfg.Metrics.Address = filepath.Join(dir, "root"), filepath.Join(dir, "state"), freeAddress(t)
+	cfg.Metrics.Pprof = true
 	notified := listenNotify(t, filepath.Join(dir, "notify"))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -74,6 +77,9 @@ func TestSeen(t *testing.T) {
 			if code, body := ask(t, socket, base+path); code != http.StatusOK {
 				t.Errorf("%s%s: %d %s", base, path, code, body)
 			}
+		}
+		if code, body := ask(t, socket, base+pprofPath+"heap"); code != http.StatusOK || !strings.HasPrefix(body, "\x1f\x8b") {
+			t.Errorf("%s: a profile: %d, %d bytes", base, code, len(body))
 		}
 		_, scrape := ask(t, socket, base+"/metrics")
 		for line := range strings.Lines(scrape) {
@@ -112,6 +118,18 @@ func TestSeen(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("stop: %v", err)
+	}
+}
+
+// TestPprofIsBehindAFlag finds that nobody gets a profile unless the configuration says so.
+func TestPprofIsBehindAFlag(t *testing.T) {
+	h := seenHandler(defaultConfig(), &parts{}, slog.New(slog.DiscardHandler))
+	for _, path := range []string{"", "heap", "profile", "cmdline"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, pprofPath+path, nil))
+		if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "--metrics-pprof") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
 	}
 }
 

@@ -56,7 +56,7 @@ func (w *world) until(what string, done func(*lab.Status) bool) *lab.Status {
 }
 
 // TestProfile records what a container reads on one machine, puts that into the image, and
-// finds it on another machine before anybody reads it there.
+// finds it on another machine before anybody reads it there, though that had the image before.
 func TestProfile(t *testing.T) {
 	layout := labtest.Image(t, "debian")
 	w := newWorld(t, "profile", 0)
@@ -79,6 +79,7 @@ func TestProfile(t *testing.T) {
 	w.must(err)
 
 	second := w.consumer("second", lab.DaemonOptions{})
+	second.pull(ref, "ipcs") // its snapshots name no profile, and stay
 	second.pull(again, "ipcs")
 	id := w.id("second")
 	_, err = lab.Output(second.containerd.Ctr(t.Context(), append([]string{"container", "create", "--snapshotter", "ipcs", again, id}, command...)...))
