@@ -206,6 +206,13 @@ func parseConfig(path, text string, cfg *config) error {
 	if cfg.Version != configVersion {
 		return fmt.Errorf("configuration %s: version %d is not known here; this daemon reads version %d", path, cfg.Version, configVersion)
 	}
+	// The decoder takes any text for what is a string to Go.
+	if err := cfg.Mounts.Image.UnmarshalText([]byte(cfg.Mounts.Image)); err != nil {
+		return fmt.Errorf("configuration %s: mounts.image: %w", path, err)
+	}
+	if err := cfg.Mounts.Data.UnmarshalText([]byte(cfg.Mounts.Data)); err != nil {
+		return fmt.Errorf("configuration %s: mounts.data: %w", path, err)
+	}
 	return nil
 }
 

@@ -69,6 +69,8 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"containerd":      {"[containerd]\naddress = \"containerd.sock\"", "absolute path"},
 		"store limit":     {"[store]\nlimit = \"plenty\"", "an example"},
 		"negative limit":  {"[store]\nlimit = -1", "less than zero"},
+		"way of images":   {"[mounts]\nimage = \"tape\"", "mounts.image: \"tape\" is none of auto"},
+		"way of data":     {"[mounts]\ndata = \"tape\"", "mounts.data: \"tape\" is none of auto"},
 		"listen":          {"[node]\nlisten = [\"10.0.0.1:4001\"]", "an example"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,21 +92,6 @@ func TestFillRate(t *testing.T) {
 				t.Errorf("%s in the %s is %d, %v", text, how, cfg.Fetch.FillRate, err)
 			}
 		}
-	}
-}
-
-func TestPackagedConfigurationIsTheDefault(t *testing.T) {
-	cfg, err := parse(t, "--config", "../../packaging/config.toml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	def, err := parse(t, "--config", writeConfig(t, ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Node.Listen, cfg.Node.Peers = nil, nil
-	if cfg.Root != def.Root || cfg.State != def.State || cfg.Node.Timeout != def.Node.Timeout || cfg.LogLevel != def.LogLevel || cfg.Containerd != def.Containerd || cfg.Store != def.Store || cfg.Fetch != def.Fetch || cfg.Profile != def.Profile || cfg.Mounts != def.Mounts {
-		t.Fatalf("packaging/config.toml = %+v, the defaults are %+v", cfg, def)
 	}
 }
 
