@@ -46,6 +46,9 @@ when an image is run here for the first time, and the next time fetches these fi
 
 An exported profile can be put into an image ("convert --profile FILE"), so that every host
 begins with it.`,
+		Example: `  ipcs-snapshotter profile record --port 8080 --output app.profile -- ctr run --snapshotter ipcs registry.example.com/app:1-ipcs app
+  ipcs-snapshotter profile list
+  convert --mediatype unixfs --profile app.profile registry.example.com/app:1 registry.example.com/app:1-ipcs`,
 		Args: usageArgs(cobra.NoArgs),
 	}
 	cmd.AddCommand(profileRecordCommand(flags), profileListCommand(flags), profileExportCommand(flags), profileImportCommand(flags))
@@ -57,7 +60,9 @@ func profileListCommand(flags *daemonFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "list the profiles that were recorded or imported here, the newest first",
-		Args:  usageArgs(cobra.NoArgs),
+		Example: `  ipcs-snapshotter profile list
+  ipcs-snapshotter profile list --json | jq -r '.[0].chain'`,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			body, err := flags.ask(cmd, http.MethodGet, profilesPath, nil)
 			if err != nil {
@@ -104,7 +109,10 @@ func profileImportCommand(flags *daemonFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import CHAINID FILE",
 		Short: "use a profile for the image with this chainID",
-		Args:  usageArgs(cobra.ExactArgs(2)),
+		Long: `import keeps a profile for the image whose topmost ipcs layer has this chainID, in place of one
+that is here. "profile list" shows chainIDs, and so does "ctr snapshots --snapshotter ipcs ls".`,
+		Example: `  ipcs-snapshotter profile import sha256:0f7a… app.profile`,
+		Args:    usageArgs(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := os.ReadFile(args[1])
 			if err != nil {
