@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/hosttest"
+	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
@@ -55,6 +56,7 @@ type lab struct {
 	node    *ipfstest.Memory
 	overlay snapshots.Snapshotter
 	keys    int
+	served  *lazyfs.Server // of newLazyLab, the last
 }
 
 func newLab(t *testing.T) *lab { return newLabIn(t, t.TempDir()) }

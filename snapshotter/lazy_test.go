@@ -51,6 +51,7 @@ func newLazyLab(t *testing.T) (*lab, *ipfstest.Memory, *objects.Store) {
 		}
 		server := lazyfs.Serve(client, files, fetcher, lazyfs.Options{Logger: l.config.Logger})
 		relaytest.NoPoll(l.t, dir)
+		l.served = server
 		return server, nil
 	}
 	l.restart()
