@@ -49,20 +49,6 @@ func (l *lab) ask(ctx context.Context, image string, window time.Duration) *aski
 	return a
 }
 
-// read reads a file of a container until it is recorded that n files were opened: it may take
-// a moment until the kernel tells of a mount.
-func (a *asking) read(key, path string, n int) {
-	a.l.t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for a.l.Recorded(key) < n {
-		if _, err := os.ReadFile(path); err != nil {
-			a.l.t.Fatal(err)
-		}
-		<-tick.C
-	}
-}
-
 // result returns the files that were recorded, by content.
 func (a *asking) result(end snapshotter.RecordEnd) []cid.Cid {
 	a.l.t.Helper()
@@ -100,7 +86,7 @@ func TestRecordAsked(t *testing.T) {
 			t.Fatalf("container %s is recorded, not %s", got, key)
 		}
 		want := []cid.Cid{cidOf(t, "is b"), cidOf(t, "is a")}
-		a.read(key, filepath.Join(path, "b"), 1)
+		l.readUntil(key, filepath.Join(path, "b"), 1)
 		switch end {
 		case snapshotter.EndWindow:
 			want = want[:1]
@@ -111,7 +97,7 @@ func TestRecordAsked(t *testing.T) {
 			}
 			close(a.enough)
 		case snapshotter.EndGone:
-			a.read(key, filepath.Join(path, "a"), 2)
+			l.readUntil(key, filepath.Join(path, "a"), 2)
 			if err := l.Remove(l.ctx, key); err != nil {
 				t.Fatal(err)
 			}
@@ -154,7 +140,7 @@ func TestRecordAskedFinds(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	top.read(made, filepath.Join(path, "a"), 1)
+	l.readUntil(made, filepath.Join(path, "a"), 1)
 	close(top.enough)
 	if files := top.result(snapshotter.EndEnough); !slices.Equal(files, []cid.Cid{cidOf(t, "is a")}) {
 		t.Errorf("recorded %v", files)
@@ -178,7 +164,7 @@ func TestRecordAskedEnds(t *testing.T) {
 	}
 	key, path := l.container(c.parent)
 	<-late.begun
-	late.read(key, filepath.Join(path, "a"), 1)
+	l.readUntil(key, filepath.Join(path, "a"), 1)
 	var waiting []*asking
 	for range snapshotter.MaxOrders - 1 {
 		waiting = append(waiting, l.ask(l.ctx, "", 0))

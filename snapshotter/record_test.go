@@ -24,6 +24,20 @@ func (l *lab) container(parent string) (key, path string) {
 	return key, path
 }
 
+// readUntil reads a file of a container until it is recorded that n files were opened: it may
+// take a moment until the kernel tells of a mount.
+func (l *lab) readUntil(key, path string, n int) {
+	l.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for l.Recorded(key) < n {
+		if _, err := os.ReadFile(path); err != nil {
+			l.t.Fatal(err)
+		}
+		<-tick.C
+	}
+}
+
 // TestRecord finds that what a container opens is recorded, in order, though all is on disk
 // and no file system of ours sees it.
 func TestRecord(t *testing.T) {
@@ -34,16 +48,7 @@ func TestRecord(t *testing.T) {
 	key, path := l.container(c.parent)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	read := func(name string, recorded int) {
-		t.Helper()
-		// It may take a moment until the kernel tells of a mount: read until it does.
-		for l.Recorded(key) < recorded {
-			if _, err := os.ReadFile(filepath.Join(path, name)); err != nil {
-				t.Fatal(err)
-			}
-			<-tick.C
-		}
-	}
+	read := func(name string, recorded int) { l.readUntil(key, filepath.Join(path, name), recorded) }
 	read("b", 1)
 	if err := os.WriteFile(filepath.Join(path, "own"), []byte("the container's own"), 0o600); err != nil {
 		t.Fatal(err)

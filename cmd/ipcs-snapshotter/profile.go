@@ -81,16 +81,26 @@ func profileListCommand(flags *daemonFlags) *cobra.Command {
 
 func profileExportCommand(flags *daemonFlags) *cobra.Command {
 	var output string
+	var named imageFlags
 	cmd := &cobra.Command{
 		Use:   "export [IMAGE]",
 		Short: "write a profile to a file",
-		Long: `export writes the profile of IMAGE: the first digits of its chainID, or of the digest of its
-topmost ipcs layer. Without IMAGE it is the newest profile.`,
-		Example: `  ipcs-snapshotter profile export --output app.profile
+		Long: `export writes the profile of IMAGE, or without IMAGE the newest.
+
+` + imageHelp,
+		Example: `  ipcs-snapshotter profile export --output app.profile registry.example.com/app:1-ipcs
   convert --mediatype unixfs --profile app.profile registry.example.com/app:1 registry.example.com/app:1-ipcs`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			body, err := flags.ask(cmd, http.MethodGet, profilePath+"?image="+url.QueryEscape(strings.Join(args, "")), nil)
+			cfg, err := flags.config(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			image, err := named.chainOf(cmd.Context(), cfg, strings.Join(args, ""))
+			if err != nil {
+				return err
+			}
+			body, err := flags.ask(cmd, http.MethodGet, profilePath+"?image="+url.QueryEscape(image), nil)
 			if err != nil {
 				return err
 			}
@@ -102,26 +112,40 @@ topmost ipcs layer. Without IMAGE it is the newest profile.`,
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write (default standard output)")
+	named.register(cmd)
 	return cmd
 }
 
 func profileImportCommand(flags *daemonFlags) *cobra.Command {
-	return &cobra.Command{
-		Use:   "import CHAINID FILE",
-		Short: "use a profile for the image with this chainID",
-		Long: `import keeps a profile for the image whose topmost ipcs layer has this chainID, in place of one
-that is here. "profile list" shows chainIDs, and so does "ctr snapshots --snapshotter ipcs ls".`,
-		Example: `  ipcs-snapshotter profile import sha256:0f7a… app.profile`,
+	var named imageFlags
+	cmd := &cobra.Command{
+		Use:   "import IMAGE FILE",
+		Short: "use a profile for an image on this machine",
+		Long: `import keeps a profile for an image, in place of one that is here.
+
+IMAGE is a name that containerd has ("ctr image ls"), or the chainID of the image's topmost ipcs layer,
+with all its digits: an image that is not here can be given one, too.`,
+		Example: `  ipcs-snapshotter profile import registry.example.com/app:1-ipcs app.profile`,
 		Args:    usageArgs(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := os.ReadFile(args[1])
 			if err != nil {
 				return fmt.Errorf("read profile: %w", err)
 			}
-			_, err = flags.ask(cmd, http.MethodPut, profilePath+"?image="+url.QueryEscape(args[0]), b)
+			cfg, err := flags.config(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			image, err := named.chainOf(cmd.Context(), cfg, args[0])
+			if err != nil {
+				return err
+			}
+			_, err = flags.ask(cmd, http.MethodPut, profilePath+"?image="+url.QueryEscape(image), b)
 			return err
 		},
 	}
+	named.register(cmd)
+	return cmd
 }
 
 // ask asks the daemon that the flags name.

@@ -30,6 +30,7 @@ type recordFlags struct {
 	window  time.Duration
 	output  string
 	command []string
+	named   imageFlags
 
 	log *regexp.Regexp // pattern
 }
@@ -54,8 +55,9 @@ it is also written to a file, for "convert --profile" or "profile import". After
 nothing is changed.
 
 COMMAND is run when all is ready for the container that it is to start; when the recording has
-ended, COMMAND is sent SIGTERM and waited for. Without it, start the container elsewhere. IMAGE
-is the start of the image's chainID, or of the digest of its topmost ipcs layer.`,
+ended, COMMAND is sent SIGTERM and waited for. Without it, start the container elsewhere.
+
+` + imageHelp,
 		Example: `  # until the server listens
   ipcs-snapshotter profile record --port 5432 --output pg.profile -- \
       ctr run --rm --snapshotter ipcs registry.example.com/postgres:ipcs pg
@@ -64,7 +66,7 @@ is the start of the image's chainID, or of the digest of its topmost ipcs layer.
   ipcs-snapshotter profile record --log 'ready to accept connections' -- kubectl logs -f pod/pg
 
   # a container that is started by others, until Ctrl-C
-  ipcs-snapshotter profile record --window 1h`,
+  ipcs-snapshotter profile record --window 1h --namespace k8s.io registry.example.com/app:1-ipcs`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			before := args
 			if dash := cmd.ArgsLenAtDash(); dash >= 0 {
@@ -81,9 +83,13 @@ is the start of the image's chainID, or of the digest of its topmost ipcs layer.
 			if err := rec.complete(cfg); err != nil {
 				return err
 			}
+			if rec.image, err = rec.named.chainOf(cmd.Context(), cfg, rec.image); err != nil {
+				return err
+			}
 			return record(cmd, flags, cfg, &rec)
 		},
 	}
+	rec.named.register(cmd)
 	cmd.Flags().Uint16Var(&rec.port, "port", 0, "until a process of the container listens on this TCP `port`")
 	cmd.Flags().StringVar(&rec.pattern, "log", "", "until COMMAND has written a line that matches this `regexp`")
 	cmd.Flags().DurationVar(&rec.window, "window", 0, "no longer than this `time` after the first file (default: see above)")

@@ -78,16 +78,16 @@ type Status struct {
 		Reads   int64 `json:"reads"`
 	} `json:"lazy"`
 	Chains []struct {
-		Layers     int    `json:"layers"`
-		Files      int    `json:"files"`
-		Bytes      int64  `json:"bytes"`
-		LocalFiles int    `json:"local_files"`
-		LocalBytes int64  `json:"local_bytes"`
+		Layers     int   `json:"layers"`
+		Files      int   `json:"files"`
+		Bytes      int64 `json:"bytes"`
+		LocalFiles int   `json:"local_files"`
+		LocalBytes int64 `json:"local_bytes"`
 		Peers      []struct {
 			ID    string `json:"id"`
 			Bytes int64  `json:"bytes"`
 		} `json:"peers"`
-		Mode       string `json:"mode"`
+		Mode string `json:"mode"`
 	} `json:"chains"`
 }
 

@@ -49,6 +49,7 @@ func TestProfileRecord(t *testing.T) {
 	t.Run("log", r.log)
 	t.Run("signal", r.signal)
 	t.Run("not ready", r.notReady)
+	t.Run("names", r.names)
 }
 
 // contentOf returns the CID of a file of the image.
@@ -101,7 +102,7 @@ func (r *recorded) check(t *testing.T, file, name string) {
 	if !slices.Contains(files, r.before) || slices.Contains(files, r.after) {
 		t.Errorf("%d files; read before: %v, read afterwards: %v", len(files), slices.Contains(files, r.before), slices.Contains(files, r.after))
 	}
-	kept, err := lab.Output(r.w.daemon.Command(t.Context(), "profile", "export"))
+	kept, err := lab.Output(r.w.daemon.Command(t.Context(), "profile", "export", "--namespace", lab.Namespace, r.ref))
 	if err != nil || kept != string(b) {
 		t.Errorf("the daemon has another profile, of %d bytes: %v", len(kept), err)
 	}
@@ -109,7 +110,7 @@ func (r *recorded) check(t *testing.T, file, name string) {
 
 // port records until the container listens.
 func (r *recorded) port(t *testing.T, name, port string, options ...string) {
-	cmd, file := r.command(t, "--port", port, "--")
+	cmd, file := r.command(t, "--port", port, r.ref, "--")
 	cmd.Args = append(cmd.Args, r.run(cmd, name, append(options, "--detach"), []string{"python3", "-c", serve, port})...)
 	if _, err := lab.Output(cmd); err != nil {
 		t.Fatal(err)
@@ -199,5 +200,35 @@ func (r *recorded) notReady(t *testing.T) {
 	after, err := lab.Output(r.w.daemon.Command(t.Context(), "profile", "export"))
 	if err != nil || after != before {
 		t.Errorf("the profile has changed: %v", err)
+	}
+}
+
+// names gives a profile to an image by its name, and refuses names that are of none.
+func (r *recorded) names(t *testing.T) {
+	b, err := layer.EncodeProfile([]cid.Cid{r.after})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "profile")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	profile := func(args ...string) (string, error) {
+		return lab.Output(r.w.daemon.Command(t.Context(), append([]string{"profile"}, args...)...))
+	}
+	if _, err := profile("import", r.ref, file); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := profile("export", r.ref); err != nil || got != string(b) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	for name, want := range map[string]string{"no.such/image:1": "pull it first", strings.TrimSuffix(r.ref, "ipcs") + "latest": "pull it first"} {
+		if _, err := profile("export", name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r.w.pull(strings.TrimSuffix(r.ref, "ipcs")+"latest", "ipcs")
+	if _, err := profile("export", strings.TrimSuffix(r.ref, "ipcs")+"latest"); err == nil || !strings.Contains(err.Error(), "no ipcs layer") {
+		t.Errorf("an ordinary image: %v", err)
 	}
 }
