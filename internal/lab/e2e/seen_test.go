@@ -114,6 +114,12 @@ func (w *world) came(peer string) {
 			w.t.Errorf("of %d bytes that are here: %+v, want all from %s", c.LocalBytes, c.Peers, peer)
 		}
 	}
+	text, err := lab.Output(w.daemon.Command(w.t.Context(), "status"))
+	w.must(err)
+	w.t.Logf("%s", text)
+	if !strings.Contains(text, "  from "+peer+": ") {
+		w.t.Errorf("it is not shown who the image came from:\n%s", text)
+	}
 }
 
 // watched looks at the status twice, with one command, and interrupts that.
