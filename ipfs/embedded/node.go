@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/ipfs/internal/transfer"
 )
 
 const (
@@ -46,6 +47,7 @@ type online struct {
 	book     *peerBook
 	peers    []peer.AddrInfo
 	net      bsnetwork.BitSwapNetwork
+	streams  *blockStreams
 	exchange *exchange
 	server   *server.Server
 	receiver *receiver
@@ -71,13 +73,18 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 	if hasIdentity(cfg.KeyFile) {
 		book.lenientUntil = time.Now().Add(restartGrace)
 	}
+	codec, err := transfer.NewCodec()
+	if err != nil {
+		return nil, err
+	}
 	h, err := newHost(cfg, book)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	o := &online{host: h, book: book, peers: peers, net: bsnet.NewFromIpfsHost(h), cancel: cancel}
-	o.exchange = newExchange(ctx, o.net, book, cfg.Timeout, cfg.Logger)
+	o.streams = newBlockStreams(h, book, store, cfg.Forms, codec)
+	o.exchange = newExchange(ctx, o.net, o.streams, book, cfg.Timeout, cfg.Logger)
 	o.dialler = newDialler(h, book, peers, o.exchange.busy, cfg.Logger)
 	o.exchange.demand = o.dialler.demand
 	o.server = server.New(ctx, o.net, served{store},
@@ -85,6 +92,7 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 		server.MaxQueuedWantlistEntriesPerPeer(maxQueuedWants), server.TaskWorkerCount(serverWorkers),
 		server.EngineTaskWorkerCount(serverWorkers), server.EngineBlockstoreWorkerCount(storeWorkers))
 	o.receiver = &receiver{exchange: o.exchange, server: o.server}
+	o.streams.start(ctx)
 	o.net.Start(o.receiver)
 	o.dialler.start(ctx, peers)
 	cfg.Logger.Info("node started", "id", h.ID(), "listen", h.Addrs(), "peers", len(peers))
@@ -103,6 +111,7 @@ func (n *Node) Close() error {
 		o.cancel()
 		o.dialler.wg.Wait()
 		o.exchange.wg.Wait()
+		o.streams.close()
 		o.receiver.close()
 		o.net.Stop()
 		o.server.Close()

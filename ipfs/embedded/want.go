@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 const (
@@ -32,10 +34,11 @@ const (
 )
 
 type answer struct {
-	remote *remote
-	state  answerState
-	since  time.Time
-	served uint64 // blocks the peer had served when it was asked
+	remote  *remote
+	state   answerState
+	since   time.Time
+	served  uint64 // blocks the peer had served when it was asked
+	bitswap bool   // it has the want in its wantlist
 }
 
 // want is a block that somebody waits for. Guarded by exchange.mu.
@@ -45,6 +48,7 @@ type want struct {
 	created time.Time
 	waiters []chan<- result
 	answers []answer
+	resting bool // see exchange.rest
 
 	retryAt    time.Time
 	retryDelay time.Duration
@@ -53,8 +57,7 @@ type want struct {
 // result is what a waiter gets.
 type result struct {
 	cid   cid.Cid
-	data  []byte
-	from  string     // the peer
+	block ipfs.Block
 	store *sync.Once // shared by all waiters, for the one that stores the block
 	err   error
 }
@@ -69,9 +72,10 @@ func (w *want) state(r *remote) answerState {
 }
 
 func (w *want) set(r *remote, state answerState, now time.Time) {
-	a := answer{remote: r, state: state, since: now, served: r.served}
+	a := answer{remote: r, state: state, since: now, served: r.served, bitswap: !r.speaks}
 	for i := range w.answers {
 		if w.answers[i].remote == r {
+			a.bitswap = a.bitswap || w.answers[i].bitswap
 			w.answers[i] = a
 			return
 		}
