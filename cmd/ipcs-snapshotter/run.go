@@ -26,6 +26,7 @@ import (
 	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/packs"
 	"github.com/hinshun/ipcs/internal/profile"
 	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/ipfs/kubo"
@@ -61,6 +62,7 @@ func (c closers) close() error {
 
 // parts is the running daemon, as the status sees it.
 type parts struct {
+	packs   *packs.Packs
 	store   *objects.Store
 	node    *embedded.Node
 	fetcher *fetch.Fetcher
@@ -141,7 +143,11 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	var err error
 	// Nothing is evicted before Limit is called, and then there are lazy files.
 	evicted := func() { p.lazy.DropRemoved() }
-	if p.store, err = objects.Open(filepath.Join(cfg.Root, "repo"), objects.Options{Logger: log, Evicted: evicted}); err != nil {
+	if p.packs, err = packs.Open(filepath.Join(cfg.Root, "packs"), p.packsRoom(cfg), log); err != nil {
+		return nil, err
+	}
+	started.add("compressed forms", p.packs.Close)
+	if p.store, err = objects.Open(filepath.Join(cfg.Root, "repo"), objects.Options{Logger: log, Evicted: evicted, Spare: p.packs}); err != nil {
 		return nil, err
 	}
 	started.add("store", p.store.Close)
@@ -152,6 +158,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		KeyFile:  filepath.Join(cfg.Root, "identity.key"),
 		SwarmKey: cfg.Node.SwarmKey,
 		Timeout:  timeout,
+		Forms:    p.packs,
 		Logger:   log,
 	}, p.store); err != nil {
 		return nil, err

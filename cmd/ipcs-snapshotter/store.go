@@ -67,12 +67,26 @@ func (p *parts) indexes(ctx context.Context, log *slog.Logger) func() []cid.Cid 
 	}
 }
 
+// packsRoom says how much of the disk compressed forms may take: half of what the objects
+// take, and with a limit what these leave of nine tenths of it, but no more than a quarter.
+func (p *parts) packsRoom(cfg config) func() int64 {
+	return func() int64 {
+		space := p.store.Space()
+		used := space.Used - space.Spare
+		if limit := int64(cfg.Store.Limit); limit > 0 {
+			return max(0, min(limit/4, limit-limit/10-used))
+		}
+		return used / 2
+	}
+}
+
 // storeStatus is the store's part of the status. Counts are since the daemon's start.
 type storeStatus struct {
 	Objects        int64  `json:"objects"`
 	Bytes          int64  `json:"bytes"`
-	Limit          int64  `json:"limit"` // 0: none
-	Used           int64  `json:"used"`  // as the limit counts
+	Limit          int64  `json:"limit"`      // 0: none
+	Used           int64  `json:"used"`       // as the limit counts
+	Compressed     int64  `json:"compressed"` // of used: forms of files that are kept for peers
 	EvictedObjects int64  `json:"evicted_objects"`
 	EvictedBytes   int64  `json:"evicted_bytes"`
 	HeldBytes      *int64 `json:"held_bytes,omitempty"` // evicted, and not given back yet; absent if not known
@@ -81,7 +95,7 @@ type storeStatus struct {
 func newStoreStatus(s *objects.Store) storeStatus {
 	stored, space := s.Stats(), s.Space()
 	st := storeStatus{
-		Objects: stored.Objects, Bytes: stored.Bytes, Limit: space.Limit, Used: space.Used,
+		Objects: stored.Objects, Bytes: stored.Bytes, Limit: space.Limit, Used: space.Used, Compressed: space.Spare,
 		EvictedObjects: space.EvictedObjects, EvictedBytes: space.EvictedBytes,
 	}
 	if space.Held >= 0 {
@@ -93,7 +107,7 @@ func newStoreStatus(s *objects.Store) storeStatus {
 // lines are what is shown of it.
 func (s storeStatus) lines() []string {
 	if s.Limit == 0 {
-		return []string{fmt.Sprintf("%d objects, %s", s.Objects, humanBytes(s.Bytes))}
+		return []string{fmt.Sprintf("%d objects, %s, and %s of compressed forms for peers", s.Objects, humanBytes(s.Bytes), humanBytes(s.Compressed))}
 	}
 	out := []string{fmt.Sprintf("%d objects, %s of at most %s", s.Objects, humanBytes(s.Used), humanBytes(s.Limit))}
 	if s.EvictedObjects > 0 {

@@ -52,6 +52,8 @@ type online struct {
 	server   *server.Server
 	receiver *receiver
 	dialler  *dialler
+	packer   *packer // nil: no forms are kept
+	packing  sync.WaitGroup
 
 	cancel context.CancelFunc
 	once   sync.Once
@@ -92,6 +94,10 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 		server.MaxQueuedWantlistEntriesPerPeer(maxQueuedWants), server.TaskWorkerCount(serverWorkers),
 		server.EngineTaskWorkerCount(serverWorkers), server.EngineBlockstoreWorkerCount(storeWorkers))
 	o.receiver = &receiver{exchange: o.exchange, server: o.server}
+	if cfg.Forms != nil {
+		o.packer = newPacker(store, cfg.Forms, codec, cfg.Logger)
+		o.packing.Go(func() { o.packer.run(ctx) })
+	}
 	o.streams.start(ctx)
 	o.net.Start(o.receiver)
 	o.dialler.start(ctx, peers)
@@ -109,6 +115,7 @@ func (n *Node) Close() error {
 	o.once.Do(func() {
 		o.exchange.close()
 		o.cancel()
+		o.packing.Wait()
 		o.dialler.wg.Wait()
 		o.exchange.wg.Wait()
 		o.streams.close()
@@ -193,7 +200,13 @@ func (n *Node) Put(ctx context.Context, blks ...ipfs.Block) error {
 			return err
 		}
 	}
-	return n.put(ctx, blks...)
+	if err := n.put(ctx, blks...); err != nil {
+		return err
+	}
+	if n.online != nil && n.online.packer != nil {
+		n.online.packer.offer(blks)
+	}
+	return nil
 }
 
 // put stores blocks that are known to be right.
