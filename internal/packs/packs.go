@@ -69,6 +69,7 @@ type Packs struct {
 	table *crc32.Table
 
 	mu      sync.Mutex // guards what follows
+	full    int64 // bytes from which on a file is not appended to
 	records map[digest]record
 	packs   []*pack // the oldest first
 	closed  bool
@@ -91,7 +92,7 @@ type entry struct {
 func Open(dir string, room func() int64, log *slog.Logger) (*Packs, error) {
 	p := &Packs{
 		dir: dir, room: room, log: log, table: crc32.MakeTable(crc32.Castagnoli),
-		records: make(map[digest]record), queue: make(chan entry, 1024),
+		full: packSize, records: make(map[digest]record), queue: make(chan entry, 1024),
 	}
 	if err := p.load(); err != nil {
 		for _, k := range p.packs {
@@ -119,6 +120,9 @@ func (p *Packs) Close() error {
 
 // Bytes says how much of the disk all of it takes.
 func (p *Packs) Bytes() int64 { return p.bytes.Load() }
+
+// Waiting says how many bytes were kept and are not written yet.
+func (p *Packs) Waiting() int64 { return p.waiting.Load() }
 
 // Form returns the frame of a block, as it was kept, and the block's size.
 func (p *Packs) Form(c cid.Cid) (frame []byte, size int, ok bool) {
@@ -255,6 +259,9 @@ func (p *Packs) append(e entry) error {
 	if !slices.Contains(p.packs, k) {
 		return nil // dropped meanwhile
 	}
+	if _, there := p.records[e.digest]; there {
+		return nil // kept twice at once; the next record takes the place of this one
+	}
 	p.records[e.digest] = record{k, k.size, uint32(e.size), uint32(len(e.frame)), sum}
 	k.size += int64(len(buf))
 	p.bytes.Add(int64(len(buf)))
@@ -268,7 +275,7 @@ func (p *Packs) newest() (*pack, error) {
 	number := uint64(0)
 	if n := len(p.packs); n > 0 {
 		last := p.packs[n-1]
-		if last.size < packSize {
+		if last.size < p.full {
 			return last, nil
 		}
 		number = last.number + 1

@@ -115,14 +115,24 @@ func (d deadlined) Write(b []byte) (int, error) {
 	return d.Stream.Write(b)
 }
 
-// talk asks a peer over our protocol for what is queued, until the stream ends. It returns at
-// once if the peer does not speak it.
-func (x *exchange) talk(ctx context.Context, r *remote) {
+// converse sends what is queued for a peer until ctx ends: over our protocol if it speaks that,
+// and what is left over bitswap. Finding out waits for what bitswap would wait for as well.
+func (x *exchange) converse(ctx context.Context, r *remote) {
 	s, client, err := x.streams.open(ctx, r.id)
-	if err != nil {
-		return
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err == nil {
+		x.setSpeaks(r, true)
+		wg.Go(func() { x.talk(ctx, r, s, client) })
 	}
-	x.setSpeaks(r, true)
+	x.write(ctx, r)
+}
+
+// talk asks a peer over our protocol, until the stream ends.
+func (x *exchange) talk(ctx context.Context, r *remote, s network.Stream, client *transfer.Client) {
+	var err error
 	ctx, cancel := context.WithCancel(ctx)
 	received := make(chan error, 1)
 	var wg sync.WaitGroup

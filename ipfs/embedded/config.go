@@ -96,6 +96,9 @@ type PeerInfo struct {
 	Banned    bool
 }
 
+// Traffic is bytes: of blocks, and of the frames that they travelled in.
+type Traffic struct{ ReceivedBlocks, ReceivedWire, SentBlocks, SentWire uint64 }
+
 // A NotFoundError says that a block could not be had, and what was tried. It is
 // ipfs.ErrNotFound, and the error of the context if that ran out first.
 type NotFoundError struct {

@@ -176,6 +176,17 @@ func (n *Node) Peers() []PeerInfo {
 	return out
 }
 
+// Traffic counts what went over our own protocol, and not over bitswap.
+func (n *Node) Traffic() Traffic {
+	if n.online == nil {
+		return Traffic{}
+	}
+	in, out := n.online.streams.received.Counts(), n.online.streams.server.Sent()
+	return Traffic{
+		ReceivedBlocks: in.Blocks, ReceivedWire: in.Wire, SentBlocks: out.Blocks, SentWire: out.Wire,
+	}
+}
+
 // Connected returns the addresses of connected peers, each with /p2p/ID.
 func (n *Node) Connected() []string {
 	if n.online == nil {

@@ -125,11 +125,8 @@ func (x *exchange) startWriters(ctx context.Context) {
 			}
 			x.mu.Unlock()
 			x.wg.Go(func() {
-				var wg sync.WaitGroup
-				wg.Go(func() { x.talk(ctx, r) })
-				x.write(ctx, r)
-				cancel()
-				wg.Wait()
+				defer cancel()
+				x.converse(ctx, r)
 			})
 		}
 	}
