@@ -158,7 +158,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		KeyFile:  filepath.Join(cfg.Root, "identity.key"),
 		SwarmKey: cfg.Node.SwarmKey,
 		Timeout:  timeout,
-		Forms:    p.packs,
+		Forms:    forms{p.packs, p.store},
 		Logger:   log,
 	}, p.store); err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/packs"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
 )
@@ -78,6 +79,21 @@ func (p *parts) packsRoom(cfg config) func() int64 {
 		}
 		return used / 2
 	}
+}
+
+// forms are the compressed forms of what is in the store. A file is used when a peer gets it
+// in this form as well.
+type forms struct {
+	*packs.Packs
+	store *objects.Store
+}
+
+// Form implements embedded.Forms.
+func (f forms) Form(c cid.Cid) (frame []byte, size int, ok bool) {
+	if frame, size, ok = f.Packs.Form(c); ok {
+		f.store.TouchLeaf(c)
+	}
+	return frame, size, ok
 }
 
 // storeStatus is the store's part of the status. Counts are since the daemon's start.

@@ -24,6 +24,11 @@ const (
 	maxStreams = 2
 	// openTimeout bounds how long it may take to find out whether a peer has the protocol.
 	openTimeout = 10 * time.Second
+	// leastTakenOver is how many blocks a peer must owe before another takes some of them over.
+	leastTakenOver = 4
+	// maxIdleMisses is how many blocks in a row a peer may not have had before it takes over no
+	// others.
+	maxIdleMisses = 4
 )
 
 // blockStreams opens and serves streams of our own protocol.
@@ -182,6 +187,7 @@ func (x *exchange) setSpeaks(r *remote, speaks bool) {
 		for c, e := range queued {
 			r.push(c, e)
 		}
+		x.takeOver(r)
 		return
 	}
 	for _, w := range x.wants {
@@ -225,13 +231,13 @@ func (x *exchange) answered(r *remote, answers []transfer.Answer) {
 	defer x.mu.Unlock()
 	bytes := 0
 	for _, a := range answers {
-		bytes += len(a.Block.Data)
 		w, ok := x.wants[a.Cid]
 		if !ok {
 			continue
 		}
 		switch a.State {
 		case transfer.Sent:
+			bytes += len(a.Block.Data)
 			x.deliver(w, r, a.Block)
 		case transfer.Here:
 			x.has(w, r)
@@ -241,6 +247,40 @@ func (x *exchange) answered(r *remote, answers []transfer.Answer) {
 	}
 	if bytes > 0 {
 		x.book.received(r.id, bytes)
+	}
+	x.takeOver(r)
+}
+
+// takeOver gives a peer that has nothing left to do half of what the busiest other one has not
+// sent yet, of that what it would send last. So a slow peer, or one that is silent, holds up
+// little of a long list, and a fast one is never idle.
+func (x *exchange) takeOver(idle *remote) {
+	if idle.pending > 0 || !idle.speaks || idle.gone || idle.misses > maxIdleMisses {
+		return
+	}
+	var busiest *remote
+	for _, r := range x.remotes {
+		if r.speaks && r.pending >= leastTakenOver && (busiest == nil || r.pending > busiest.pending) {
+			busiest = r
+		}
+	}
+	if busiest == nil {
+		return
+	}
+	var list []*want
+	for _, w := range x.wants {
+		if state := w.state(idle); w.state(busiest) == stateAsked && state != stateAsked && state != stateDenied {
+			list = append(list, w)
+		}
+	}
+	slices.SortFunc(list, func(a, b *want) int {
+		return cmp.Or(cmp.Compare(b.rank, a.rank), cmp.Compare(a.priority, b.priority))
+	})
+	for _, w := range list[:min(len(list), busiest.pending/2)] {
+		w.drop(busiest)
+		busiest.pending--
+		busiest.push(w.cid, wantEntry{cancel: true})
+		x.askPeer(w, idle)
 	}
 }
 

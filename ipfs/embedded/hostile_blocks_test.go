@@ -34,8 +34,8 @@ func startHost(t *testing.T) host.Host {
 }
 
 // startBlockRogue starts a peer that speaks our protocol as its test says: answer gets the
-// number of wants in each request, and that of the first.
-func startBlockRogue(t *testing.T, answer func(s network.Stream, first, n int) error) host.Host {
+// digests that each request wants, and the number of the first.
+func startBlockRogue(t *testing.T, answer func(s network.Stream, first int, wants [][]byte) error) host.Host {
 	t.Helper()
 	h := startHost(t)
 	h.SetStreamHandler(blocksProtocol, func(s network.Stream) {
@@ -50,15 +50,20 @@ func startBlockRogue(t *testing.T, answer func(s network.Stream, first, n int) e
 			if _, err := io.ReadFull(r, body); err != nil {
 				return
 			}
-			n := 0
-			for len(body) >= 35 && body[0] < 2 { // wants of raw blocks; cancels come alone
+			var wants [][]byte
+			for len(body) > 0 {
+				if body[0] == 2 { // a cancel
+					_, n := binary.Uvarint(body[1:])
+					body = body[1+n:]
+					continue
+				}
+				wants = append(wants, body[3:35]) // of a raw block
 				body = body[35:]
-				n++
 			}
-			if n > 0 && answer(s, first, n) != nil {
+			if len(wants) > 0 && answer(s, first, wants) != nil {
 				return
 			}
-			first += n
+			first += len(wants)
 		}
 	})
 	return h
@@ -73,7 +78,7 @@ func rawFrame(id int, data []byte) []byte {
 }
 
 // rogues are the ways in which a peer may fail.
-func rogues(t *testing.T) map[string]func(s network.Stream, first, n int) error {
+func rogues(t *testing.T) map[string]func(s network.Stream, first int, wants [][]byte) error {
 	t.Helper()
 	e, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -81,24 +86,26 @@ func rogues(t *testing.T) map[string]func(s network.Stream, first, n int) error 
 	}
 	zeros := e.EncodeAll(make([]byte, 64<<20), nil)
 	write := func(s network.Stream, b []byte) error { _, err := s.Write(b); return err }
-	return map[string]func(s network.Stream, first, n int) error{
-		"WrongBytes": func(s network.Stream, first, _ int) error { return write(s, rawFrame(first, []byte("wrong"))) },
-		"Bomb": func(s network.Stream, first, _ int) error {
+	return map[string]func(s network.Stream, first int, wants [][]byte) error{
+		"WrongBytes": func(s network.Stream, first int, _ [][]byte) error { return write(s, rawFrame(first, []byte("wrong"))) },
+		"Bomb": func(s network.Stream, first int, _ [][]byte) error {
 			b := binary.AppendUvarint([]byte{3, 1}, uint64(first))
 			b = binary.AppendUvarint(b, ipfs.MaxBlock)
 			b = binary.AppendUvarint(b, uint64(len(zeros)))
 			return write(s, append(b, zeros...))
 		},
-		"Garbage": func(s network.Stream, _, _ int) error { return write(s, []byte("HTTP/1.1 200 OK\r\n\r\n")) },
-		"Silence": func(network.Stream, int, int) error { return nil },
-		"HalfFrame": func(s network.Stream, first, _ int) error {
+		"Garbage": func(s network.Stream, _ int, _ [][]byte) error { return write(s, []byte("HTTP/1.1 200 OK\r\n\r\n")) },
+		"Silence": func(network.Stream, int, [][]byte) error { return nil },
+		"HalfFrame": func(s network.Stream, first int, _ [][]byte) error {
 			write(s, rawFrame(first, make([]byte, 900))[:700])
 			return io.EOF
 		},
-		"Stall":   func(s network.Stream, first, _ int) error { return write(s, rawFrame(first, make([]byte, 900))[:700]) },
-		"HangsUp": func(network.Stream, int, int) error { return io.EOF },
-		"HasNothing": func(s network.Stream, first, n int) error {
-			for id := first; id < first+n; id++ {
+		"Stall": func(s network.Stream, first int, _ [][]byte) error {
+			return write(s, rawFrame(first, make([]byte, 900))[:700])
+		},
+		"HangsUp": func(network.Stream, int, [][]byte) error { return io.EOF },
+		"HasNothing": func(s network.Stream, first int, wants [][]byte) error {
+			for id := first; id < first+len(wants); id++ {
 				if err := write(s, binary.AppendUvarint([]byte{0, 1}, uint64(id))); err != nil {
 					return err
 				}

@@ -34,7 +34,8 @@ const (
 	Sent                // Block is it
 )
 
-// An Answer is one want's.
+// An Answer is one want's. A want that was cancelled may be answered with its block, if that was
+// on its way, and else has no answer.
 type Answer struct {
 	Cid   cid.Cid
 	State State
@@ -188,9 +189,6 @@ func (c *Client) frame(r *bufio.Reader, h header) (answers []Answer, err error) 
 		end := h.parts[i].size
 		block := data[:end:end]
 		data = data[end:]
-		if w.cancelled {
-			continue
-		}
 		a := Answer{Cid: w.cid, State: Absent}
 		switch h.kind {
 		case frameHere:
@@ -200,6 +198,9 @@ func (c *Client) frame(r *bufio.Reader, h header) (answers []Answer, err error) 
 			if a.Block, err = ipfs.VerifiedBlock(w.cid, block); err != nil {
 				return answers, err
 			}
+		}
+		if w.cancelled && a.State != Sent {
+			continue
 		}
 		answers = append(answers, a)
 	}
