@@ -22,6 +22,8 @@ const (
 	// maxStreams bounds the streams on which one peer is served: one, and one that it has
 	// given up without our knowing yet.
 	maxStreams = 2
+	// maxServed bounds the streams of all peers. Others are served over bitswap.
+	maxServed = 128
 	// openTimeout bounds how long it may take to find out whether a peer has the protocol.
 	openTimeout = 10 * time.Second
 	// leastTakenOver is how many blocks a peer must owe before another takes some of them over.
@@ -42,6 +44,7 @@ type blockStreams struct {
 	mu     sync.Mutex
 	closed bool
 	served map[peer.ID]int
+	all    int
 	wg     sync.WaitGroup
 }
 
@@ -81,10 +84,11 @@ func (b *blockStreams) serve(ctx context.Context, s network.Stream) {
 func (b *blockStreams) begin(p peer.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || b.served[p] >= maxStreams || b.book.bannedFor(p) > 0 {
+	if b.closed || b.served[p] >= maxStreams || b.all >= maxServed || b.book.bannedFor(p) > 0 {
 		return false
 	}
 	b.served[p]++
+	b.all++
 	b.wg.Add(1)
 	return true
 }
@@ -92,6 +96,7 @@ func (b *blockStreams) begin(p peer.ID) bool {
 func (b *blockStreams) end(p peer.ID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.all--
 	if b.served[p]--; b.served[p] == 0 {
 		delete(b.served, p)
 	}

@@ -89,16 +89,23 @@ func (q *queue) close() {
 	q.changed.Broadcast()
 }
 
-// take returns the most urgent want, as soon as there is one, and nil at the end. It says
-// whether there was nothing to do before. Who takes one says done before it takes another.
-func (q *queue) take() (j *job, idled bool) {
+// await returns when something is wanted, or false at the end.
+func (q *queue) await() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for !q.closed && q.waiting.Len() == 0 {
 		q.idled = q.idled || q.busy == 0
 		q.changed.Wait()
 	}
-	if q.closed {
+	return !q.closed
+}
+
+// take returns the most urgent want, or nil if there is none. It says whether there was nothing
+// to do before. Who has one says done before it takes another.
+func (q *queue) take() (j *job, idled bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || q.waiting.Len() == 0 {
 		return nil, false
 	}
 	idled, q.idled = q.idled, false

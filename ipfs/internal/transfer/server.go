@@ -23,8 +23,9 @@ const (
 	compressible = 256
 	// preparers is how many frames of a stream are made, and written, at a time.
 	preparers = 2
-	// maxPrepared bounds the frames of all streams.
-	maxPrepared = 64
+	// maxSecond bounds the streams of which it is more than one: peers that do not read may hold
+	// up each other, and not those that do.
+	maxSecond = 16
 	// formRate is up to which rate of a stream, in bytes a second, compressed forms that are
 	// there are faster: beyond, the peer decompresses more slowly than bytes come.
 	formRate = 300e6
@@ -68,17 +69,17 @@ func (c *counter) counts() Counts { return Counts{c.blocks.Load(), c.wire.Load()
 
 // A Server answers wants out of a store.
 type Server struct {
-	store    Store
-	forms    Forms // nil: none
-	codec    *Codec
-	prepared chan struct{} // one for each frame
-	speed    speed         // of the fast encoder
-	sent     counter
+	store  Store
+	forms  Forms // nil: none
+	codec  *Codec
+	second chan struct{} // see maxSecond
+	speed  speed         // of the fast encoder
+	sent   counter
 }
 
 // NewServer returns a Server. forms may be nil.
 func NewServer(store Store, forms Forms, codec *Codec) *Server {
-	return &Server{store: store, forms: forms, codec: codec, prepared: make(chan struct{}, maxPrepared)}
+	return &Server{store: store, forms: forms, codec: codec, second: make(chan struct{}, maxSecond)}
 }
 
 // Sent returns what was sent.
@@ -94,8 +95,8 @@ func (s *Server) Serve(ctx context.Context, stream Stream) error {
 		_ = stream.Reset() // ends what reads and writes; it may be over already
 	})
 	defer stop()
-	for range preparers {
-		g.Go(func() error { return v.prepare(ctx) })
+	for i := range preparers {
+		g.Go(func() error { return v.prepare(ctx, i == 0) })
 	}
 	g.Go(func() error { return v.read() })
 	if err := g.Wait(); !errors.Is(err, io.EOF) {
@@ -127,28 +128,36 @@ func (v *serving) read() error {
 	}
 }
 
-// prepare makes frames and writes them.
-func (v *serving) prepare(ctx context.Context) error {
-	for {
-		j, idled := v.queue.take()
-		if j == nil {
-			return nil
-		}
-		if idled {
-			v.pace.idled()
-		}
-		select {
-		case v.prepared <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
-		err := v.answer(ctx, j)
-		<-v.prepared
-		v.queue.done()
-		if err != nil {
+// prepare makes frames and writes them. All but the first preparer of a stream work only while
+// few others do.
+func (v *serving) prepare(ctx context.Context, first bool) error {
+	for v.queue.await() {
+		if err := v.turn(ctx, first); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// turn makes and writes one frame, if something is still wanted.
+func (v *serving) turn(ctx context.Context, first bool) error {
+	if !first {
+		select {
+		case v.second <- struct{}{}:
+			defer func() { <-v.second }()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	j, idled := v.queue.take()
+	if j == nil {
+		return nil // another was faster
+	}
+	defer v.queue.done()
+	if idled {
+		v.pace.idled()
+	}
+	return v.answer(ctx, j)
 }
 
 // batch is what goes out at once.
@@ -247,6 +256,9 @@ func (v *serving) writeLarge(c cid.Cid, l *large) error {
 		if l.frame = v.compress(l.data); l.frame != nil && v.forms != nil && worthKeeping(len(l.frame), len(l.data)) {
 			v.forms.Keep(c, l.frame, len(l.data))
 		}
+	}
+	if l.frame != nil {
+		l.data = nil // it may take long to write
 	}
 	if l.frame == nil {
 		return v.write(header{kind: frameRaw, parts: []part{l.part}, size: l.part.size}, l.data)

@@ -63,6 +63,7 @@ type memory struct {
 	forms  map[cid.Cid][]byte
 	sizes  map[cid.Cid]int
 	gets   int
+	begun  []cid.Cid // what Get was called for
 }
 
 func newMemory(blocks ...ipfs.Block) *memory {
@@ -74,6 +75,9 @@ func newMemory(blocks ...ipfs.Block) *memory {
 }
 
 func (m *memory) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
+	m.mu.Lock()
+	m.begun = append(m.begun, c)
+	m.mu.Unlock()
 	if m.gate != nil {
 		select {
 		case <-m.gate:
