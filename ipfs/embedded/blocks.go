@@ -196,12 +196,19 @@ func (x *exchange) setSpeaks(r *remote, speaks bool) {
 		return
 	}
 	for _, w := range x.wants {
-		switch w.state(r) {
+		a := w.answer(r)
+		if a == nil {
+			continue
+		}
+		switch a.state {
 		case stateAsked:
 			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Block})
 		case stateProbed:
 			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Have})
+		default:
+			continue
 		}
+		a.bitswap = true
 	}
 }
 
@@ -274,7 +281,8 @@ func (x *exchange) takeOver(idle *remote) {
 	}
 	var list []*want
 	for _, w := range x.wants {
-		if state := w.state(idle); w.state(busiest) == stateAsked && state != stateAsked && state != stateDenied {
+		a, state := w.answer(busiest), w.state(idle)
+		if a != nil && a.state == stateAsked && !a.bitswap && state != stateAsked && state != stateDenied {
 			list = append(list, w)
 		}
 	}

@@ -62,23 +62,29 @@ type result struct {
 	err   error
 }
 
-func (w *want) state(r *remote) answerState {
+// answer returns what became of the want at r, or nil if it was not asked.
+func (w *want) answer(r *remote) *answer {
 	for i := range w.answers {
 		if w.answers[i].remote == r {
-			return w.answers[i].state
+			return &w.answers[i]
 		}
+	}
+	return nil
+}
+
+func (w *want) state(r *remote) answerState {
+	if a := w.answer(r); a != nil {
+		return a.state
 	}
 	return stateUnknown
 }
 
 func (w *want) set(r *remote, state answerState, now time.Time) {
 	a := answer{remote: r, state: state, since: now, served: r.served, bitswap: !r.speaks}
-	for i := range w.answers {
-		if w.answers[i].remote == r {
-			a.bitswap = a.bitswap || w.answers[i].bitswap
-			w.answers[i] = a
-			return
-		}
+	if old := w.answer(r); old != nil {
+		a.bitswap = a.bitswap || old.bitswap
+		*old = a
+		return
 	}
 	w.answers = append(w.answers, a)
 }
@@ -218,12 +224,9 @@ func (x *exchange) tendWant(w *want, now time.Time) {
 // askAgain keeps the time and count of the first ask, by which silence is measured.
 func (x *exchange) askAgain(w *want, a answer) {
 	x.askPeer(w, a.remote)
-	if a.state == stateAsked {
-		for i := range w.answers {
-			if w.answers[i].remote == a.remote {
-				w.answers[i] = a
-			}
-		}
+	if now := w.answer(a.remote); a.state == stateAsked && now != nil {
+		a.bitswap = now.bitswap
+		*now = a
 	}
 }
 
