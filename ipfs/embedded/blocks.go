@@ -241,7 +241,6 @@ func (x *exchange) takeWants(r *remote) []transfer.Want {
 func (x *exchange) answered(r *remote, answers []transfer.Answer) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	bytes := 0
 	for _, a := range answers {
 		w, ok := x.wants[a.Cid]
 		if !ok {
@@ -249,16 +248,13 @@ func (x *exchange) answered(r *remote, answers []transfer.Answer) {
 		}
 		switch a.State {
 		case transfer.Sent:
-			bytes += len(a.Block.Data)
+			x.book.received(r.id, len(a.Block.Data)) // before anybody knows
 			x.deliver(w, r, a.Block)
 		case transfer.Here:
 			x.has(w, r)
 		case transfer.Absent:
 			x.denied(w, r)
 		}
-	}
-	if bytes > 0 {
-		x.book.received(r.id, bytes)
 	}
 	x.takeOver(r)
 }

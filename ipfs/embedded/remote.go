@@ -236,8 +236,8 @@ func (x *exchange) receivedBlocks(p peer.ID, blks []blocks.Block) int {
 		w, ok := x.wants[b.Cid()]
 		switch {
 		case ok:
+			x.book.received(p, len(b.RawData())) // before anybody knows
 			x.deliver(w, r, ipfs.Block{Cid: w.cid, Data: b.RawData()})
-			x.book.received(p, len(b.RawData()))
 		case !x.recent.has(b.Cid()):
 			bad++
 		}
