@@ -122,10 +122,15 @@ func newStoreStatus(s *objects.Store) storeStatus {
 
 // lines are what is shown of it.
 func (s storeStatus) lines() []string {
+	var out []string
 	if s.Limit == 0 {
-		return []string{fmt.Sprintf("%d objects, %s, and %s of compressed forms for peers", s.Objects, humanBytes(s.Bytes), humanBytes(s.Compressed))}
+		out = append(out, fmt.Sprintf("%d objects, %s", s.Objects, humanBytes(s.Bytes)))
+	} else {
+		out = append(out, fmt.Sprintf("%d objects, %s of at most %s", s.Objects, humanBytes(s.Used), humanBytes(s.Limit)))
 	}
-	out := []string{fmt.Sprintf("%d objects, %s of at most %s", s.Objects, humanBytes(s.Used), humanBytes(s.Limit))}
+	if s.Compressed > 0 {
+		out = append(out, fmt.Sprintf("%s of compressed forms for peers", humanBytes(s.Compressed)))
+	}
 	if s.EvictedObjects > 0 {
 		held := "an unknown part"
 		if s.HeldBytes != nil {
