@@ -79,12 +79,10 @@ func BenchmarkMerge(b *testing.B) {
 			upper.Entries = append(upper.Entries, e)
 		}
 	}
-	if _, err := EncodeIndex(upper); err != nil {
-		b.Fatal(err)
-	}
+	layers := encodedOf(b, lower, upper)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Merge([]*Index{lower, upper}, true); err != nil {
+		if _, err := Merge(layers, true); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -165,7 +165,7 @@ func hostXattrs(p string) string {
 }
 
 // treeView describes every path of a merged tree as describe does.
-func treeView(tree *Tree) map[string]string {
+func treeView(tree *flatTree) map[string]string {
 	out := make(map[string]string)
 	inodes := make(map[int32]string)
 	var walk func(node int32, path string)
@@ -180,7 +180,7 @@ func treeView(tree *Tree) map[string]string {
 	return out
 }
 
-func describeInode(tree *Tree, i int32, rel string, inodes map[int32]string) string {
+func describeInode(tree *flatTree, i int32, rel string, inodes map[int32]string) string {
 	n := &tree.Inodes[i]
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v %d:%d", n.Mode, n.UID, n.GID)

@@ -46,61 +46,6 @@ func (x *Index) each(f func(i, depth int, e *Entry) error) error {
 	return nil
 }
 
-// An encodedIndex is an index as it is written: a fifth of what an Index takes in memory
-// besides, for who reads it once and looks up few entries.
-type encodedIndex struct {
-	pieces []string
-	start  []uint32 // where the pieces start
-	fields []uint32 // where the entries start
-}
-
-// newEncodedIndex checks an index that is in pieces, as decodeIndex does.
-func newEncodedIndex(pieces []string) (*encodedIndex, error) {
-	x := &encodedIndex{pieces: pieces}
-	n := 0
-	for _, p := range pieces {
-		x.start = append(x.start, uint32(n))
-		n += len(p)
-	}
-	v := validator{entries: x}
-	err := scanIndex(pieces, func(count int) {
-		x.fields = make([]uint32, 0, count)
-	}, func(start, depth int, e *Entry) error {
-		x.fields = append(x.fields, uint32(start))
-		return v.entry(len(x.fields)-1, depth, e)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("decode index: %w", err)
-	}
-	return x, nil
-}
-
-func (x *encodedIndex) count() int { return len(x.fields) }
-
-func (x *encodedIndex) at(i int) (Entry, int) {
-	off := x.fields[i]
-	p, ok := slices.BinarySearch(x.start, off)
-	if !ok {
-		p--
-	}
-	r := cursor{s: x.pieces[p], off: int(off - x.start[p])}
-	r.uvarint()
-	var e Entry
-	depth, err := e.decode(r.bytes())
-	if err != nil {
-		panic(fmt.Sprintf("entry %d, which was decoded before: %v", i, err))
-	}
-	return e, int(depth)
-}
-
-func (x *encodedIndex) each(f func(i, depth int, e *Entry) error) error {
-	i := -1
-	return scanIndex(x.pieces, func(int) {}, func(_, depth int, e *Entry) error {
-		i++
-		return f(i, depth, e)
-	})
-}
-
 // fileAt returns the file of entry i, if it is one that holds its inode.
 func fileAt(x entries, i int) (ipfs.File, bool) {
 	e, _ := x.at(i)

@@ -15,7 +15,7 @@ func TestCompareIndexes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		encoded, err := newEncodedIndex([]string{string(b)})
+		encoded, err := newEncoded([]string{string(b)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,7 @@ func TestSeeds(t *testing.T) {
 func FuzzDecodeIndex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		x, err := DecodeIndex(b)
-		encoded, eerr := newEncodedIndex([]string{string(b)})
+		encoded, eerr := newEncoded([]string{string(b)})
 		if (err == nil) != (eerr == nil) {
 			t.Fatalf("decoded: %v, left encoded: %v", err, eerr)
 		}
@@ -51,13 +51,13 @@ func FuzzDecodeIndex(f *testing.F) {
 		if _, err := BuildRootfs(context.Background(), x, nil); err != nil {
 			t.Fatal(err)
 		}
-		for _, layers := range [][]*Index{{x}, {x, x}} {
+		for _, layers := range [][]*Encoded{{encoded}, {encoded, encoded}} {
 			for _, bottom := range []bool{true, false} {
 				tree, err := Merge(layers, bottom)
 				if err != nil {
 					t.Fatal(err)
 				}
-				checkTree(t, tree)
+				checkTree(t, flatten(tree))
 			}
 		}
 	})
@@ -65,7 +65,7 @@ func FuzzDecodeIndex(f *testing.F) {
 
 // checkTree checks that a tree is one: every node but the root is a child of one directory,
 // and every list is sorted.
-func checkTree(t *testing.T, tree *Tree) {
+func checkTree(t *testing.T, tree *flatTree) {
 	t.Helper()
 	seen := make([]bool, len(tree.Nodes))
 	for i, n := range tree.Nodes {

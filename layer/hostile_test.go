@@ -101,7 +101,7 @@ func TestMergeWorkBounded(t *testing.T) {
 	if _, err := EncodeIndex(above); err != nil {
 		t.Fatal(err)
 	}
-	m, err := newMerger([]*Index{tangle(t), above})
+	m, err := newMerger(encodedOf(t, tangle(t), above))
 	if err != nil {
 		t.Fatal(err)
 	}

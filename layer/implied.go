@@ -23,13 +23,13 @@ func (m *merger) dirInode(top part, below bool) Inode {
 			}
 			break
 		}
-		e := &m.layers[p.layer].entries[p.entry]
+		e := m.layers[p.layer].x.At(int(p.entry))
 		switch {
 		case e.Implied:
 		case !found:
-			n, found = makeInode(e), true
+			n, found = makeInode(&e), true
 		default:
-			more := shownXattrs(e)
+			more := shownXattrs(&e)
 			m.work += len(more) * len(n.Xattrs())
 			n.addXattrs(more)
 		}
@@ -49,10 +49,10 @@ func (m *merger) dirInode(top part, below bool) Inode {
 // the directory it was made in, where that has the setgid bit, as the kernel does. If that
 // one was implied itself when it happened, the bit came from a layer below.
 func (m *merger) impliedGroup(p part) uint32 {
-	entries := m.layers[p.layer].entries
-	e := &entries[p.entry]
-	up := part{p.layer, e.Parent}
-	if u := &entries[up.entry]; e.GID != 0 || !u.Implied && !u.KeepXattrs {
+	l := &m.layers[p.layer]
+	e := l.x.At(int(p.entry))
+	up := part{p.layer, l.parent(p.entry)}
+	if u := l.x.At(int(up.entry)); e.GID != 0 || !u.Implied && !u.KeepXattrs {
 		return e.GID
 	}
 	for {
@@ -60,7 +60,7 @@ func (m *merger) impliedGroup(p part) uint32 {
 		if !ok || from.entry == 0 {
 			return 0
 		}
-		f := &m.layers[from.layer].entries[from.entry]
+		f := m.layers[from.layer].x.At(int(from.entry))
 		if !f.Implied {
 			if f.Mode&os.ModeSetgid != 0 {
 				return f.GID
@@ -108,10 +108,10 @@ func (n *Inode) addXattrs(more []Xattr) {
 
 // names returns the path of an entry.
 func (m *merger) names(p part) []string {
-	entries := m.layers[p.layer].entries
+	l := &m.layers[p.layer]
 	var names []string
-	for i := p.entry; i > 0; i = entries[i].Parent {
-		names = append(names, entries[i].Name)
+	for i := p.entry; i > 0; i = l.parent(i) {
+		names = append(names, l.x.name(i))
 	}
 	slices.Reverse(names)
 	return names
@@ -140,24 +140,32 @@ func (l *mergeLayer) find(names []string) (at int32, ok bool, err error) {
 	return lstat[int32](l, resolved, &steps)
 }
 
+// parent returns the parent of an entry. Few merges need any.
+func (l *mergeLayer) parent(i int32) int32 {
+	if l.parents == nil {
+		l.parents = make([]int32, len(l.end))
+		for p := range l.end {
+			// A child begins where the one before it ends.
+			for c := int32(p) + 1; c < l.end[p]; c = l.end[c] {
+				l.parents[c] = int32(p)
+			}
+		}
+	}
+	return l.parents[i]
+}
+
 // sortChildren makes the lists that lookup searches: few merges need them.
 func (l *mergeLayer) sortChildren() {
 	if l.start != nil {
 		return
 	}
-	l.start = make([]int32, len(l.entries)+1)
-	l.children = make([]int32, len(l.entries))
-	for i := 1; i < len(l.entries); i++ {
-		l.start[l.entries[i].Parent+1]++
-	}
-	for i := 1; i < len(l.start); i++ {
-		l.start[i] += l.start[i-1]
-	}
-	next := slices.Clone(l.start)
-	for i := 1; i < len(l.entries); i++ {
-		p := l.entries[i].Parent
-		l.children[next[p]] = int32(i)
-		next[p]++
+	l.start = make([]int32, len(l.end)+1)
+	l.children = make([]int32, 0, len(l.end))
+	for p := range l.end {
+		for c := int32(p) + 1; c < l.end[p]; c = l.end[c] {
+			l.children = append(l.children, c)
+		}
+		l.start[p+1] = int32(len(l.children))
 	}
 }
 
@@ -171,7 +179,7 @@ func (l *mergeLayer) spend(n int) bool {
 func (l *mergeLayer) lookup(dir int32, name string) (int32, bool) {
 	list := l.children[l.start[dir]:l.start[dir+1]]
 	i, ok := slices.BinarySearchFunc(list, name, func(i int32, name string) int {
-		switch n := l.entries[i].Name; {
+		switch n := l.x.name(i); {
 		case n < name:
 			return -1
 		case n > name:
@@ -185,11 +193,15 @@ func (l *mergeLayer) lookup(dir int32, name string) (int32, bool) {
 	return list[i], true
 }
 
-func (l *mergeLayer) up(i int32) (int32, bool) { return l.entries[i].Parent, i > 0 }
+func (l *mergeLayer) up(i int32) (int32, bool) { return l.parent(i), i > 0 }
 
-func (l *mergeLayer) isDir(i int32) bool { return l.entries[i].Mode.IsDir() }
+func (l *mergeLayer) isDir(i int32) bool {
+	e := l.x.At(int(i))
+	return e.Mode.IsDir()
+}
 
 func (l *mergeLayer) symlink(i int32) (string, bool) {
-	e := &l.entries[l.holder(i)]
-	return e.Target, e.Mode.Type() == os.ModeSymlink
+	e := l.x.At(int(i))
+	_, holder := l.holder(i, &e)
+	return holder.Target, holder.Mode.Type() == os.ModeSymlink
 }

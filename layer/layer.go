@@ -87,12 +87,12 @@ func Count(ctx context.Context, src Source, root cid.Cid) (b ipfs.Block, files i
 }
 
 // openEncoded opens a layer whose index stays encoded.
-func openEncoded(ctx context.Context, src Source, root ipfs.Block) (*Layer, *encodedIndex, error) {
+func openEncoded(ctx context.Context, src Source, root ipfs.Block) (*Layer, *Encoded, error) {
 	l, raw, err := openRoot(ctx, src, root)
 	if err != nil {
 		return nil, nil, err
 	}
-	x, err := newEncodedIndex(raw)
+	x, err := newEncoded(raw)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open layer %s: %w", root.Cid, err)
 	}

@@ -2,71 +2,8 @@ package layer
 
 import (
 	"fmt"
-	"math"
 	"os"
-	"strings"
-	"time"
-
-	"github.com/hinshun/ipcs/ipfs"
 )
-
-// A Tree is what a chain of layers shows: names, and the inodes behind them.
-type Tree struct {
-	Nodes  []Node // Nodes[0] is the root; the children of a directory stand together
-	Inodes []Inode
-}
-
-// A Node is one name of a tree.
-type Node struct {
-	Name     string
-	Inode    int32
-	Children []int32 // numbers of nodes, sorted by the bytes of their names
-}
-
-// An Inode is a file, directory, symlink, device or fifo of a tree. Names that are hard
-// links of each other share one.
-type Inode struct {
-	Digest    string // regular files, as in Entry
-	Target    string
-	Extra     *Extra // shared with the index
-	Mtime     int64
-	Size      int64
-	MtimeNsec uint32
-	Mode      os.FileMode
-	UID, GID  uint32
-	Nlink     uint32
-	Whiteout  bool // only without a bottom: a character device 0:0 for the mount below
-	Opaque    bool // only without a bottom: hides what lies below
-	Implied   bool // only without a bottom: what lies below decides on owner, mode and time
-}
-
-// File returns the file of a regular inode.
-func (n *Inode) File() ipfs.File {
-	var leaves string
-	if n.Extra != nil {
-		leaves = n.Extra.Leaves
-	}
-	return makeFile(n.Digest, n.Size, leaves)
-}
-
-// Xattrs returns the extended attributes, sorted by name.
-func (n *Inode) Xattrs() []Xattr {
-	if n.Extra == nil {
-		return nil
-	}
-	return n.Extra.Xattrs
-}
-
-// Device returns the device number of a device.
-func (n *Inode) Device() (major, minor uint32) {
-	if n.Extra == nil {
-		return 0, 0
-	}
-	return n.Extra.Major, n.Extra.Minor
-}
-
-// rootMode is the mode of the root, which no layer decides on: containerd makes it.
-const rootMode = os.ModeDir | 0o755
 
 // Merge lays layers on top of each other, bottom first, and returns what containerd's
 // overlayfs would show. Without a bottom, the group lies above other layers: whiteouts
@@ -76,7 +13,7 @@ const rootMode = os.ModeDir | 0o755
 // that one pass finds for each name the layers that have it, topmost first. Nothing is
 // recursive, and the work is that of the entries of all layers. Implied directories have
 // their paths looked up below, which MaxWork bounds.
-func Merge(layers []*Index, bottom bool) (*Tree, error) {
+func Merge(layers []*Encoded, bottom bool) (*Tree, error) {
 	m, err := newMerger(layers)
 	if err != nil {
 		return nil, err
@@ -85,33 +22,34 @@ func Merge(layers []*Index, bottom bool) (*Tree, error) {
 }
 
 func (m *merger) merge(bottom bool) (*Tree, error) {
-	root := frame{node: 0, below: !bottom}
+	root := frame{below: !bottom}
 	for k := len(m.layers) - 1; k >= 0; k-- {
 		m.parts = append(m.parts, part{int32(k), 0})
 	}
 	root.hi = int32(len(m.parts))
-	m.tree.Nodes = append(m.tree.Nodes, Node{})
-	m.tree.Inodes = append(m.tree.Inodes, Inode{Mode: rootMode, Nlink: 2})
+	m.addDir(Inode{Mode: rootMode, Nlink: 2})
 	m.frames = append(m.frames, root)
 	for i := 0; i < len(m.frames); i++ {
-		m.directory(m.frames[i])
+		m.directory(int32(i))
 		if m.work > MaxWork {
 			return nil, fmt.Errorf("merge %d layers: %w (%d steps along implied directories)", len(m.layers), ErrTooLarge, MaxWork)
 		}
 	}
-	m.link()
-	return &m.tree, nil
+	for i := range m.layers {
+		m.tree.layers = append(m.tree.layers, treeLayer{m.layers[i].x, m.layers[i].names})
+	}
+	tree := m.tree // lets go of the merger
+	return &tree, nil
 }
 
 // A merger is one call of Merge.
 type merger struct {
 	tree   Tree
 	layers []mergeLayer
-	frames []frame
+	frames []frame // by number of the directory
 	parts  []part
-	first  []int32 // by node: its first child
-	count  []int32 // by node: number of children
-	work   int     // steps along paths so far
+	at     []position // of the directory at hand
+	work   int        // steps along paths so far
 }
 
 // A part is one layer's entry for a path.
@@ -119,71 +57,84 @@ type part struct{ layer, entry int32 }
 
 // A frame is a directory whose children are still to be merged.
 type frame struct {
-	node   int32
 	lo, hi int32 // the layers that show through: m.parts[lo:hi], topmost first
 	below  bool  // something may lie below the group and show through
 }
 
+// A position is where one layer's part of a directory has been merged to.
+type position struct {
+	part        // the next child; past the end when all were
+	end   int32 // of the directory
+	child Entry // the next one
+}
+
 // A mergeLayer is an index with what Merge needs beside it.
 type mergeLayer struct {
-	entries []Entry
-	end     []int32          // by entry: the entry after its subtree
-	names   map[int32]uint32 // by first entry of hard links: how many names there are
-	inodes  map[int32]int32  // by first entry of hard links: the inode, once one is shown
+	x      *Encoded
+	end    []int32          // by entry: the entry after its subtree
+	names  map[int32]uint32 // by first entry of hard links: how many other names there are
+	inodes map[int32]int32  // by first entry of hard links: the inode, once one is shown
 
 	work            *int    // the merger's
+	parents         []int32 // by entry; see needParents
 	start, children []int32 // by entry: children[start[i]:start[i+1]]; see sortChildren
 }
 
-func newMerger(layers []*Index) (*merger, error) {
+func newMerger(layers []*Encoded) (*merger, error) {
 	m := &merger{layers: make([]mergeLayer, len(layers))}
 	total, most := 0, 0
-	for k, x := range layers {
-		if total += len(x.Entries); total > MaxMerge {
+	for _, x := range layers {
+		if total += x.Len(); total > MaxMerge {
 			return nil, fmt.Errorf("merge %d layers: %w (%d entries)", len(layers), ErrTooLarge, MaxMerge)
 		}
-		if len(x.Entries) == 0 {
-			return nil, fmt.Errorf("merge %d layers: layer %d: %w: no root entry", len(layers), k, ErrIndex)
+		most = max(most, x.Len())
+	}
+	for k, x := range layers {
+		var err error
+		if m.layers[k], err = newMergeLayer(x); err != nil {
+			return nil, fmt.Errorf("merge %d layers: layer %d: %w", len(layers), k, err)
 		}
-		most = max(most, len(x.Entries))
-		m.layers[k] = newMergeLayer(x)
 		m.layers[k].work = &m.work
 	}
-	m.tree.Nodes = make([]Node, 0, most)
-	m.tree.Inodes = make([]Inode, 0, most)
+	m.tree.names = make([]shownName, 0, most)
+	m.tree.inodes = make([]ref, 0, most)
 	return m, nil
 }
 
-func newMergeLayer(x *Index) mergeLayer {
-	l := mergeLayer{entries: x.Entries, end: make([]int32, len(x.Entries))}
-	for i := len(l.end) - 1; i >= 0; i-- {
-		e := &l.entries[i]
-		l.end[i] = max(l.end[i], int32(i)+1)
-		if i > 0 {
-			l.end[e.Parent] = max(l.end[e.Parent], l.end[i])
+func newMergeLayer(x *Encoded) (mergeLayer, error) {
+	l := mergeLayer{x: x, end: make([]int32, x.Len())}
+	var path []int32 // the entries from the root down to the one before
+	err := x.each(func(i, depth int, e *Entry) error {
+		for _, p := range path[depth:] {
+			l.end[p] = int32(i)
 		}
+		path = append(path[:depth], int32(i))
 		if e.Link >= 0 {
 			if l.names == nil {
 				l.names, l.inodes = make(map[int32]uint32), make(map[int32]int32)
 			}
 			l.names[e.Link]++
 		}
+		return nil
+	})
+	for _, p := range path {
+		l.end[p] = int32(x.Len())
 	}
-	return l
+	return l, err
 }
 
-// holder returns the entry that holds the inode of entry i.
-func (l *mergeLayer) holder(i int32) int32 {
-	if to := l.entries[i].Link; to >= 0 {
-		return to
+// holder returns the entry that holds the inode of an entry, and its number.
+func (l *mergeLayer) holder(i int32, e *Entry) (int32, *Entry) {
+	if e.Link < 0 {
+		return i, e
 	}
-	return i
+	h := l.x.At(int(e.Link))
+	return e.Link, &h
 }
 
-// isWhiteout says whether overlayfs takes entry i for a whiteout: character devices 0:0
-// are, whoever made them. The kernel cuts device numbers to 12 and 20 bits.
-func (l *mergeLayer) isWhiteout(i int32) bool {
-	e := &l.entries[l.holder(i)]
+// isWhiteout says whether overlayfs takes what holds an inode for a whiteout: character
+// devices 0:0 are, whoever made them. The kernel cuts device numbers to 12 and 20 bits.
+func isWhiteout(e *Entry) bool {
 	if e.Whiteout {
 		return true
 	}
@@ -196,176 +147,108 @@ func (l *mergeLayer) isWhiteout(i int32) bool {
 
 func cutDevice(major, minor uint32) (uint32, uint32) { return major & 0xfff, minor & 0xfffff }
 
-// directory merges the children of one directory.
-func (m *merger) directory(f frame) {
-	cursors := make([]part, f.hi-f.lo) // the next child of each layer; entry is past the end when done
-	ends := make([]int32, len(cursors))
-	for i, p := range m.parts[f.lo:f.hi] {
-		cursors[i] = part{p.layer, p.entry + 1}
-		ends[i] = m.layers[p.layer].end[p.entry]
+// read decodes the child that a position has come to.
+func (m *merger) read(p *position) {
+	if p.entry < p.end {
+		p.child = m.layers[p.layer].x.At(int(p.entry))
 	}
-	first := int32(len(m.tree.Nodes))
-	var same []part // the layers that have the name, topmost first
+}
+
+// directory merges the children of one directory.
+func (m *merger) directory(dir int32) {
+	f := m.frames[dir]
+	m.at = m.at[:0]
+	for _, p := range m.parts[f.lo:f.hi] {
+		at := position{part: part{p.layer, p.entry + 1}, end: m.layers[p.layer].end[p.entry]}
+		m.read(&at)
+		m.at = append(m.at, at)
+	}
+	first := int32(len(m.tree.names))
+	var same []*position // those that have the name, topmost first
 	for {
-		name, found := "", false
 		same = same[:0]
-		for i, c := range cursors {
-			if c.entry >= ends[i] {
+		for i := range m.at {
+			p := &m.at[i]
+			if p.entry >= p.end {
 				continue
 			}
-			n := m.layers[c.layer].entries[c.entry].Name
-			if !found || n < name {
-				name, found = n, true
+			if len(same) > 0 && p.child.Name < same[0].child.Name {
 				same = same[:0]
 			}
-			if n == name {
-				same = append(same, c)
+			if len(same) == 0 || p.child.Name == same[0].child.Name {
+				same = append(same, p)
 			}
 		}
-		if !found {
+		if len(same) == 0 {
 			break
 		}
-		m.name(f, name, same)
-		for i, c := range cursors {
-			if c.entry < ends[i] && m.layers[c.layer].entries[c.entry].Name == name {
-				cursors[i].entry = m.layers[c.layer].end[c.entry]
-			}
+		m.name(dir, same)
+		for _, p := range same {
+			p.entry = m.layers[p.layer].end[p.entry]
+			m.read(p)
 		}
 	}
-	for len(m.first) < int(f.node)+1 {
-		m.first, m.count = append(m.first, 0), append(m.count, 0)
-	}
-	m.first[f.node], m.count[f.node] = first, int32(len(m.tree.Nodes))-first
+	d := &m.tree.dirs[dir]
+	d.first, d.count = first, int32(len(m.tree.names))-first
 }
 
 // name merges one name, which the layers of same have.
-func (m *merger) name(f frame, name string, same []part) {
-	top := same[0]
-	l := &m.layers[top.layer]
-	if l.isWhiteout(top.entry) {
-		if f.below {
-			m.add(name, Inode{Mode: os.ModeDevice | os.ModeCharDevice, Nlink: 1, Whiteout: true})
+func (m *merger) name(dir int32, same []*position) {
+	top, below := same[0], m.frames[dir].below
+	at, holder := m.layers[top.layer].holder(top.entry, &top.child)
+	if isWhiteout(holder) {
+		if below {
+			m.add(top.part, ref{whiteoutRef, 0})
 		}
 		return
 	}
-	if !l.entries[top.entry].Mode.IsDir() {
-		m.addName(name, top)
+	if !holder.Mode.IsDir() {
+		m.addName(top.part, at)
 		return
 	}
-	sub := frame{node: int32(len(m.tree.Nodes)), lo: int32(len(m.parts)), below: f.below}
+	sub := frame{lo: int32(len(m.parts)), below: below}
 	for _, p := range same {
-		e := &m.layers[p.layer].entries[p.entry]
-		if !e.Mode.IsDir() {
+		if !p.child.Mode.IsDir() {
 			sub.below = false
 			break
 		}
-		m.parts = append(m.parts, p)
-		if e.Opaque {
+		m.parts = append(m.parts, p.part)
+		if p.child.Opaque {
 			sub.below = false
 			break
 		}
 	}
 	sub.hi = int32(len(m.parts))
-	n := m.dirInode(top, f.below)
-	n.Opaque = f.below && !sub.below
-	m.tree.Inodes[m.tree.Nodes[f.node].Inode].Nlink++
-	m.add(name, n)
+	n := m.dirInode(top.part, below)
+	n.Opaque = below && !sub.below
+	m.tree.dirs[dir].Nlink++
+	m.tree.names = append(m.tree.names, shownName{top.part, int32(len(m.tree.inodes))})
+	m.addDir(n)
 	m.frames = append(m.frames, sub)
 }
 
-func (m *merger) add(name string, n Inode) {
-	m.tree.Nodes = append(m.tree.Nodes, Node{Name: name, Inode: int32(len(m.tree.Inodes))})
-	m.tree.Inodes = append(m.tree.Inodes, n)
+// add adds a name with an inode of its own.
+func (m *merger) add(name part, inode ref) {
+	m.tree.names = append(m.tree.names, shownName{name, int32(len(m.tree.inodes))})
+	m.tree.inodes = append(m.tree.inodes, inode)
 }
 
-// addName adds a name for what is no directory. Names of one inode share it; its number
-// of links is that in its own layer, whatever hides some of them.
-func (m *merger) addName(name string, p part) {
-	l := &m.layers[p.layer]
-	at := l.holder(p.entry)
-	n, shared := l.inodes[at]
-	if shared {
-		m.tree.Nodes = append(m.tree.Nodes, Node{Name: name, Inode: n})
+func (m *merger) addDir(n Inode) {
+	m.tree.inodes = append(m.tree.inodes, ref{dirRef, int32(len(m.tree.dirs))})
+	m.tree.dirs = append(m.tree.dirs, treeDir{Inode: n})
+}
+
+// addName adds a name for what is no directory, whose inode an entry of the layer holds.
+// Names of one inode share it; its number of links is that in its own layer, whatever hides
+// some of them.
+func (m *merger) addName(name part, holder int32) {
+	l := &m.layers[name.layer]
+	if n, shared := l.inodes[holder]; shared {
+		m.tree.names = append(m.tree.names, shownName{name, n})
 		return
 	}
-	others := l.names[at]
-	if others > 0 {
-		l.inodes[at] = int32(len(m.tree.Inodes))
+	if l.names[holder] > 0 {
+		l.inodes[holder] = int32(len(m.tree.inodes))
 	}
-	inode := makeInode(&l.entries[at])
-	inode.Nlink = 1 + others
-	m.add(name, inode)
-}
-
-// makeInode gives an entry as containerd's extraction and the kernel show it.
-func makeInode(e *Entry) Inode {
-	n := Inode{Digest: e.Digest, Target: e.Target, Extra: e.Extra, Size: e.Size, Mode: e.Mode, UID: e.UID, GID: e.GID}
-	n.Mtime, n.MtimeNsec = boundTime(e.Mtime, e.MtimeNsec)
-	switch {
-	case e.Mode.Type() == os.ModeSymlink:
-		n.Mode = os.ModeSymlink | os.ModePerm
-		n.Size = int64(len(e.Target))
-	case e.Mode&os.ModeDevice != 0:
-		if major, minor := cutDevice(e.Device()); e.Extra != nil && (major != e.Extra.Major || minor != e.Extra.Minor) {
-			x := *e.Extra
-			x.Major, x.Minor = major, minor
-			n.Extra = &x
-		}
-	}
-	if xattrs := shownXattrs(e); len(xattrs) != len(e.Xattrs()) {
-		x := *n.Extra
-		x.Xattrs = xattrs
-		n.Extra = &x
-	}
-	return n
-}
-
-// shownXattrs returns those of an entry that the kernel takes: it knows three namespaces
-// besides trusted, and user only on files and directories. containerd goes on without
-// the others.
-func shownXattrs(e *Entry) []Xattr {
-	all := e.Xattrs()
-	shown := func(a Xattr) bool {
-		if strings.HasPrefix(a.Name, "user.") {
-			return e.Mode.IsRegular() || e.Mode.IsDir()
-		}
-		return strings.HasPrefix(a.Name, "security.") || strings.HasPrefix(a.Name, "system.")
-	}
-	for i, a := range all {
-		if shown(a) {
-			continue
-		}
-		some := append([]Xattr(nil), all[:i]...)
-		for _, a := range all[i:] {
-			if shown(a) {
-				some = append(some, a)
-			}
-		}
-		return some
-	}
-	return all
-}
-
-// boundTime is what containerd sets: the epoch for whatever is before it, or does not fit
-// 64 bits of nanoseconds.
-func boundTime(sec int64, nsec uint32) (int64, uint32) {
-	t := time.Unix(sec, int64(nsec))
-	if t.Before(time.Unix(0, 0)) || t.After(time.Unix(0, math.MaxInt64)) {
-		return 0, 0
-	}
-	return sec, nsec
-}
-
-// link gives the directories their children. They were added one after the other, so that
-// all lists are parts of one.
-func (m *merger) link() {
-	all := make([]int32, len(m.tree.Nodes))
-	for i := range all {
-		all[i] = int32(i)
-	}
-	for i, n := range m.first {
-		if c := m.count[i]; c > 0 {
-			m.tree.Nodes[i].Children = all[n : n+c : n+c]
-		}
-	}
+	m.add(name, ref{name.layer, holder})
 }

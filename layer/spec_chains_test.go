@@ -96,7 +96,7 @@ func spelledIndex(x *Index) string {
 }
 
 // spelledTree writes what a chain shows.
-func spelledTree(tree *Tree) string {
+func spelledTree(tree *flatTree) string {
 	var items []string
 	eachName(tree, func(p, first string, n *Inode) { items = append(items, spelledInode(p, first, n)) })
 	if len(items) == 0 {

@@ -110,13 +110,57 @@ func checkLayer(t testing.TB, m *memory, r *Result, tarball []byte) *Layer {
 	return l
 }
 
-func merge(t testing.TB, bottom bool, layers ...*Index) *Tree {
+// A flatTree is a Tree with all that it says, as tests look at it.
+type flatTree struct {
+	Nodes  []flatNode // Nodes[0] is the root
+	Inodes []Inode
+}
+
+type flatNode struct {
+	Name     string
+	Inode    int32
+	Children []int32
+}
+
+func flatten(tree *Tree) *flatTree {
+	f := &flatTree{Nodes: []flatNode{{}}}
+	for i := range tree.Len() {
+		f.Inodes = append(f.Inodes, tree.Inode(i))
+	}
+	for at := 0; at < len(f.Nodes); at++ {
+		for name, inode := range tree.Names(int(f.Nodes[at].Inode)) {
+			f.Nodes[at].Children = append(f.Nodes[at].Children, int32(len(f.Nodes)))
+			f.Nodes = append(f.Nodes, flatNode{Name: name, Inode: int32(inode)})
+		}
+	}
+	return f
+}
+
+// encodedOf returns indexes as Merge takes them.
+func encodedOf(t testing.TB, layers ...*Index) []*Encoded {
 	t.Helper()
-	tree, err := Merge(layers, bottom)
+	var encoded []*Encoded
+	for _, x := range layers {
+		b, err := EncodeIndex(x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := NewEncoded(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		encoded = append(encoded, e)
+	}
+	return encoded
+}
+
+func merge(t testing.TB, bottom bool, layers ...*Index) *flatTree {
+	t.Helper()
+	tree, err := Merge(encodedOf(t, layers...), bottom)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tree
+	return flatten(tree)
 }
 
 func index(t testing.TB, files ...file) *Index {
@@ -165,7 +209,7 @@ func putLayer(t testing.TB, m *memory, other *Layer, index []byte) ipfs.Block {
 
 // eachName calls fn for every name in a tree, in preorder; first is another name that its
 // inode had before, if any.
-func eachName(tree *Tree, fn func(name, first string, n *Inode)) {
+func eachName(tree *flatTree, fn func(name, first string, n *Inode)) {
 	firsts := make(map[int32]string)
 	var walk func(node int32, dir string)
 	walk = func(node int32, dir string) {

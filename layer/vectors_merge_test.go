@@ -32,7 +32,7 @@ func runMergeVectors(t *testing.T, b []byte) {
 }
 
 // treeLines says of every name in a tree what the vectors say of it, in preorder.
-func treeLines(tree *Tree) []string {
+func treeLines(tree *flatTree) []string {
 	var lines []string
 	eachName(tree, func(p, first string, n *Inode) {
 		if first != "" {

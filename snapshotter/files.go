@@ -66,19 +66,21 @@ func (s *fileSet) known(root cid.Cid) bool {
 
 // learn takes up the files of a layer, if any snapshot uses it. It returns them if they
 // were not known before.
-func (s *fileSet) learn(root cid.Cid, x *layer.Index) (table *fileTable, added bool) {
+func (s *fileSet) learn(root cid.Cid, x *layer.Encoded) (table *fileTable, added bool, err error) {
 	if s.known(root) {
-		return nil, false
+		return nil, false, nil
 	}
-	table = newFileTable(x)
+	if table, err = newFileTable(x); err != nil {
+		return nil, false, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.layers[root]
 	if l == nil || l.table != nil {
-		return nil, false
+		return nil, false, nil
 	}
 	l.table = table
-	return table, true
+	return table, true, nil
 }
 
 // roots returns the layers that snapshots use.
@@ -122,19 +124,24 @@ func (s *fileSet) tables(roots []cid.Cid) []*fileTable {
 	return tables
 }
 
-// distinct calls fn with each file of the tables once, until fn returns false.
+// distinct calls fn with each file of the tables once, in the order of the digests, until fn
+// returns false. All tables are sorted: it goes through them side by side.
 func distinct(tables []*fileTable, fn func(ipfs.File) bool) {
-	for n, t := range tables {
-	files:
-		for i := range t.files {
-			f := t.file(i)
-			for _, earlier := range tables[:n] {
-				if _, ok := earlier.find(f.Cid); ok {
-					continue files
-				}
+	at := make([]int, len(tables))
+	for {
+		var least *fileRecord
+		from := 0
+		for n, t := range tables {
+			if at[n] < len(t.files) && (least == nil || t.files[at[n]].compare(least) < 0) {
+				least, from = &t.files[at[n]], n
 			}
-			if !fn(f) {
-				return
+		}
+		if least == nil || !fn(tables[from].file(at[from])) {
+			return
+		}
+		for n, t := range tables {
+			if at[n] < len(t.files) && t.files[at[n]].compare(least) == 0 {
+				at[n]++
 			}
 		}
 	}

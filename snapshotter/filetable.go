@@ -3,8 +3,8 @@
 package snapshotter
 
 import (
+	"bytes"
 	"cmp"
-	"encoding/binary"
 	"slices"
 	"sort"
 	"strings"
@@ -20,10 +20,9 @@ import (
 const sumSize = 32
 
 // A fileTable holds the files of a layer that have content, each CID once, sorted by
-// digest. It takes some 70 bytes a file and 30 an entry of the layer, with the names:
-// a third of an index, and no pointers for the collector to follow.
+// digest. It takes 48 bytes a file and some 25 an entry of the layer, with the names: less
+// than an index, and nearly no pointers for the collector to follow.
 type fileTable struct {
-	sums   []byte // sumSize for each file
 	files  []fileRecord
 	leaves []string // of the files that have several
 
@@ -34,77 +33,79 @@ type fileTable struct {
 }
 
 type fileRecord struct {
+	sum    [sumSize]byte
 	size   int64
 	entry  int32
 	leaves int32 // number of its leaves in the table; -1 for a file of one
 }
 
-func newFileTable(x *layer.Index) *fileTable {
-	t := &fileTable{parents: make([]int32, len(x.Entries)), nameEnd: make([]uint32, len(x.Entries))}
-	var names strings.Builder
-	for i := range x.Entries {
-		e := &x.Entries[i]
-		names.WriteString(e.Name)
-		t.parents[i], t.nameEnd[i] = e.Parent, uint32(names.Len())
-	}
-	t.names = names.String()
-	order := sortedFiles(x)
-	t.sums = make([]byte, 0, len(order)*sumSize)
-	t.files = make([]fileRecord, 0, len(order))
-	for _, o := range order {
-		e := &x.Entries[o.entry]
-		r := fileRecord{size: e.Size, entry: o.entry, leaves: -1}
-		if o.several {
-			r.leaves = int32(len(t.leaves))
-			t.leaves = append(t.leaves, strings.Clone(e.Leaves())) // lets go of the index
+func newFileTable(x *layer.Encoded) (*fileTable, error) {
+	t := &fileTable{parents: make([]int32, 0, x.Len()), nameEnd: make([]uint32, 0, x.Len())}
+	files, length := 0, 0
+	err := x.Each(func(_, _ int, e *layer.Entry) error {
+		if length += len(e.Name); hasContent(e) {
+			files++
 		}
-		t.sums = append(t.sums, e.Digest...)
-		t.files = append(t.files, r)
-	}
-	return t
-}
-
-// sortKey orders the files of an index. Most comparisons end with prefix, which needs no
-// look at the entry.
-type sortKey struct {
-	prefix  uint64 // the first bytes of the digest
-	entry   int32
-	several bool // has several leaves: such a file has another CID than one with this digest and a single leaf
-}
-
-// sortedFiles returns the files of an index that have content, each CID once.
-func sortedFiles(x *layer.Index) []sortKey {
-	var keys []sortKey
-	for i := range x.Entries {
-		e := &x.Entries[i]
-		if e.Mode.IsRegular() && e.Size > 0 && e.Link < 0 && !e.Whiteout && len(e.Digest) == sumSize {
-			prefix := binary.BigEndian.Uint64([]byte(e.Digest[:8]))
-			keys = append(keys, sortKey{prefix, int32(i), e.Leaves() != ""})
-		}
-	}
-	same := func(a, b sortKey) int {
-		c := cmp.Compare(a.prefix, b.prefix)
-		if c == 0 {
-			c = strings.Compare(x.Entries[a.entry].Digest, x.Entries[b.entry].Digest)
-		}
-		if c == 0 && a.several != b.several {
-			c = 1
-			if b.several {
-				c = -1
-			}
-		}
-		return c
-	}
-	slices.SortFunc(keys, func(a, b sortKey) int {
-		if c := same(a, b); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.entry, b.entry)
+		return nil
 	})
-	return slices.CompactFunc(keys, func(a, b sortKey) bool { return same(a, b) == 0 })
+	if err != nil {
+		return nil, err
+	}
+	var names strings.Builder
+	names.Grow(length)
+	t.files = make([]fileRecord, 0, files)
+	var path []int32 // the entries from the root down to the one before
+	err = x.Each(func(i, depth int, e *layer.Entry) error {
+		parent := int32(-1)
+		if depth > 0 {
+			parent = path[depth-1]
+		}
+		path = append(path[:depth], int32(i))
+		names.WriteString(e.Name)
+		t.parents, t.nameEnd = append(t.parents, parent), append(t.nameEnd, uint32(names.Len()))
+		if !hasContent(e) {
+			return nil
+		}
+		r := fileRecord{sum: [sumSize]byte([]byte(e.Digest)), size: e.Size, entry: int32(i), leaves: -1}
+		if leaves := e.Leaves(); leaves != "" {
+			r.leaves = int32(len(t.leaves))
+			t.leaves = append(t.leaves, strings.Clone(leaves)) // lets go of the index
+		}
+		t.files = append(t.files, r)
+		return nil
+	})
+	t.names = names.String()
+	t.sort()
+	return t, err
 }
 
-func (t *fileTable) sum(i int) []byte { return t.sums[i*sumSize : (i+1)*sumSize] }
+// hasContent says whether an entry is a file whose content is an object.
+func hasContent(e *layer.Entry) bool {
+	return e.Mode.IsRegular() && e.Size > 0 && e.Link < 0 && !e.Whiteout && len(e.Digest) == sumSize
+}
+
+// sort sorts the files, and keeps of those with one CID that of the first entry.
+func (t *fileTable) sort() {
+	slices.SortFunc(t.files, func(a, b fileRecord) int { return cmp.Or(a.compare(&b), cmp.Compare(a.entry, b.entry)) })
+	all := len(t.files)
+	t.files = slices.CompactFunc(t.files, func(a, b fileRecord) bool { return a.compare(&b) == 0 })
+	if len(t.files) < all-all/8 {
+		t.files = slices.Clone(t.files)
+	}
+}
+
+// compare orders files by their CIDs. One of several leaves has another CID than one with the
+// same digest and a single leaf.
+func (r *fileRecord) compare(o *fileRecord) int {
+	c := bytes.Compare(r.sum[:], o.sum[:])
+	if c == 0 && (r.leaves < 0) != (o.leaves < 0) {
+		c = 1
+		if r.leaves < 0 {
+			c = -1
+		}
+	}
+	return c
+}
 
 // find returns the number of the file with this CID.
 func (t *fileTable) find(c cid.Cid) (int, bool) {
@@ -112,9 +113,9 @@ func (t *fileTable) find(c cid.Cid) (int, bool) {
 	if err != nil || hash.Code != mh.SHA2_256 || len(hash.Digest) != sumSize {
 		return 0, false
 	}
-	want := string(hash.Digest)
-	i := sort.Search(len(t.files), func(i int) bool { return string(t.sum(i)) >= want })
-	for ; i < len(t.files) && string(t.sum(i)) == want; i++ {
+	want := hash.Digest
+	i := sort.Search(len(t.files), func(i int) bool { return bytes.Compare(t.files[i].sum[:], want) >= 0 })
+	for ; i < len(t.files) && bytes.Equal(t.files[i].sum[:], want); i++ {
 		if (t.files[i].leaves < 0) == (c.Type() == cid.Raw) {
 			return i, c.Version() == 1
 		}
@@ -124,8 +125,8 @@ func (t *fileTable) find(c cid.Cid) (int, bool) {
 
 // file returns file i, ready to be fetched.
 func (t *fileTable) file(i int) ipfs.File {
-	r := t.files[i]
-	c := ipfs.RawCid(string(t.sum(i)))
+	r := &t.files[i]
+	c := ipfs.RawCid(string(r.sum[:]))
 	if r.leaves < 0 {
 		return ipfs.File{Cid: c, Size: r.size}
 	}

@@ -164,5 +164,5 @@ func (s *Snapshotter) tableOf(ctx context.Context, root cid.Cid) (*fileTable, er
 		return nil, err
 	}
 	defer s.opener.forget([]cid.Cid{root})
-	return newFileTable(l.Index), nil
+	return newFileTable(l.index)
 }

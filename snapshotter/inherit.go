@@ -21,11 +21,7 @@ import (
 // mode, time and extended attributes that they have below, as containerd does when it
 // extracts a layer on top of others.
 func (s *Snapshotter) inherit(ctx context.Context, t *layer.Tree, r run) error {
-	implied := false
-	for i := range t.Inodes {
-		implied = implied || t.Inodes[i].Implied
-	}
-	if !implied {
+	if !t.HasImplied() {
 		return nil
 	}
 	below, release, err := s.mountBelow(ctx, r)
@@ -33,24 +29,12 @@ func (s *Snapshotter) inherit(ctx context.Context, t *layer.Tree, r run) error {
 		return err
 	}
 	defer release()
-	type frame struct {
-		node int32
-		path string
-	}
-	for stack := []frame{{}}; len(stack) > 0; {
-		f := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
-		node := &t.Nodes[f.node]
-		if in := &t.Inodes[node.Inode]; in.Implied {
-			if err := inheritInode(in, below, f.path); err != nil {
-				return err
-			}
+	for i, path := range t.Implied() {
+		in := t.Inode(i)
+		if err := inheritInode(&in, below, path); err != nil {
+			return err
 		}
-		for _, child := range node.Children {
-			if c := &t.Nodes[child]; t.Inodes[c.Inode].Mode.IsDir() {
-				stack = append(stack, frame{child, f.path + "/" + c.Name})
-			}
-		}
+		t.Set(i, in)
 	}
 	return nil
 }

@@ -261,17 +261,22 @@ func (l *lab) pullOf(record string, c chain, root ipfs.Block) chain {
 }
 
 // find looks for a snapshot as containerd does after "already exists".
-func (l *lab) find(id digest.Digest, parent string) (name string) {
+func (l *lab) find(id digest.Digest, parent string) string {
 	l.t.Helper()
+	return findSnapshot(l.t, l.ctx, l.Snapshotter, id, parent)
+}
+
+func findSnapshot(t testing.TB, ctx context.Context, s snapshots.Snapshotter, id digest.Digest, parent string) (name string) {
+	t.Helper()
 	filter := fmt.Sprintf(`labels.%q==%s,parent==%q`, snapshots.LabelSnapshotRef, id, parent)
-	err := l.Walk(l.ctx, func(_ context.Context, info snapshots.Info) error {
+	err := s.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
 		if info.Kind == snapshots.KindCommitted {
 			name = info.Name
 		}
 		return nil
 	}, filter)
 	if err != nil {
-		l.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return name
 }

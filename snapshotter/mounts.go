@@ -139,11 +139,13 @@ func (s *Snapshotter) lowerDirs(ctx context.Context, links []link) (*lower, erro
 	return l, nil
 }
 
-// mountRun mounts the EROFS of a run, after its files are known to the lazy file system.
+// mountRun mounts the EROFS of a run, after its files are known to the lazy file system. The
+// indexes of its layers are not needed again after that.
 func (s *Snapshotter) mountRun(ctx context.Context, r run) (string, error) {
 	if s.support.err != nil {
 		return "", s.support.err
 	}
+	defer s.opener.forget(r.roots)
 	if err := s.learn(ctx, r); err != nil {
 		return "", err
 	}
@@ -161,7 +163,7 @@ func (s *Snapshotter) learn(ctx context.Context, r run) error {
 		group.Go(func() error {
 			l, err := s.opener.open(ctx, root)
 			if err == nil {
-				s.learnFiles(root, l.Index)
+				err = s.learnFiles(root, l.index)
 			}
 			return err
 		})
@@ -171,10 +173,10 @@ func (s *Snapshotter) learn(ctx context.Context, r run) error {
 
 // learnFiles makes the files of a layer known, and lets the lazy file system find out
 // where another layer has claimed something else.
-func (s *Snapshotter) learnFiles(root cid.Cid, x *layer.Index) {
-	table, added := s.files.learn(root, x)
-	if !added {
-		return
+func (s *Snapshotter) learnFiles(root cid.Cid, x *layer.Encoded) error {
+	table, added, err := s.files.learn(root, x)
+	if err != nil || !added {
+		return err
 	}
 	s.lazy.Recheck(func(c cid.Cid) (f ipfs.File, ok bool) {
 		i, ok := table.find(c)
@@ -183,6 +185,7 @@ func (s *Snapshotter) learnFiles(root cid.Cid, x *layer.Index) {
 		}
 		return f, ok
 	})
+	return nil
 }
 
 // mounts returns the mounts of an active snapshot or a view.

@@ -20,9 +20,9 @@ import (
 const (
 	// parallelOpens bounds how many layers an image record makes us open at a time.
 	parallelOpens = 8
-	// maxCachedEntries bounds the decoded indexes that are kept between Prepare of the
-	// layers and the first mount: 150 bytes an entry.
-	maxCachedEntries = 100_000
+	// maxCached bounds the bytes of indexes that are kept between Prepare of the layers and
+	// the first mount. It is enough for half a million files.
+	maxCached = 48 << 20
 	// maxRecords bounds the image records that are remembered as fetched.
 	maxRecords = 256
 )
@@ -41,16 +41,23 @@ type opener struct {
 	stop    []context.CancelFunc // of what runs; nil entries are free
 	closed  bool
 	flights map[cid.Cid]*flight
-	cached  map[cid.Cid]*layer.Layer
+	cached  map[cid.Cid]*opened
 	order   []cid.Cid           // of cached, the oldest first
-	entries int                 // of cached
+	bytes   int                 // of cached
 	records map[cid.Cid]cid.Cid // to the image's last layer, Undef if that is not known
+}
+
+// opened is a layer: its root, and its index as it is written, since decoded it takes three
+// times the memory.
+type opened struct {
+	root  ipfs.Block
+	index *layer.Encoded
 }
 
 // A flight is a layer that is being opened.
 type flight struct {
 	done  chan struct{} // closed when layer and err are set
-	layer *layer.Layer
+	layer *opened
 	err   error
 }
 
@@ -61,14 +68,14 @@ func newOpener(src layer.Source, timeout time.Duration, log *slog.Logger) *opene
 		src: keepFrom(src, log), timeout: timeout, log: log,
 		slots:   make(chan struct{}, parallelOpens),
 		flights: make(map[cid.Cid]*flight),
-		cached:  make(map[cid.Cid]*layer.Layer),
+		cached:  make(map[cid.Cid]*opened),
 		records: make(map[cid.Cid]cid.Cid),
 	}
 }
 
 // open returns the layer with this root within the time limit, and fails with
 // ErrIndexUnavailable.
-func (o *opener) open(ctx context.Context, root cid.Cid) (*layer.Layer, error) {
+func (o *opener) open(ctx context.Context, root cid.Cid) (*opened, error) {
 	// A little more than each attempt has, so that its own error, which knows the peers
 	// that were asked, is the one that is seen.
 	ctx, cancel := context.WithTimeout(ctx, o.timeout+o.timeout/16)
@@ -119,8 +126,8 @@ func (o *opener) join(ctx context.Context, root cid.Cid, limit time.Duration) (*
 	err := o.start(ctx, func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		l, err := layer.Open(ctx, o.src, root)
-		o.finish(root, f, l, err)
+		block, index, err := layer.OpenEncoded(ctx, o.src, root)
+		o.finish(root, f, &opened{block, index}, err)
 	})
 	if err == nil {
 		o.flights[root] = f
@@ -158,7 +165,7 @@ func (o *opener) start(ctx context.Context, fn func(context.Context)) error {
 }
 
 // finish hands the result of a flight to all who wait for it.
-func (o *opener) finish(root cid.Cid, f *flight, l *layer.Layer, err error) {
+func (o *opener) finish(root cid.Cid, f *flight, l *opened, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.flights, root)
@@ -170,14 +177,14 @@ func (o *opener) finish(root cid.Cid, f *flight, l *layer.Layer, err error) {
 }
 
 // cache keeps a layer, and drops the oldest ones when they are too many.
-func (o *opener) cache(root cid.Cid, l *layer.Layer) {
+func (o *opener) cache(root cid.Cid, l *opened) {
 	if _, ok := o.cached[root]; ok {
 		return
 	}
 	o.cached[root] = l
 	o.order = append(o.order, root)
-	o.entries += len(l.Index.Entries)
-	for o.entries > maxCachedEntries && len(o.order) > 1 {
+	o.bytes += l.index.Size()
+	for o.bytes > maxCached && len(o.order) > 1 {
 		o.drop(o.order[0])
 	}
 }
@@ -188,7 +195,7 @@ func (o *opener) drop(root cid.Cid) {
 		return
 	}
 	delete(o.cached, root)
-	o.entries -= len(l.Index.Entries)
+	o.bytes -= l.index.Size()
 	for i, c := range o.order {
 		if c.Equals(root) {
 			o.order = append(o.order[:i:i], o.order[i+1:]...)
@@ -287,18 +294,18 @@ func (o *opener) openAhead(ctx context.Context, root ipfs.Block) {
 	err := o.start(ctx, func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, o.timeout)
 		defer cancel()
-		var l *layer.Layer
+		var index *layer.Encoded
 		var err error
 		select {
 		case o.slots <- struct{}{}:
 			defer func() { <-o.slots }()
-			if l, err = layer.OpenBlock(ctx, o.src, root); err == nil {
-				o.keep(ctx, l.Root)
+			if index, err = layer.OpenEncodedBlock(ctx, o.src, root); err == nil {
+				o.keep(ctx, root)
 			}
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
-		o.finish(root.Cid, f, l, err)
+		o.finish(root.Cid, f, &opened{root, index}, err)
 	})
 	if err == nil {
 		o.flights[root.Cid] = f

@@ -164,23 +164,25 @@ func TestOpenAgain(t *testing.T) {
 	}
 }
 
-// TestOpenerForgets keeps no more entries than it may.
+// TestOpenerForgets keeps no more of indexes than it may, but for one.
 func TestOpenerForgets(t *testing.T) {
 	o := newOpener(ipfstest.NewMemory(), time.Minute, slog.New(slog.DiscardHandler))
 	defer o.close()
+	index := encoded(t, manyFiles(100_000))
+	most := maxCached / index.Size()
 	var roots []cid.Cid
-	for i := range 10 {
+	for i := range most + 3 {
 		root := ipfs.RawCid(fmt.Sprintf("%032d", i))
 		roots = append(roots, root)
 		o.mu.Lock()
-		o.cache(root, &layer.Layer{Index: &layer.Index{Entries: make([]layer.Entry, maxCachedEntries/4)}})
+		o.cache(root, &opened{index: index})
 		o.mu.Unlock()
 	}
-	if len(o.cached) != 4 || len(o.order) != 4 || o.entries != maxCachedEntries {
-		t.Errorf("%d layers and %d entries are kept", len(o.cached), o.entries)
+	if most < 2 || len(o.cached) != most || len(o.order) != most || o.bytes != most*index.Size() {
+		t.Errorf("%d layers and %d bytes are kept", len(o.cached), o.bytes)
 	}
 	o.forget(roots)
-	if len(o.cached) != 0 || len(o.order) != 0 || o.entries != 0 {
-		t.Errorf("%d layers and %d entries are kept", len(o.cached), o.entries)
+	if len(o.cached) != 0 || len(o.order) != 0 || o.bytes != 0 {
+		t.Errorf("%d layers and %d bytes are kept", len(o.cached), o.bytes)
 	}
 }

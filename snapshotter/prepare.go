@@ -190,10 +190,12 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
 	}
-	if err := s.commitLayer(ctx, req, parent, labels, links, l.Root.Data); err != nil {
+	if err := s.commitLayer(ctx, req, parent, labels, links, l.root.Data); err != nil {
 		return err
 	}
-	s.learnFiles(req.root, l.Index)
+	if err := s.learnFiles(req.root, l.index); err != nil {
+		return err
+	}
 	s.shared.add(req.root)
 	return done
 }

@@ -245,7 +245,9 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	if err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
-	s.recall(ctx, before.roots)
+	if err := s.recall(ctx, before.roots); err != nil {
+		return nil, errors.Join(err, s.ms.Close())
+	}
 	s.lazyUsed = func() (bool, error) { return s.mayBeMounted(context.WithoutCancel(ctx)) }
 	if s.lazy, err = lazy(lazyPath, s); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount the lazy file system: %w", err), s.ms.Close())

@@ -99,7 +99,7 @@ func (s *Snapshotter) walkLazy(ctx context.Context, fn func(id string, info snap
 
 // recall makes the files of layers known before the lazy file system is served: containers
 // that have run for longer than this process may ask for them.
-func (s *Snapshotter) recall(ctx context.Context, roots map[cid.Cid]struct{}) {
+func (s *Snapshotter) recall(ctx context.Context, roots map[cid.Cid]struct{}) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelLoads)
 	for root := range roots {
@@ -109,11 +109,14 @@ func (s *Snapshotter) recall(ctx context.Context, roots map[cid.Cid]struct{}) {
 				s.log.Error("containers that run cannot read what they have not read yet of a layer", "err", err)
 				return nil
 			}
-			s.files.learn(root, l.Index)
+			if _, _, err := s.files.learn(root, l.index); err != nil {
+				return err
+			}
+			s.opener.forget([]cid.Cid{root}) // it is mounted, or will be from its image
 			return nil
 		})
 	}
-	_ = group.Wait() // no goroutine returns an error
+	return group.Wait()
 }
 
 // closeLazy ends the lazy file system, or leaves it if it may be in use.

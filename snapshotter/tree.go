@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -26,23 +25,18 @@ const (
 )
 
 // overlayTree is a merged tree as the metadata layer of an overlay: an erofs.Tree.
-type overlayTree struct {
-	tree *layer.Tree
-	dirs []int32 // the node of each inode that is a directory
-}
+type overlayTree struct{ *layer.Tree }
 
-// mergeRun opens the layers of a run, whose indexes are not needed again after that, and
-// merges them.
+// mergeRun opens the layers of a run, and merges them.
 func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
-	defer s.opener.forget(r.roots)
-	indexes := make([]*layer.Index, len(r.roots))
+	indexes := make([]*layer.Encoded, len(r.roots))
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelLoads)
 	for i, root := range r.roots {
 		group.Go(func() error {
 			l, err := s.opener.open(gctx, root)
 			if err == nil {
-				indexes[i] = l.Index
+				indexes[i] = l.index
 			}
 			return err
 		})
@@ -62,39 +56,21 @@ func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
 	if s.support.data == DataHidden && hasRootName(merged, objects.Hidden) {
 		return nil, fmt.Errorf("%w: the image has a file of the name /%s, which is hidden on this kernel", ErrUnsupported, objects.Hidden)
 	}
-	return newOverlayTree(merged)
+	return overlayTree{merged}, nil
 }
 
 func hasRootName(t *layer.Tree, name string) bool {
-	return slices.ContainsFunc(t.Nodes[0].Children, func(c int32) bool { return t.Nodes[c].Name == name })
-}
-
-func newOverlayTree(t *layer.Tree) (*overlayTree, error) {
-	if len(t.Nodes) == 0 || t.Nodes[0].Inode != 0 {
-		return nil, fmt.Errorf("merged tree has no root")
-	}
-	o := &overlayTree{tree: t, dirs: make([]int32, len(t.Inodes))}
-	for i := range t.Nodes {
-		o.dirs[t.Nodes[i].Inode] = int32(i)
-	}
-	for i := range t.Inodes {
-		for _, x := range t.Inodes[i].Xattrs() {
-			// An index with these is refused when it is decoded. They would steer the
-			// mount, so it is looked at again where it would matter.
-			if strings.HasPrefix(x.Name, xattrOverlay) {
-				return nil, fmt.Errorf("%q on an inode: %w", x.Name, layer.ErrXattr)
-			}
+	for n := range t.Names(0) {
+		if n == name {
+			return true
 		}
 	}
-	return o, nil
+	return false
 }
 
-// Len implements erofs.Tree.
-func (o *overlayTree) Len() int { return len(o.tree.Inodes) }
-
 // Inode implements erofs.Tree.
-func (o *overlayTree) Inode(i int, n *erofs.Inode) {
-	in := &o.tree.Inodes[i]
+func (o overlayTree) Inode(i int, n *erofs.Inode) {
+	in := o.Tree.Inode(i)
 	n.UID, n.GID = in.UID, in.GID
 	n.Mtime, n.MtimeNsec = in.Mtime, in.MtimeNsec
 	n.Nlink = in.Nlink
@@ -111,16 +87,15 @@ func (o *overlayTree) Inode(i int, n *erofs.Inode) {
 	case unix.S_IFCHR, unix.S_IFBLK:
 		n.Rdev = encodeDevice(in.Device())
 	case unix.S_IFDIR:
-		for _, child := range o.tree.Nodes[o.dirs[i]].Children {
-			node := &o.tree.Nodes[child]
-			n.Entries = append(n.Entries, erofs.Dirent{Name: node.Name, Inode: uint32(node.Inode)})
+		for name, inode := range o.Names(i) {
+			n.Entries = append(n.Entries, erofs.Dirent{Name: name, Inode: uint32(inode)})
 		}
 	}
-	o.xattrs(in, n)
+	xattrs(&in, n)
 }
 
 // xattrs adds the extended attributes, and those for overlayfs where they sort.
-func (o *overlayTree) xattrs(in *layer.Inode, n *erofs.Inode) {
+func xattrs(in *layer.Inode, n *erofs.Inode) {
 	var own []erofs.Xattr
 	switch {
 	case in.Mode.IsRegular() && in.Size > 0:
@@ -131,6 +106,9 @@ func (o *overlayTree) xattrs(in *layer.Inode, n *erofs.Inode) {
 	for _, x := range in.Xattrs() {
 		if !erofs.HasXattr(x.Name) {
 			continue // no file system has it, and containerd drops it as well when it applies a layer
+		}
+		if strings.HasPrefix(x.Name, xattrOverlay) {
+			continue // it would steer the mount; an index with one is refused when it is read
 		}
 		for len(own) > 0 && own[0].Name < x.Name {
 			n.Xattrs = append(n.Xattrs, own[0])

@@ -28,27 +28,50 @@ func manyFiles(n int) *layer.Index {
 	return x
 }
 
+// encoded returns an index as it is written.
+func encoded(t testing.TB, x *layer.Index) *layer.Encoded {
+	t.Helper()
+	b, err := layer.EncodeIndex(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := layer.NewEncoded(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func tableOf(t testing.TB, x *layer.Index) *fileTable {
+	t.Helper()
+	table, err := newFileTable(encoded(t, x))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
 // BenchmarkImage merges one layer and writes its image.
 func BenchmarkImage(b *testing.B) {
-	x := manyFiles(60_000)
+	x := encoded(b, manyFiles(60_000))
+	b.ReportAllocs()
 	for b.Loop() {
-		merged, err := layer.Merge([]*layer.Index{x}, true)
+		merged, err := layer.Merge([]*layer.Encoded{x}, true)
 		if err != nil {
 			b.Fatal(err)
 		}
-		tree, err := newOverlayTree(merged)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := erofs.Write(io.Discard, tree, erofs.Options{}); err != nil {
+		if err := erofs.Write(io.Discard, overlayTree{merged}, erofs.Options{}); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
 func BenchmarkFileTable(b *testing.B) {
-	x := manyFiles(60_000)
+	x := encoded(b, manyFiles(60_000))
+	b.ReportAllocs()
 	for b.Loop() {
-		newFileTable(x)
+		if _, err := newFileTable(x); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
