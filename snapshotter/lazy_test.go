@@ -3,13 +3,17 @@
 package snapshotter_test
 
 import (
+	"bytes"
 	"io"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/fetch"
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/relay"
@@ -49,10 +53,9 @@ func newLazyLab(t *testing.T) (*lab, *ipfstest.Memory, *objects.Store) {
 				return nil, err
 			}
 		}
-		server := lazyfs.Serve(client, files, fetcher, lazyfs.Options{Logger: l.config.Logger})
+		l.served = lazyfs.Serve(client, files, fetcher, lazyfs.Options{Logger: l.config.Logger})
 		relaytest.NoPoll(l.t, dir)
-		l.served = server
-		return server, nil
+		return l.served, nil
 	}
 	l.restart()
 	return l, publisher, store
@@ -95,4 +98,98 @@ func (l *lab) buildAt(publisher *ipfstest.Memory, kinds string, layers [][]entry
 	elsewhere := *l
 	elsewhere.node, elsewhere.config.ObjectsDir = publisher, l.t.TempDir()
 	return l.buildWith(elsewhere.convert, kinds, layers)
+}
+
+// TestNative reads what is on disk, in each way to mount: the kernel asks FUSE for nothing
+// from when the overlay is mounted on. What is not here does ask.
+func TestNative(t *testing.T) {
+	for name, mounts := range map[string]snapshotter.Mounts{
+		"auto":     {},
+		"loop":     {Image: snapshotter.ImageLoop},
+		"metacopy": {Data: snapshotter.DataMetacopy},
+		"hidden":   {Data: snapshotter.DataHidden, Image: snapshotter.ImageLoop},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, publisher, _ := newLazyLab(t)
+			l.config.Mounts, l.config.Fill = mounts, snapshotter.FillOn
+			l.restart()
+			if err := l.Supported(); err != nil {
+				hosttest.Lacking(t, err.Error())
+			}
+			here, plain := l.buildAt(publisher, "iii", stack())
+			key := l.key("container")
+			options, err := l.Prepare(l.ctx, key, here.parent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.filled()
+			path, view := l.mount(options), l.view(l.overlay, plain.parent)
+			paths := describe(t, view)
+			before := l.served.Stats().Requests
+			for p := range paths {
+				sameContent(t, path+p, view+p)
+			}
+			if n := l.served.Stats().Requests - before; n != 0 {
+				t.Errorf("%d FUSE requests for what is on disk", n)
+			}
+			compareTrees(t, path, view)
+			if err := l.Remove(l.ctx, key); err != nil {
+				t.Fatal(err)
+			}
+
+			l.config.Fill = snapshotter.FillOff
+			l.restart()
+			elsewhere, _ := l.buildAt(publisher, "i", [][]entry{{file("not-here", "not here", 0o644)}})
+			_, path = l.active(l.Snapshotter, elsewhere.parent)
+			before = l.served.Stats().Requests
+			if b, err := os.ReadFile(filepath.Join(path, "not-here")); err != nil || string(b) != "not here" {
+				t.Errorf("%q, %v", b, err)
+			}
+			if l.served.Stats().Requests == before {
+				t.Error("a file that was not here was read without FUSE")
+			}
+		})
+	}
+}
+
+// sameContent reads what is at two paths.
+func sameContent(t *testing.T, got, want string) {
+	t.Helper()
+	info, err := os.Lstat(got)
+	if err != nil || !info.Mode().IsRegular() {
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	a, err := os.ReadFile(got)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if b, err := os.ReadFile(want); err != nil || !bytes.Equal(a, b) {
+		t.Errorf("%s has %d bytes, want %d: %v", got, len(a), len(b), err)
+	}
+}
+
+// filled waits until all files of the images in use are here.
+func (l *lab) filled() {
+	l.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		done := true
+		for _, c := range l.Status() {
+			done = done && (c.Fill == snapshotter.FillDone || c.Image == "")
+		}
+		if done {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-l.ctx.Done():
+			l.t.Fatalf("%+v", l.Status())
+		}
+	}
 }

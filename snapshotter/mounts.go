@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hinshun/ipcs/internal/erofs"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
 )
@@ -22,6 +23,10 @@ import (
 // those that lack 512 bytes, and fails on the two colons in ours. On hosts with SELinux it
 // adds a context before that.
 const optionSlack = 512 + 256
+
+// manyInodes is from how many inodes of an image on the memory that it took to mount it is
+// given back to the system at once.
+const manyInodes = 50_000
 
 // parallelLoads bounds how many layers of a chain are opened at a time.
 const parallelLoads = 4
@@ -145,11 +150,24 @@ func (s *Snapshotter) mountRun(ctx context.Context, r run) (string, error) {
 	if s.support.err != nil {
 		return "", s.support.err
 	}
-	defer s.opener.forget(r.roots)
+	inodes := 0 // of the image, if it is written now
+	defer func() {
+		s.opener.forget(r.roots)
+		if inodes >= manyInodes {
+			s.opener.release(ctx)
+		}
+	}()
 	if err := s.learn(ctx, r); err != nil {
 		return "", err
 	}
-	return s.chains.ensure(ctx, r, s.mergeRun)
+	return s.chains.ensure(ctx, r, func(ctx context.Context, r run) (erofs.Tree, error) {
+		tree, err := s.mergeRun(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		inodes = tree.Len()
+		return tree, nil
+	})
 }
 
 // learn opens the layers of a run whose files are not known: after a restart, all.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/hinshun/ipcs/internal/memory"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
 	"github.com/hinshun/ipcs/mediatype"
@@ -211,6 +212,13 @@ func (o *opener) forget(roots []cid.Cid) {
 	for _, root := range roots {
 		o.drop(root)
 	}
+}
+
+// release gives the memory of what was forgotten back to the system, behind the caller.
+func (o *opener) release(ctx context.Context) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_ = o.start(ctx, func(context.Context) { memory.Release() }) // a process that ends gives back all
 }
 
 // prefetch begins to open all layers of an image, but those that known has, when one of

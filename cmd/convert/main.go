@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/hinshun/ipcs/internal/memory"
 )
 
 // version is set by the Makefile.
@@ -24,11 +26,15 @@ var version = "devel"
 // errUsage marks errors of the command line, which exit with 2.
 var errUsage = errors.New("usage")
 
+// smallHeap is what the program may take before it collects garbage more often than Go does
+// by itself.
+const smallHeap = 192 << 20
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the program at once.
 	context.AfterFunc(ctx, stop)
-	limitMemory()
+	memory.Follow(smallHeap)
 	err := rootCommand().ExecuteContext(ctx)
 	interrupted := ctx.Err() != nil
 	stop()

@@ -25,6 +25,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/internal/lazyfs"
+	"github.com/hinshun/ipcs/internal/memory"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/packs"
 	"github.com/hinshun/ipcs/internal/profile"
@@ -33,6 +34,10 @@ import (
 	"github.com/hinshun/ipcs/snapshotter"
 	"github.com/hinshun/ipcs/unpack"
 )
+
+// smallHeap is what the daemon may take before it collects garbage more often than Go does
+// by itself: what it holds of large images has no pointers.
+const smallHeap = 64 << 20
 
 // stopTimeout is how long requests that are under way may take when the daemon stops.
 const stopTimeout = 5 * time.Second
@@ -103,6 +108,7 @@ func listen(cfg config, started *closers) (s sockets, err error) {
 // run starts the daemon, says that it is ready, and stops it when ctx is done.
 func run(ctx context.Context, cfg config) (err error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
+	memory.Follow(smallHeap)
 	if os.Geteuid() != 0 {
 		return errors.New("mounting needs root: run it as root (sudo ipcs-snapshotter)")
 	}

@@ -9,7 +9,7 @@
 // They leave them in batches, of which a bounded number is under way. A batch looks in the
 // store first and asks the source for the rest. What is demanded may be in a queue of
 // less urgency already: then it moves. To fill, Prefetch waits until nothing more urgent has
-// been under way for a second, but for a trickle.
+// been under way for a second, and after half a minute for a tenth of one, but for a trickle.
 //
 // What is read ahead: of a file of few leaves, all of it, right behind what was asked
 // for. Of a larger one, twice as many leaves as lie without gap before the one that is

@@ -23,8 +23,12 @@ const (
 	// leastWeight is what a small leaf counts in the window for: it bounds their number.
 	leastWeight = window / 2048
 	// quiet is how long nothing more urgent may have been under way before filling goes on
-	// at full speed. A container that starts has its processors and its link to itself.
-	quiet = time.Second
+	// at full speed. A container that starts has its processors and its link to itself; one
+	// that has run for startup shares them: what it reads still goes first, and waits for one
+	// leaf's worth at most.
+	quiet        = time.Second
+	startup      = 30 * time.Second
+	quietRunning = quiet / 10
 	// hopeless is how many files in a row cannot be had before Prefetch gives up.
 	hopeless = 64
 )
@@ -46,7 +50,7 @@ func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Pri
 	f.mu.Lock()
 	f.urgent = time.Now() // whoever is to read first has not begun
 	f.mu.Unlock()
-	run := &prefetch{Fetcher: f, priority: p, window: semaphore.NewWeighted(window)}
+	run := &prefetch{Fetcher: f, priority: p, began: time.Now(), window: semaphore.NewWeighted(window)}
 	err := run.all(ctx, files)
 	run.flush(ctx) // what is queued is wanted by the goroutines
 	run.wg.Wait()
@@ -64,6 +68,7 @@ func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Pri
 type prefetch struct {
 	*Fetcher
 	priority Priority
+	began    time.Time
 	window   *semaphore.Weighted
 	wg       sync.WaitGroup
 
@@ -197,7 +202,7 @@ func (r *prefetch) flush(ctx context.Context) {
 func (r *prefetch) calm(ctx context.Context, size int) error {
 	for r.priority == Fill {
 		r.mu.Lock()
-		wait, closed := quiet-time.Since(r.urgent), r.closed
+		wait, closed := quietAfter(time.Since(r.began))-time.Since(r.urgent), r.closed
 		r.mu.Unlock()
 		if wait <= 0 || closed {
 			return nil
@@ -217,6 +222,14 @@ func (r *prefetch) calm(ctx context.Context, size int) error {
 		r.trickle = ipfs.LeafSize
 	}
 	return nil
+}
+
+// quietAfter is how long it has to be quiet for a run that began so long ago.
+func quietAfter(age time.Duration) time.Duration {
+	if age < startup {
+		return quiet
+	}
+	return quietRunning
 }
 
 // pace waits as long as the limit of bytes a second takes. It does so before the leaf is

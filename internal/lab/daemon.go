@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,6 +50,8 @@ type DaemonOptions struct {
 	Fill string
 	// Window is profile.window; 0 records nothing.
 	Window time.Duration
+	// Image and Data are mounts.image and mounts.data; "" is auto.
+	Image, Data string
 	// Metrics says that the daemon counts and serves metrics.
 	Metrics bool
 }
@@ -88,6 +92,8 @@ type Status struct {
 			Bytes int64  `json:"bytes"`
 		} `json:"peers"`
 		Mode string `json:"mode"`
+		Data string `json:"data"`
+		Fill string `json:"fill"`
 	} `json:"chains"`
 }
 
@@ -147,6 +153,7 @@ func (d *Daemon) configure(port int) error {
 	return t.Execute(f, map[string]any{
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
 		"Limit": d.opts.Limit, "Metrics": d.Metrics,
+		"Image": cmp.Or(d.opts.Image, "auto"), "Data": cmp.Or(d.opts.Data, "auto"),
 		"Fill": d.opts.Fill, "Window": d.opts.Window.String(),
 		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})
@@ -199,6 +206,27 @@ func (d *Daemon) Root() string { return d.root }
 // Command is a subcommand of ipcs-snapshotter against this daemon.
 func (d *Daemon) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return d.machine.Command(ctx, "ipcs-snapshotter", append([]string{"--config", d.config}, args...)...)
+}
+
+// filledMessage is what the daemon logs when all files of an image are here.
+const filledMessage = "all files of the image are here"
+
+// Filled waits until all files of an image are here, by its log: a status looks at every file,
+// which would be in the way of what is waited for.
+func (d *Daemon) Filled(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		log, err := os.ReadFile(d.log)
+		if err != nil || bytes.Contains(log, []byte(filledMessage)) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until all files of an image are here: %w", context.Cause(ctx))
+		}
+	}
 }
 
 // Status asks the daemon how it is.

@@ -40,7 +40,7 @@ type fileSystem struct {
 	invalidate func(c cid.Cid)
 	observe    func(c cid.Cid)
 
-	lookups, reads, local, errors atomic.Int64
+	requests, lookups, reads, local, errors atomic.Int64
 }
 
 func newFileSystem(files Files, rd Reader, logger *slog.Logger) *fileSystem {

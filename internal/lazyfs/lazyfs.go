@@ -64,6 +64,7 @@ type Options struct {
 // Stats counts requests since Serve.
 type Stats struct {
 	Nodes      int64 // that the kernel remembers now
+	Requests   int64 // of all kinds
 	Lookups    int64
 	Reads      int64
 	Local      int64 // reads that were answered from a complete object
@@ -105,6 +106,7 @@ func Serve(client *relay.Client, files Files, rd Reader, opts Options) *Server {
 	go func() {
 		defer close(s.served)
 		err := client.Serve(func(request, reply []byte) int {
+			fs.requests.Add(1)
 			n, status := protocol.HandleRequest([][]byte{request}, [][]byte{reply})
 			if !status.Ok() {
 				opts.Logger.Error("a request could not be answered", "status", status)
@@ -198,6 +200,7 @@ func (s *Server) DropRemoved() { s.fs.fds.DropRemoved() }
 func (s *Server) Stats() Stats {
 	return Stats{
 		Nodes:      int64(s.fs.nodes.len()),
+		Requests:   s.fs.requests.Load(),
 		Lookups:    s.fs.lookups.Load(),
 		Reads:      s.fs.reads.Load(),
 		Local:      s.fs.local.Load(),

@@ -10,6 +10,9 @@ import (
 // metricPerFile is a file's part of a daemon's memory.
 var metricPerFile = result.Metric{Name: "per-file", Unit: "B", Better: result.Lower}
 
+// metricPeakFile is its part of the most that the daemon held.
+var metricPeakFile = result.Metric{Name: "peak-per-file", Unit: "B", Better: result.Lower}
+
 // nothing is a command that ends at once.
 const nothing = "true"
 
@@ -40,7 +43,7 @@ func growthFiles() Scenario {
 		About: "Images of 10,000, 100,000 and 1,000,000 files of 100 to 1,024 bytes in one layer, and one layer with a shell: " +
 			"from the start of `ctr image pull` to the end of `true` in a container, on a new host with a dropped page " +
 			"cache, at 1 Gbit/s. `resident` is the memory of the system's daemon when the container has ended, and " +
-			"`per-file` what that is more than before the pull, divided by the number of files. stargz takes no part in the largest, which keeps the " +
+			"`per-file` what that is more than before the pull, divided by the number of files, `peak-per-file` the same of the most that it held. stargz takes no part in the largest, which keeps the " +
 			"whole short.",
 		Systems: []string{"overlayfs", "erofs", "ipcs", "stargz"},
 		Quick:   []string{"overlayfs", "ipcs"},
@@ -84,7 +87,9 @@ func measureFiles(ctx context.Context, r *Run) error {
 	return measureStarts(ctx, r, func(t trial, st start) {
 		t.recordStart(st)
 		if st.took.resident > 0 {
+			before := st.took.resident - st.took.grown
 			t.record(metricPerFile, float64(st.took.grown)/float64(r.Count))
+			t.record(metricPeakFile, float64(st.took.peak-before)/float64(r.Count))
 		}
 	})
 }

@@ -43,10 +43,11 @@ type Programs func(name string) (path string, err error)
 
 // All returns every system, those that cannot be measured here too.
 func All() []System {
-	return []System{
+	all := []System{
 		overlayfs{"overlayfs", ""}, overlayfs{"overlayfs-zstd", "+zstd"}, erofs{},
-		ipcs{}, profiled{}, kubo{}, stargz{"stargz", false}, stargz{"stargz-optimized", true},
+		ipcs{}, profiled{}, filled{}, kubo{}, stargz{"stargz", false}, stargz{"stargz-optimized", true},
 	}
+	return append(all, fallbacks()...)
 }
 
 // Named returns the system of that name.
@@ -98,6 +99,8 @@ type Host struct {
 	Helpers     []*lab.Process // that belong to the system, Daemon's among them
 	// Lazy says that content comes when it is read, and else all of it with the pull.
 	Lazy bool
+	// Fills says that what is Lazy comes by itself, too, as soon as there is a container.
+	Fills bool
 	// Folders are removed when the host stops.
 	Folders []string
 }
