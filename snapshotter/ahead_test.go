@@ -47,7 +47,7 @@ func (p prefetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], pri
 }
 
 // cidOf is the CID of a file with this content.
-func cidOf(t *testing.T, content string) cid.Cid {
+func cidOf(t testing.TB, content string) cid.Cid {
 	t.Helper()
 	b, err := ipfs.NewBlock(cid.Raw, []byte(content))
 	if err != nil {

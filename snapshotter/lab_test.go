@@ -49,7 +49,7 @@ func (allLocal) Recheck(func(cid.Cid) (ipfs.File, bool)) {}
 // lab is a snapshotter with a node in memory, next to containerd's overlay snapshotter.
 type lab struct {
 	*snapshotter.Snapshotter
-	t       *testing.T
+	t       testing.TB
 	ctx     context.Context
 	config  snapshotter.Config
 	lazy    snapshotter.MountLazy
@@ -59,9 +59,9 @@ type lab struct {
 	served  *lazyfs.Server // of newLazyLab, the last
 }
 
-func newLab(t *testing.T) *lab { return newLabIn(t, t.TempDir()) }
+func newLab(t testing.TB) *lab { return newLabIn(t, t.TempDir()) }
 
-func newLabIn(t *testing.T, dir string) *lab {
+func newLabIn(t testing.TB, dir string) *lab {
 	t.Helper()
 	hosttest.Root(t)
 	l := &lab{t: t, ctx: t.Context(), node: ipfstest.NewMemory(), lazy: noLazy}
@@ -102,7 +102,7 @@ func (l *lab) start() {
 	l.Snapshotter = s
 }
 
-func mountsBelow(t *testing.T, dir string) []string {
+func mountsBelow(t testing.TB, dir string) []string {
 	t.Helper()
 	found, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {
@@ -144,7 +144,7 @@ func (e entry) with(name, value string) entry {
 	return e
 }
 
-func tarOf(t *testing.T, entries []entry) []byte {
+func tarOf(t testing.TB, entries []entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

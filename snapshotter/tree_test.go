@@ -18,7 +18,7 @@ import (
 // compareTrees checks that two mounts show the same, but for what no container can rely
 // on: sizes and link counts of directories, inode numbers, and the time of a directory
 // that the last layer to touch it has no entry for, which is when it was extracted.
-func compareTrees(t *testing.T, got, want string) {
+func compareTrees(t testing.TB, got, want string) {
 	t.Helper()
 	g, w := describe(t, got), describe(t, want)
 	for path, line := range w {
@@ -50,7 +50,7 @@ type line struct {
 }
 
 // describe returns a line for each path.
-func describe(t *testing.T, root string) map[string]line {
+func describe(t testing.TB, root string) map[string]line {
 	t.Helper()
 	lines := make(map[string]line)
 	links := make(map[[2]uint64]string)

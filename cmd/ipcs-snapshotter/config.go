@@ -203,6 +203,15 @@ func parseConfig(path, text string, cfg *config) error {
 		}
 		return fmt.Errorf("configuration %s: %w", path, err)
 	}
+	// The decoder takes any text for what is a string, and asks for no UnmarshalText.
+	for name, err := range map[string]error{
+		"image": cfg.Mounts.Image.UnmarshalText([]byte(cfg.Mounts.Image)),
+		"data":  cfg.Mounts.Data.UnmarshalText([]byte(cfg.Mounts.Data)),
+	} {
+		if err != nil {
+			return fmt.Errorf("configuration %s: mounts.%s: %w", path, name, err)
+		}
+	}
 	if cfg.Version != configVersion {
 		return fmt.Errorf("configuration %s: version %d is not known here; this daemon reads version %d", path, cfg.Version, configVersion)
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hinshun/ipcs/snapshotter"
 )
 
 // parse runs the daemon's flags through cobra, as main does, without running it.
@@ -63,6 +65,8 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"colon in root":   {`root = "/a:b"`, "must not contain"},
 		"timeout":         {"[node]\ntimeout = \"0s\"", "more than zero"},
 		"peer without ID": {"[node]\npeers = [\"/ip4/10.0.0.1/tcp/4001\"]", "an example"},
+		"image mode":      {"[mounts]\nimage = \"fast\"", "mounts.image: \"fast\" is none of auto"},
+		"data mode":       {"[mounts]\ndata = \"file\"", "mounts.data: \"file\" is none of auto"},
 		"fill":            {"[fetch]\nfill = \"yes\"", "on, annotated or off"},
 		"fill rate":       {"[fetch]\nfill_rate = \"much\"", "an example"},
 		"profile window":  {"[profile]\nwindow = \"-1s\"", "must not be negative"},
@@ -79,6 +83,19 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 				t.Fatalf("error = %v, want one with %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestMounts(t *testing.T) {
+	for text, want := range map[string]mountsConfig{
+		"":                               {},
+		"image = \"auto\"\ndata = \"auto\"": {},
+		"image = \"loop\"":               {Image: snapshotter.ImageLoop},
+		"data = \"hidden\"":              {Data: snapshotter.DataHidden},
+	} {
+		if cfg, err := parse(t, "--config", writeConfig(t, "[mounts]\n"+text)); err != nil || cfg.Mounts != want {
+			t.Errorf("%q is %+v, %v", text, cfg.Mounts, err)
+		}
 	}
 }
 

@@ -6,12 +6,12 @@ import (
 	"github.com/hinshun/ipcs/internal/lab/labtest"
 )
 
-// TestMemory runs a container of an image of 100,000 files, and one of an image of 100 layers:
+// TestManyFiles runs a container of an image of 100,000 files, and one of an image of 100 layers:
 // the daemon takes less than a KiB a file, in the end and at most. That is wide: 200 and 400
 // bytes were seen.
-func TestMemory(t *testing.T) {
+func TestManyFiles(t *testing.T) {
 	const files, most = 100_000, 1 << 10
-	w := newWorld(t, "memory", 0)
+	w := newWorld(t, "many", 0)
 	deep, wide := w.convert(w.push(labtest.Image(t, "layers-100"))), w.convert(w.push(labtest.Image(t, "files-100k")))
 	w.pull(deep, "ipcs")
 	w.run("deep", deep, "ipcs", "true")
