@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -15,10 +14,10 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/hosttest"
-	"github.com/hinshun/ipcs/snapshotter"
 )
 
 // A warmWay is a way to mount the files that BenchmarkWarm reads.
@@ -160,5 +159,49 @@ func threadTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-var _ = snapshotter.DataOnly
-var _ = os.Getpid
+// BenchmarkContainer makes what a container runs on, mounts it and removes it, in turns with
+// containerd's overlay snapshotter, both in this process: it reports the median of the ratios
+// within the rounds, of time and of processor time.
+func BenchmarkContainer(b *testing.B) {
+	hosttest.Root(b)
+	l := newLab(b)
+	var layers [][]entry
+	for i := range 5 {
+		layers = append(layers, []entry{file(fmt.Sprintf("dir-%d/file", i), "content", 0o644)})
+	}
+	ipcs, plain := l.build("iiiii", layers)
+	sides := []*struct {
+		snapshots.Snapshotter
+		parent    string
+		took, cpu []float64
+	}{{Snapshotter: l.overlay, parent: plain.parent}, {Snapshotter: l.Snapshotter, parent: ipcs.parent}}
+	root := b.TempDir()
+	for round := 0; b.Loop(); round++ {
+		for i := range sides {
+			s := sides[(i+round)%len(sides)]
+			start, used := time.Now(), processorTime(b)
+			key := l.key("container")
+			if _, err := s.Prepare(l.ctx, key, s.parent); err != nil {
+				b.Fatal(err)
+			}
+			mounts, err := s.Mounts(l.ctx, key)
+			if err == nil {
+				err = mount.All(mounts, root)
+			}
+			if err == nil {
+				err = unix.Unmount(root, 0)
+			}
+			if err == nil {
+				err = s.Remove(l.ctx, key)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			s.took, s.cpu = append(s.took, time.Since(start).Seconds()), append(s.cpu, (processorTime(b)-used).Seconds())
+		}
+	}
+	b.ReportMetric(medianRatio(sides[1].took, sides[0].took), "time-ratio")
+	b.ReportMetric(medianRatio(sides[1].cpu, sides[0].cpu), "cpu-ratio")
+	b.ReportMetric(slices.Min(sides[0].took)*1e3, "overlayfs-ms")
+	b.ReportMetric(slices.Min(sides[1].took)*1e3, "ipcs-ms")
+}

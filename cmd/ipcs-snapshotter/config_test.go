@@ -88,10 +88,10 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 
 func TestMounts(t *testing.T) {
 	for text, want := range map[string]mountsConfig{
-		"":                               {},
+		"":                                  {},
 		"image = \"auto\"\ndata = \"auto\"": {},
-		"image = \"loop\"":               {Image: snapshotter.ImageLoop},
-		"data = \"hidden\"":              {Data: snapshotter.DataHidden},
+		"image = \"loop\"":                  {Image: snapshotter.ImageLoop},
+		"data = \"hidden\"":                 {Data: snapshotter.DataHidden},
 	} {
 		if cfg, err := parse(t, "--config", writeConfig(t, "[mounts]\n"+text)); err != nil || cfg.Mounts != want {
 			t.Errorf("%q is %+v, %v", text, cfg.Mounts, err)
