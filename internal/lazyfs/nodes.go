@@ -55,7 +55,7 @@ type node struct {
 	claim ipfs.File // what the kernel was told of it
 	// restored says that of claim only CID and size are known.
 	restored bool
-	failed   failure
+	failed   *failure // nil: none
 }
 
 func (n *node) file() ipfs.File {
@@ -67,6 +67,9 @@ func (n *node) file() ipfs.File {
 func (n *node) setFile(f ipfs.File) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if f.Cid.Equals(n.cid) {
+		f.Cid = n.cid // one string for both: there may be as many nodes as files
+	}
 	n.claim = f
 }
 

@@ -149,7 +149,7 @@ func (fs *fileSystem) fail(ctx context.Context, n *node, off int64, start time.T
 	fs.log.Error("cannot read a file", "path", path, "cid", n.cid.String(), "offset", off, "waited", waited.Round(time.Millisecond), "error", err)
 	if waited > failureHold {
 		n.mu.Lock()
-		n.failed = failure{leaf: off / ipfs.LeafSize, at: time.Now(), err: err}
+		n.failed = &failure{leaf: off / ipfs.LeafSize, at: time.Now(), err: err}
 		n.mu.Unlock()
 	}
 	return err
@@ -159,7 +159,7 @@ func (fs *fileSystem) fail(ctx context.Context, n *node, off int64, start time.T
 func (n *node) held(off int64) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.failed.err != nil && n.failed.leaf == off/ipfs.LeafSize && time.Since(n.failed.at) < failureHold {
+	if n.failed != nil && n.failed.leaf == off/ipfs.LeafSize && time.Since(n.failed.at) < failureHold {
 		return n.failed.err
 	}
 	return nil

@@ -46,7 +46,7 @@ func warm() Scenario {
 		c := Case{Name: w.name, Image: "files", Rounds: 8}
 		switch w.name {
 		case "find", "small-files", "large-file":
-			c.Quick = 5
+			c.Rounds, c.Quick = 6, 5
 		case "stat", "mmap": // say nothing else of the fallbacks
 			c.Only = usual
 		}
