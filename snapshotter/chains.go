@@ -25,6 +25,7 @@ type chains struct {
 	images string    // folder of the images
 	mounts string    // folder of the mount points
 	mode   ImageMode // how images are mounted
+	suffix string    // ends the names of images: those for one DataMode are of no use in another
 	log    *slog.Logger
 
 	mu  sync.Mutex
@@ -40,17 +41,22 @@ type chain struct {
 	dropped bool       // no longer in chains.all
 }
 
-// imageSuffix ends the names of images. The boot they are of stands in the file bootName.
+// imageSuffix ends the names of images, whatever they are for. The boot they are of stands in
+// the file bootName.
 const (
 	imageSuffix = ".erofs"
 	bootName    = "boot"
 )
 
-func newChains(images, mounts string, mode ImageMode, log *slog.Logger) *chains {
-	return &chains{images: images, mounts: mounts, mode: mode, log: log, all: make(map[string]*chain)}
+func newChains(images, mounts string, by support, log *slog.Logger) *chains {
+	kind := ".data"
+	if by.data == DataHidden {
+		kind = ".hidden"
+	}
+	return &chains{images: images, mounts: mounts, mode: by.image, suffix: kind + imageSuffix, log: log, all: make(map[string]*chain)}
 }
 
-func (cs *chains) image(id string) string      { return filepath.Join(cs.images, id+imageSuffix) }
+func (cs *chains) image(id string) string      { return filepath.Join(cs.images, id+cs.suffix) }
 func (cs *chains) mountPoint(id string) string { return filepath.Join(cs.mounts, id) }
 
 // retain counts one more snapshot that ends in a run.
@@ -196,7 +202,7 @@ func (cs *chains) clean(junk func(name string, used bool) bool) error {
 	defer cs.mu.Unlock()
 	var errs []error
 	for _, e := range entries {
-		_, used := cs.all[strings.TrimSuffix(e.Name(), imageSuffix)]
+		_, used := cs.all[strings.TrimSuffix(e.Name(), cs.suffix)]
 		if junk(e.Name(), used) {
 			errs = append(errs, os.Remove(filepath.Join(cs.images, e.Name())))
 		}

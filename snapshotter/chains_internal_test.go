@@ -25,7 +25,7 @@ func TestChainComesToLifeAgain(t *testing.T) {
 	if s.err != nil {
 		t.Fatal(s.err)
 	}
-	cs := newChains(images, mounts, s.image, slog.New(slog.DiscardHandler))
+	cs := newChains(images, mounts, s, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
 		if err := cs.close(); err != nil {
 			t.Error(err)

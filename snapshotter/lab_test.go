@@ -38,12 +38,16 @@ import (
 )
 
 // noLazy stands for the lazy file system where all objects are local.
-func noLazy(string, snapshotter.Files) (snapshotter.Lazy, error) { return allLocal{}, nil }
+func noLazy(dir string, _ snapshotter.Files) (snapshotter.Lazy, error) {
+	l := allLocal{filepath.Join(dir, objects.Hidden)}
+	return l, os.MkdirAll(l.dir, 0o700)
+}
 
-type allLocal struct{}
+// allLocal has a folder without files.
+type allLocal struct{ dir string }
 
 func (allLocal) Close() error                            { return nil }
-func (allLocal) Unmount() error                          { return nil }
+func (l allLocal) Unmount() error                        { return os.Remove(l.dir) }
 func (allLocal) Recheck(func(cid.Cid) (ipfs.File, bool)) {}
 
 // lab is a snapshotter with a node in memory, next to containerd's overlay snapshotter.

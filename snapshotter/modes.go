@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
+	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/objects"
@@ -65,6 +67,29 @@ func parseMode[M ~string](name string, modes ...M) (M, error) {
 		return "", fmt.Errorf("%q is none of auto and %q", name, modes)
 	}
 	return M(name), nil
+}
+
+// dataLayers are the layers that have the objects below these folders. As ordinary layers they
+// show one name alone, which can be hidden; data-only layers begin below it, which saves the
+// kernel a step at the first open of each file.
+func dataLayers(mode DataMode, dirs ...string) []string {
+	var layers []string
+	for _, dir := range dirs {
+		if mode != DataHidden {
+			dir = filepath.Join(dir, objects.Hidden)
+		}
+		layers = append(layers, dir)
+	}
+	return layers
+}
+
+// redirect is where an object is in them.
+func redirect(mode DataMode, c cid.Cid) string {
+	path := "/" + objects.Path(c)
+	if mode != DataHidden {
+		path = strings.TrimPrefix(path, "/"+objects.Hidden)
+	}
+	return path
 }
 
 // makeHide makes the layer that hides the objects of DataHidden.

@@ -27,7 +27,7 @@ func TestRestart(t *testing.T) {
 	ipcs, plain := l.build("iii", stack())
 	key, running := l.active(l.Snapshotter, ipcs.parent)
 	before := l.Status()
-	image := filepath.Join(l.config.Root, "chains", before[0].ID+".erofs")
+	image := l.imageOfChain(before[0])
 	old, err := os.Stat(image)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func TestReboot(t *testing.T) {
 	ipcs, plain := l.build("i", stack()[:1])
 	l.view(l.Snapshotter, ipcs.parent)
 	dir := filepath.Join(l.config.Root, "chains")
-	image := filepath.Join(dir, l.Status()[0].ID+".erofs")
+	image := l.imageOfChain(l.Status()[0])
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -267,4 +267,13 @@ func TestNotRoot(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "PASS: TestNotRoot") {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// imageOfChain is the file with the EROFS image of a chain.
+func (l *lab) imageOfChain(c snapshotter.ChainStatus) string {
+	kind := "data"
+	if c.Data == snapshotter.DataHidden {
+		kind = "hidden"
+	}
+	return filepath.Join(l.config.Root, "chains", c.ID+"."+kind+".erofs")
 }

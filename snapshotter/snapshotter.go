@@ -176,6 +176,7 @@ type Snapshotter struct {
 	support        support
 	unverified     bool     // Config.AllowUnverifiedDiffIDs
 	data           []string // data-only layers, the first that has a file wins
+	lazyPath       string   // where the lazy file system is mounted
 
 	opener   *opener
 	files    *fileSet
@@ -224,11 +225,11 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.support.report(s.log)
 	warnNamespace(s.log, cfg.State)
 	s.overlayOptions = overlayOptions(cfg.Root, s.log)
-	lazyPath := filepath.Join(cfg.State, lazyDir)
-	s.data = []string{cfg.ObjectsDir, lazyPath}
+	s.lazyPath = filepath.Join(cfg.State, lazyDir)
+	s.data = dataLayers(s.support.data, cfg.ObjectsDir, s.lazyPath)
 	s.files = newFileSet()
 	s.opener = newOpener(src, cfg.IndexTimeout, s.log)
-	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.support.image, s.log)
+	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.support, s.log)
 	s.merged = newHeld(filepath.Join(cfg.State, mergedDir), s.log)
 	s.mapped = newHeld(filepath.Join(cfg.State, mappedDir), s.log)
 	s.blobs = newBlobs(cfg.Content, s.log)
@@ -249,7 +250,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		return nil, errors.Join(err, s.ms.Close())
 	}
 	s.lazyUsed = func() (bool, error) { return s.mayBeMounted(context.WithoutCancel(ctx)) }
-	if s.lazy, err = lazy(lazyPath, s); err != nil {
+	if s.lazy, err = lazy(s.lazyPath, s); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount the lazy file system: %w", err), s.ms.Close())
 	}
 	for key, on := range before.used {
@@ -375,7 +376,7 @@ func (s *Snapshotter) Close() error {
 		s.blobs.close()
 		errs := []error{s.merged.close(), s.mapped.close(), s.chains.close(), s.closeLazy()}
 		for _, dir := range stateDirs() {
-			path := filepath.Join(filepath.Dir(s.data[1]), dir)
+			path := filepath.Join(filepath.Dir(s.lazyPath), dir)
 			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				errs = append(errs, err)
 			}

@@ -128,7 +128,7 @@ func (s *Snapshotter) closeLazy() error {
 	if err := s.lazy.Unmount(); err != nil {
 		return err
 	}
-	if err := os.Remove(s.data[1]); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(s.lazyPath); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return nil

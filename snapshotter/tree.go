@@ -25,7 +25,10 @@ const (
 )
 
 // overlayTree is a merged tree as the metadata layer of an overlay: an erofs.Tree.
-type overlayTree struct{ *layer.Tree }
+type overlayTree struct {
+	*layer.Tree
+	data DataMode
+}
 
 // mergeRun opens the layers of a run, and merges them.
 func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
@@ -56,7 +59,7 @@ func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
 	if s.support.data == DataHidden && hasRootName(merged, objects.Hidden) {
 		return nil, fmt.Errorf("%w: the image has a file of the name /%s, which is hidden on this kernel", ErrUnsupported, objects.Hidden)
 	}
-	return overlayTree{merged}, nil
+	return overlayTree{merged, s.support.data}, nil
 }
 
 // closeDirs makes the directories in the root opaque, since nothing lies below them. Where the
@@ -102,15 +105,15 @@ func (o overlayTree) Inode(i int, n *erofs.Inode) {
 			n.Entries = append(n.Entries, erofs.Dirent{Name: name, Inode: uint32(inode)})
 		}
 	}
-	xattrs(&in, n)
+	o.xattrs(&in, n)
 }
 
 // xattrs adds the extended attributes, and those for overlayfs where they sort.
-func xattrs(in *layer.Inode, n *erofs.Inode) {
+func (o overlayTree) xattrs(in *layer.Inode, n *erofs.Inode) {
 	var own []erofs.Xattr
 	switch {
 	case in.Mode.IsRegular() && in.Size > 0:
-		own = []erofs.Xattr{{Name: xattrMetacopy}, {Name: xattrRedirect, Value: "/" + objects.Path(in.File().Cid)}}
+		own = []erofs.Xattr{{Name: xattrMetacopy}, {Name: xattrRedirect, Value: redirect(o.data, in.File().Cid)}}
 	case in.Mode.IsDir() && in.Opaque:
 		own = []erofs.Xattr{{Name: xattrOpaque, Value: "y"}}
 	}
