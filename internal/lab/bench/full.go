@@ -112,10 +112,7 @@ func (t trial) whole(ctx context.Context, then func(h *system.Host, took consump
 // pullAll brings all content of an image to the host's disk, and returns what that took.
 // The readers are those of a host that fetches what is read.
 func pullAll(ctx context.Context, h *system.Host, ref string, readers int) (time.Duration, error) {
-	if h.Fills {
-		return pullFilled(ctx, h, ref)
-	}
-	if h.Lazy {
+	if h.Lazy && !h.Fills {
 		got, err := pullWhole(ctx, h, ref, readers)
 		return got.local, err
 	}
@@ -123,22 +120,19 @@ func pullAll(ctx context.Context, h *system.Host, ref string, readers int) (time
 	defer cancel()
 	pull := h.Pull(ctx, ref)
 	start := time.Now()
-	if _, err := lab.Output(pull); err != nil {
+	_, err := lab.Output(pull)
+	if err == nil && h.Fills {
+		return filled(ctx, h, ref, start)
+	}
+	if err != nil {
 		return 0, errors.Join(err, context.Cause(ctx))
 	}
 	return time.Since(start), nil
 }
 
-// pullFilled pulls an image, makes what a container would run on, and returns the time until
-// the daemon says that all files are here.
-func pullFilled(ctx context.Context, h *system.Host, ref string) (took time.Duration, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, longestRun, fmt.Errorf("it did not end within %v", longestRun))
-	defer cancel()
-	pull := h.Pull(ctx, ref)
-	start := time.Now()
-	if _, err := lab.Output(pull); err != nil {
-		return 0, errors.Join(err, context.Cause(ctx))
-	}
+// filled makes what a container of an image would run on, and returns the time from start
+// until the daemon says that all files are here.
+func filled(ctx context.Context, h *system.Host, ref string, start time.Time) (took time.Duration, err error) {
 	view, err := h.Writable(ctx, ref)
 	if err != nil {
 		return 0, err
