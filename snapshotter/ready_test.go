@@ -11,9 +11,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
-	"golang.org/x/sys/unix"
 
-	"github.com/hinshun/ipcs/snapshotter"
 )
 
 // TestIndexesTogether prepares the lowest layer of an image alone: the indexes of all come, those
@@ -110,29 +108,5 @@ func TestMountedBeforeFiles(t *testing.T) {
 	}
 	if n := store.Stats().Objects; n > 0 || files == 0 || len(asked) == 0 {
 		t.Errorf("%d of %d files are here; %d blocks were asked for", n, files, len(asked))
-	}
-}
-
-// TestNativeLeavesNoTrace reads what is on disk, in a mount that is new: FUSE is asked for nothing.
-func TestNativeLeavesNoTrace(t *testing.T) {
-	l, publisher, _ := newLazyLab(t)
-	ipcs, plain := l.buildAt(publisher, "iii", stack())
-	view := l.view(l.overlay, plain.parent)
-	key, path := l.active(l.Snapshotter, ipcs.parent)
-	compareTrees(t, path, view)
-	if s := l.served.Stats(); s.Reads == 0 || s.Lookups == 0 {
-		t.Fatalf("of what is not here, FUSE was asked for nothing: %+v", s)
-	}
-	if err := unix.Unmount(path, 0); err != nil {
-		t.Fatal(err)
-	}
-	l.restart()
-	mounts, err := l.Mounts(l.ctx, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	compareTrees(t, l.mount(mounts), view)
-	if s := l.served.Stats(); s.Reads > 0 || s.Lookups > 0 && l.config.Mounts.Data != snapshotter.DataHidden {
-		t.Errorf("of what is here, FUSE was asked: %+v", s)
 	}
 }
