@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/lazyfs"
+	"github.com/hinshun/ipcs/internal/metafs/metafstest"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
@@ -36,6 +38,10 @@ import (
 	"github.com/hinshun/ipcs/mediatype"
 	"github.com/hinshun/ipcs/snapshotter"
 )
+
+func TestMain(m *testing.M) {
+	hosttest.Main(m, map[string]func(string) error{metafstest.Program: metafstest.Serve})
+}
 
 // noLazy stands for the lazy file system where all objects are local.
 func noLazy(string, snapshotter.Files) (snapshotter.Lazy, error) { return allLocal{}, nil }
@@ -69,9 +75,12 @@ func newLabIn(t *testing.T, dir string) *lab {
 		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), ObjectsDir: filepath.Join(dir, "objects"),
 		IndexTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
+	l.config.ServeImage = metafstest.Lazy(t)
 	// The whole suite can be run in a way to mount that an older kernel has.
-	if err := l.config.Mounts.Data.UnmarshalText([]byte(os.Getenv("IPCS_TEST_DATA"))); err != nil {
-		t.Fatal(err)
+	for name, mode := range map[string]encoding.TextUnmarshaler{"DATA": &l.config.Mounts.Data, "IMAGE": &l.config.Mounts.Image} {
+		if err := mode.UnmarshalText([]byte(os.Getenv("IPCS_TEST_" + name))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.MkdirAll(filepath.Join(l.config.ObjectsDir, objects.Hidden), 0o700); err != nil {
 		t.Fatal(err)

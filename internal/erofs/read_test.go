@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -13,23 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/erofs"
+	"github.com/hinshun/ipcs/internal/erofs/erofstest"
 )
 
 // TestReader reads what the kernel reads in TestWrite.
 func TestReader(t *testing.T) {
-	trees := shapes()
-	maps.Copy(trees, attributes())
-	for seed := range uint64(12) {
-		trees[fmt.Sprint("random ", seed)] = func(b *builder) {
-			rng := rand.New(rand.NewPCG(seed, 1))
-			b.inodes = randomTree(rng, 1+rng.IntN(3000))
-		}
-	}
-	for name, build := range trees {
+	for name, tree := range erofstest.Trees() {
 		t.Run(name, func(t *testing.T) {
-			b := newBuilder()
-			build(b)
-			tree := b.tree()
 			r, err := erofs.NewReader(imageOf(t, tree))
 			if err != nil {
 				t.Fatal(err)
@@ -171,13 +160,13 @@ func FuzzReader(f *testing.F) {
 	if err != nil || len(seeds) == 0 {
 		f.Fatalf("no seeds: %v", err)
 	}
-	b := newBuilder()
-	d := b.add(0, "d", erofs.Inode{Mode: unix.S_IFDIR | 0o755})
+	b := erofstest.NewBuilder()
+	d := b.Add(0, "d", erofs.Inode{Mode: unix.S_IFDIR | 0o755})
 	for i := range 300 {
-		b.add(d, fmt.Sprintf("name-%04d-of-a-file", i), erofs.Inode{Mode: unix.S_IFLNK | 0o777, Target: "target"})
+		b.Add(d, fmt.Sprintf("name-%04d-of-a-file", i), erofs.Inode{Mode: unix.S_IFLNK | 0o777, Target: "target"})
 	}
-	b.add(0, "x", erofs.Inode{Mode: unix.S_IFREG, Size: 1, Xattrs: []erofs.Xattr{{Name: "user.a", Value: "b"}}})
-	image := imageOf(f, b.tree())
+	b.Add(0, "x", erofs.Inode{Mode: unix.S_IFREG, Size: 1, Xattrs: []erofs.Xattr{{Name: "user.a", Value: "b"}}})
+	image := imageOf(f, b.Tree())
 	if err := walkImage(image); err != nil {
 		f.Fatal(err)
 	}
@@ -194,7 +183,7 @@ func FuzzReader(f *testing.F) {
 }
 
 func TestReaderRefuses(t *testing.T) {
-	image := imageOf(t, newBuilder().tree())
+	image := imageOf(t, erofstest.NewBuilder().Tree())
 	for name, change := range map[string]func(b []byte) []byte{
 		"empty":    func([]byte) []byte { return nil },
 		"cut":      func(b []byte) []byte { return b[:4096] },
