@@ -310,7 +310,7 @@ func (cfg *Config) complete() error {
 		}
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: run it as root, not as user %d", ErrNotRoot, os.Geteuid())
+		return fmt.Errorf("%w: run it as root, or as root of a user namespace, not as user %d", ErrNotRoot, os.Geteuid())
 	}
 	if cfg.IndexTimeout <= 0 {
 		cfg.IndexTimeout = DefaultIndexTimeout

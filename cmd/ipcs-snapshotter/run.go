@@ -104,7 +104,7 @@ func listen(cfg config, started *closers) (s sockets, err error) {
 func run(ctx context.Context, cfg config) (err error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
 	if os.Geteuid() != 0 {
-		return errors.New("mounting needs root: run it as root (sudo ipcs-snapshotter)")
+		return errors.New("mounting needs root: run it as root (sudo ipcs-snapshotter), or as root of the user namespace that a rootless containerd runs in (README, \"Rootless\")")
 	}
 	var started closers
 	defer func() { err = errors.Join(err, started.close()) }()
@@ -174,7 +174,11 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	}
 	started.add("connection to containerd", containerd.Close)
 	p.tasks = tasksapi.NewTasksClient(containerd)
-	p.snaps, err = snapshotter.New(ctx, p.snapshots(cfg, contentproxy.NewContentStore(containerd), log), p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
+	images := &imageServer{socket: cfg.imagesSocket()}
+	started.add("connection to the server of images", images.close)
+	snaps := p.snapshots(cfg, contentproxy.NewContentStore(containerd), log)
+	snaps.ServeImage = images.mount
+	p.snaps, err = snapshotter.New(ctx, snaps, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		client, err := connectRelay(cfg.relaySocket(), dir, log)
 		if err != nil {
 			return nil, fmt.Errorf("serve lazy files: %w", err)
