@@ -101,7 +101,7 @@ func (t *trial) run() (s support, err error) {
 		l.options = l.options[:len(l.options)-1]
 	}
 	if err := t.mapping(l); err != nil {
-		s.ids = fmt.Errorf("%w: %w; it takes EROFS of Linux 5.19 or later and pidfds", ErrNoIDMap, err)
+		s.ids = fmt.Errorf("%w: %w; it takes EROFS of Linux 5.19 (or FUSE of Linux 6.12) and pidfds", ErrNoIDMap, err)
 	}
 	return s, nil
 }
@@ -196,7 +196,7 @@ func (t *trial) mapping(l *lower) (err error) {
 		return fmt.Errorf("a file of 0:0 has owner %d:%d where it should have %d:%d", st.Uid, st.Gid, host, host)
 	}
 	on := *l
-	on.dirs = []string{mapped}
+	on.dirs = append([]string{mapped}, l.dirs[1:]...)
 	_, err = t.try(&on)
 	return err
 }

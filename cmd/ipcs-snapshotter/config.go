@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/hinshun/ipcs/internal/metafs"
 	"github.com/hinshun/ipcs/snapshotter"
 )
 
@@ -102,10 +101,7 @@ func defaultConfig() config {
 func (c config) snapshotterSocket() string { return filepath.Join(c.State, "snapshotter.sock") }
 func (c config) apiSocket() string         { return filepath.Join(c.State, "api.sock") }
 func (c config) relaySocket() string       { return filepath.Join(c.State, "fuse.sock") }
-func (c config) imagesSocket() string {
-	return filepath.Join(c.State, fmt.Sprintf("images-%d.sock", metafs.Version))
-}
-func (c config) diffSocket() string { return filepath.Join(c.State, "diff.sock") }
+func (c config) diffSocket() string        { return filepath.Join(c.State, "diff.sock") }
 
 // daemonFlags are the flags that the daemon and its subcommands share. A flag that is
 // given wins over the file.

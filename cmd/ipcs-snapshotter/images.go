@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/metafs"
 )
@@ -54,7 +56,7 @@ func serveImages(ctx context.Context) error {
 // An imageServer mounts images through the process that serves them, which is started if
 // there is none when it is needed first.
 type imageServer struct {
-	socket string
+	state string // folder of its socket
 
 	mu     sync.Mutex
 	client *metafs.Client
@@ -65,7 +67,7 @@ func (s *imageServer) mount(path, dir string, data ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.client == nil {
-		client, err := connectImages(s.socket)
+		client, err := connectImages(s.state)
 		if err != nil {
 			return fmt.Errorf("start the process that serves images: %w", err)
 		}
@@ -89,8 +91,14 @@ func (s *imageServer) close() error {
 	return s.client.Close()
 }
 
-// connectImages connects to the process that a daemon before has left, or to a new one.
-func connectImages(socket string) (*metafs.Client, error) {
+// connectImages connects to the process that a daemon before has left, or to a new one. One
+// in another mount namespace would look for files there.
+func connectImages(state string) (*metafs.Client, error) {
+	var namespace unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/mnt", &namespace); err != nil {
+		return nil, err
+	}
+	socket := filepath.Join(state, fmt.Sprintf("images-%d-%d.sock", metafs.Version, namespace.Ino))
 	client, err := metafs.Dial(socket)
 	if err == nil {
 		return client, nil

@@ -9,8 +9,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
 
 	"github.com/hinshun/ipcs/internal/relay"
@@ -68,6 +70,9 @@ func connectRelay(socket, dir string, log *slog.Logger) (*relay.Client, error) {
 	client, err := relay.Dial(socket)
 	switch {
 	case err == nil:
+		if err := mountedHere(dir); err != nil {
+			return nil, errors.Join(err, client.Close())
+		}
 		log.Info("took over the lazy files", "nodes", len(client.Known()))
 		return client, nil
 	case errors.Is(err, relay.ErrVersion):
@@ -89,6 +94,21 @@ func connectRelay(socket, dir string, log *slog.Logger) (*relay.Client, error) {
 		return nil, fmt.Errorf("start the process that holds the FUSE mount: %w", err)
 	}
 	return relay.Dial(socket)
+}
+
+// mountedHere finds that the mount of a relay is one of this mount namespace. A rootless
+// daemon may have left it in a namespace that nobody is in any more.
+func mountedHere(dir string) error {
+	// The mount itself is not looked at: it waits for this process.
+	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	found, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(filepath.Join(parent, filepath.Base(dir))))
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("the process that holds the FUSE mount (\"relay --dir %s\") has it in another mount namespace: end the containers there, and that process", dir)
+	}
+	return err
 }
 
 // startRelay starts the relay by a process that ends at once, so that nobody has to wait

@@ -174,7 +174,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	}
 	started.add("connection to containerd", containerd.Close)
 	p.tasks = tasksapi.NewTasksClient(containerd)
-	images := &imageServer{socket: cfg.imagesSocket()}
+	images := &imageServer{state: cfg.State}
 	started.add("connection to the server of images", images.close)
 	snaps := p.snapshots(cfg, contentproxy.NewContentStore(containerd), log)
 	snaps.ServeImage = images.mount

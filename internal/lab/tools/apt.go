@@ -22,6 +22,9 @@ func LabCommands() map[string]string {
 		"mmdebstrap": "mmdebstrap",
 		"fsck.erofs": "erofs-utils",   // a second opinion on our images
 		"gcc":        "gcc libc6-dev", // runc, and go test -race
+
+		"rootlesskit": "rootlesskit", // containerd without root rights
+		"newuidmap":   "uidmap",
 	}
 }
 
