@@ -52,7 +52,7 @@ dist: ## static binaries for linux/amd64 and linux/arm64 in dist/
 
 install: build ## binaries, systemd unit and configuration (also containerd's) below DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/ipcs $(DESTDIR)/etc/ipcs $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/containerd/conf.d
-	install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(BINARIES) packaging/ipcs-rootless $(DESTDIR)$(PREFIX)/bin
 	test -e $(DESTDIR)/etc/ipcs/config.toml || install -m 0644 packaging/config.toml $(DESTDIR)/etc/ipcs/config.toml
 	sed 's|@bindir@|$(PREFIX)/bin|' packaging/ipcs-snapshotter.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ipcs-snapshotter.service
 	test -e $(DESTDIR)/etc/containerd/conf.d/ipcs.toml || \

@@ -20,6 +20,10 @@ import (
 	"github.com/hinshun/ipcs/internal/relay/relaytest"
 )
 
+func TestMain(m *testing.M) {
+	hosttest.Main(m, map[string]func(string) error{metafstest.Program: metafstest.Serve})
+}
+
 // TestTrees finds that the kernel shows of an image what it shows of one that it mounts.
 func TestTrees(t *testing.T) {
 	client, _ := metafstest.Start(t)

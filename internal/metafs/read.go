@@ -49,6 +49,11 @@ func (fs *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse
 		return nil, fuse.EIO
 	}
 	defer f.Close()
+	// The path names what the file holds, but maybe not how much: that is the index's claim.
+	if info, err := f.Stat(); err != nil || uint64(info.Size()) != st.Size {
+		fs.log.Error("a file is not as long as its layer says", "inode", st.Nid, "path", f.Name(), "claimed", st.Size, "error", err)
+		return nil, fuse.EIO
+	}
 	n, err := f.ReadAt(buf, int64(in.Offset))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, readStatus(err)
