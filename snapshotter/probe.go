@@ -149,6 +149,9 @@ func (t *trial) overlay(s *support) (*lower, error) {
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", mode, err))
 	}
+	if len(errs) == 0 {
+		return nil, fmt.Errorf("no way to mount is called %q", t.mounts.Data)
+	}
 	return nil, errors.Join(errs...)
 }
 

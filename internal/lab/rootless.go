@@ -100,9 +100,9 @@ func (r *Rootless) Command(ctx context.Context, name string, args ...string) *ex
 func (r *Rootless) command(ctx context.Context, args ...string) *exec.Cmd {
 	id := strconv.Itoa(userID)
 	return r.machine.Command(ctx, "nsenter", append([]string{
-		fmt.Sprintf("--mount=/proc/%d/ns/mnt", r.host.pid()), "--wd=" + userHome, "--",
+		fmt.Sprintf("--mount=/proc/%d/ns/mnt", r.host.pid()), "--",
 		"setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--",
-		"env", "-i", "HOME=" + userHome, "XDG_RUNTIME_DIR=" + userRuntime, "PATH=" + userBin + ":/usr/sbin:/usr/bin:/sbin:/bin",
+		"env", "-i", "-C", userHome, "HOME=" + userHome, "XDG_RUNTIME_DIR=" + userRuntime, "PATH=" + userBin + ":/usr/sbin:/usr/bin:/sbin:/bin",
 		"ipcs-rootless",
 	}, args...)...)
 }
