@@ -49,16 +49,7 @@ func TestServed(t *testing.T) {
 func (w *world) killed(ref, want string) {
 	w.t.Helper()
 	reader := w.start("reader", ref)
-	type result struct {
-		out string
-		err error
-	}
-	read := make(chan result)
-	go func() {
-		var r result
-		r.out, r.err = reader.exec(w.t.Context(), "hash", "sh", "-c", hashSome)
-		read <- r
-	}()
+	read := reader.begin(w.t.Context(), "hash", "sh", "-c", hashSome)
 	for range servedKills {
 		w.daemon.Kill()
 		w.must(w.daemon.Start(w.t.Context()))
