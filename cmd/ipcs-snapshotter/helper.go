@@ -38,8 +38,9 @@ func listenerFile(ln net.Listener) (*os.File, error) {
 
 // inheritedListener is what a helper listens on.
 func inheritedListener() (*net.UnixListener, error) {
-	ln, err := net.FileListener(os.NewFile(inherited, "listener"))
-	if err != nil {
+	file := os.NewFile(inherited, "listener")
+	ln, err := net.FileListener(file)
+	if err := errors.Join(err, file.Close()); err != nil { // the listener has a copy
 		return nil, fmt.Errorf("%w: the daemon runs this command, with a socket", err)
 	}
 	unixListener, ok := ln.(*net.UnixListener)

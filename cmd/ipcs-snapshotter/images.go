@@ -62,23 +62,26 @@ type imageServer struct {
 	client *metafs.Client
 }
 
-// mount is a snapshotter.ServeImage.
+// mount is a snapshotter.ServeImage. If the process has been killed, it starts another.
 func (s *imageServer) mount(path, dir string, data ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.client == nil {
-		client, err := connectImages(s.state)
-		if err != nil {
-			return fmt.Errorf("start the process that serves images: %w", err)
+	if s.client != nil {
+		err := s.client.Mount(path, dir, data...)
+		if !errors.Is(err, metafs.ErrGone) {
+			return err
 		}
-		s.client = client
-	}
-	err := s.client.Mount(path, dir, data...)
-	if errors.Is(err, metafs.ErrGone) { // the next one starts another
-		err = errors.Join(err, s.client.Close())
+		if err := s.client.Close(); err != nil {
+			return err
+		}
 		s.client = nil
 	}
-	return err
+	client, err := connectImages(s.state)
+	if err != nil {
+		return fmt.Errorf("start the process that serves images: %w", err)
+	}
+	s.client = client
+	return client.Mount(path, dir, data...)
 }
 
 // close lets the process go when nothing is mounted.
