@@ -176,39 +176,46 @@ func tarOf(t *testing.T, entries []entry) []byte {
 // convert writes a tar as an ipcs layer to the node, and its objects to the disk.
 func (l *lab) convert(b []byte) ipfs.Block {
 	l.t.Helper()
-	result, err := layer.Write(l.ctx, l.node, bytes.NewReader(b), layer.WriteOptions{})
+	root, err := l.writeLayer(l.ctx, b)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	opened, err := layer.Open(l.ctx, l.node, result.Root.Cid)
+	return root
+}
+
+func (l *lab) writeLayer(ctx context.Context, b []byte) (root ipfs.Block, err error) {
+	result, err := layer.Write(ctx, l.node, bytes.NewReader(b), layer.WriteOptions{})
 	if err != nil {
-		l.t.Fatal(err)
+		return root, err
+	}
+	opened, err := layer.Open(ctx, l.node, result.Root.Cid)
+	if err != nil {
+		return root, err
 	}
 	for i := range opened.Index.Entries {
 		if e := &opened.Index.Entries[i]; e.Mode.IsRegular() && e.Size > 0 && e.Link < 0 {
-			l.putObject(e.File())
+			if err := l.putObject(ctx, e.File()); err != nil {
+				return root, err
+			}
 		}
 	}
-	return result.Root
+	return result.Root, nil
 }
 
-func (l *lab) putObject(f ipfs.File) {
-	l.t.Helper()
+func (l *lab) putObject(ctx context.Context, f ipfs.File) error {
 	var data []byte
 	for i := range f.NumLeaves() {
-		leaf, err := l.node.Get(l.ctx, f.Leaf(i))
+		leaf, err := l.node.Get(ctx, f.Leaf(i))
 		if err != nil {
-			l.t.Fatal(err)
+			return err
 		}
 		data = append(data, leaf...)
 	}
 	path := filepath.Join(l.config.ObjectsDir, objects.Path(f.Cid))
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		l.t.Fatal(err)
+		return err
 	}
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		l.t.Fatal(err)
-	}
+	return os.WriteFile(path, data, 0o644)
 }
 
 // chain is an image on a snapshotter: the names of its snapshots, and its chainID.

@@ -194,7 +194,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	}
 	started.add("snapshotter", p.snaps.Close)
 	p.store.Limit(int64(cfg.Store.Limit), p.indexes(ctx, log))
-	if p.differ, err = startDiffer(cfg, containerd, p.node, log); err != nil {
+	if p.differ, err = startDiffer(cfg, containerd, p.node, p.snaps, log); err != nil {
 		return nil, err
 	}
 	return &p, nil
