@@ -22,10 +22,10 @@ import (
 // synced to disk, which would hold up the first container: they are of one boot, and
 // after a reboot, when a crash may have torn them, they are written anew as needed.
 type chains struct {
-	images string    // folder of the images
-	mounts string    // folder of the mount points
-	mode   ImageMode // how images are mounted
-	suffix string    // ends the names of images: those for one DataMode are of no use in another
+	images string // folder of the images
+	mounts string // folder of the mount points
+	mount  func(image, dir string) error
+	suffix string // ends the names of images: those for one DataMode are of no use in another
 	log    *slog.Logger
 
 	mu  sync.Mutex
@@ -48,12 +48,12 @@ const (
 	bootName    = "boot"
 )
 
-func newChains(images, mounts string, by support, log *slog.Logger) *chains {
+func newChains(images, mounts string, mount func(image, dir string) error, data DataMode, log *slog.Logger) *chains {
 	kind := ".data"
-	if by.data == DataHidden {
+	if data.namesHidden() {
 		kind = ".hidden"
 	}
-	return &chains{images: images, mounts: mounts, mode: by.image, suffix: kind + imageSuffix, log: log, all: make(map[string]*chain)}
+	return &chains{images: images, mounts: mounts, mount: mount, suffix: kind + imageSuffix, log: log, all: make(map[string]*chain)}
 }
 
 func (cs *chains) image(id string) string      { return filepath.Join(cs.images, id+cs.suffix) }
@@ -146,7 +146,7 @@ func (cs *chains) ensure(ctx context.Context, r run, build func(context.Context,
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
-	if err := mountImage(cs.mode, cs.image(r.id), dir); err != nil {
+	if err := cs.mount(cs.image(r.id), dir); err != nil {
 		return "", errors.Join(err, os.Remove(dir))
 	}
 	return dir, nil

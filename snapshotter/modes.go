@@ -30,18 +30,20 @@ const (
 	ImageAuto ImageMode = ""
 	ImageFile ImageMode = "file" // EROFS reads the file itself (Linux 6.12)
 	ImageLoop ImageMode = "loop" // through a loop device
+	// ImageFuse has a process of ours serve it: without EROFS, and in a user namespace.
+	ImageFuse ImageMode = "fuse"
 )
 
 // UnmarshalText parses the name of a way, or "auto".
 func (m *ImageMode) UnmarshalText(text []byte) (err error) {
-	*m, err = parseMode(string(text), ImageFile, ImageLoop)
+	*m, err = parseMode(string(text), ImageFile, ImageLoop, ImageFuse)
 	return err
 }
 
 // A DataMode is how overlays get from the metadata of a chain to the data of its files.
 type DataMode string
 
-// The ways, the best first. With all of them, what is on disk is read with no FUSE request.
+// The ways, the best first. With all but the last, what is on disk is read with no FUSE request.
 const (
 	DataAuto DataMode = ""
 	// DataOnly has the objects in data-only layers, with no option (Linux 6.16).
@@ -51,11 +53,14 @@ const (
 	// DataHidden has them in ordinary layers at the bottom, with metacopy=on. The one name
 	// that those have is hidden by a whiteout on top.
 	DataHidden DataMode = "hidden"
+	// DataServed has the process that serves the image (ImageFuse) read them, for user
+	// namespaces before Linux 6.16, in which overlays have no metacopy.
+	DataServed DataMode = "served"
 )
 
 // UnmarshalText parses the name of a way, or "auto".
 func (m *DataMode) UnmarshalText(text []byte) (err error) {
-	*m, err = parseMode(string(text), DataOnly, DataMetacopy, DataHidden)
+	*m, err = parseMode(string(text), DataOnly, DataMetacopy, DataHidden, DataServed)
 	return err
 }
 
@@ -69,13 +74,16 @@ func parseMode[M ~string](name string, modes ...M) (M, error) {
 	return M(name), nil
 }
 
+// namesHidden says whether redirects name the folder that all objects are below.
+func (m DataMode) namesHidden() bool { return m == DataHidden || m == DataServed }
+
 // dataLayers are the layers that have the objects below these folders. As ordinary layers they
 // show one name alone, which can be hidden; data-only layers begin below it, which saves the
 // kernel a step at the first open of each file.
 func dataLayers(mode DataMode, dirs ...string) []string {
 	var layers []string
 	for _, dir := range dirs {
-		if mode != DataHidden {
+		if !mode.namesHidden() {
 			dir = filepath.Join(dir, objects.Hidden)
 		}
 		layers = append(layers, dir)
@@ -85,9 +93,9 @@ func dataLayers(mode DataMode, dirs ...string) []string {
 
 // redirect is where an object is in them.
 func redirect(mode DataMode, c cid.Cid) string {
-	path := "/" + objects.Path(c)
-	if mode != DataHidden {
-		path = strings.TrimPrefix(path, "/"+objects.Hidden)
+	path := objects.Path(c)
+	if !mode.namesHidden() {
+		path = strings.TrimPrefix(path, objects.Hidden+"/")
 	}
 	return path
 }

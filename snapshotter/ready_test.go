@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
-
 )
 
 // TestIndexesTogether prepares the lowest layer of an image alone: the indexes of all come, those

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -16,18 +17,45 @@ import (
 	"github.com/hinshun/ipcs/layer"
 )
 
-// What overlayfs reads from the inodes of a metadata layer.
+// A namespace begins the names of what overlayfs reads from the inodes of a metadata layer.
+type namespace string
+
 const (
-	xattrOverlay  = "trusted.overlay."
-	xattrMetacopy = xattrOverlay + "metacopy" // the data is elsewhere
-	xattrRedirect = xattrOverlay + "redirect" // there
-	xattrOpaque   = xattrOverlay + "opaque"   // nothing below is seen through this directory
+	trusted namespace = "trusted.overlay."
+	user    namespace = "user.overlay." // with the option userxattr
 )
+
+const userxattr = "userxattr"
+
+// attributesOf returns the one that an overlay with these options reads.
+func attributesOf(options []string) namespace {
+	if slices.Contains(options, userxattr) {
+		return user
+	}
+	return trusted
+}
+
+// redirect says that the data of a file are elsewhere, and at which path.
+func (n namespace) redirect(path string) []erofs.Xattr {
+	return []erofs.Xattr{{Name: string(n) + "metacopy"}, {Name: string(n) + "redirect", Value: "/" + path}}
+}
+
+// opaque says that nothing below is seen through a directory.
+func (n namespace) opaque() []erofs.Xattr {
+	return []erofs.Xattr{{Name: string(n) + "opaque", Value: "y"}}
+}
+
+// steersOverlays says whether overlays, with userxattr or without, are steered by an
+// extended attribute.
+func steersOverlays(name string) bool {
+	return strings.HasPrefix(name, string(trusted)) || strings.HasPrefix(name, string(user))
+}
 
 // overlayTree is a merged tree as the metadata layer of an overlay: an erofs.Tree.
 type overlayTree struct {
 	*layer.Tree
-	data DataMode
+	data      DataMode
+	namespace namespace
 }
 
 // mergeRun opens the layers of a run, and merges them.
@@ -59,7 +87,7 @@ func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
 	if s.support.data == DataHidden && hasRootName(merged, objects.Hidden) {
 		return nil, fmt.Errorf("%w: the image has a file of the name /%s, which is hidden on this kernel", ErrUnsupported, objects.Hidden)
 	}
-	return overlayTree{merged, s.support.data}, nil
+	return overlayTree{merged, s.support.data, attributesOf(s.overlayOptions)}, nil
 }
 
 // closeDirs makes the directories in the root opaque, since nothing lies below them. Where the
@@ -113,15 +141,15 @@ func (o overlayTree) xattrs(in *layer.Inode, n *erofs.Inode) {
 	var own []erofs.Xattr
 	switch {
 	case in.Mode.IsRegular() && in.Size > 0:
-		own = []erofs.Xattr{{Name: xattrMetacopy}, {Name: xattrRedirect, Value: redirect(o.data, in.File().Cid)}}
+		own = o.namespace.redirect(redirect(o.data, in.File().Cid))
 	case in.Mode.IsDir() && in.Opaque:
-		own = []erofs.Xattr{{Name: xattrOpaque, Value: "y"}}
+		own = o.namespace.opaque()
 	}
 	for _, x := range in.Xattrs() {
 		if !erofs.HasXattr(x.Name) {
 			continue // no file system has it, and containerd drops it as well when it applies a layer
 		}
-		if strings.HasPrefix(x.Name, xattrOverlay) {
+		if steersOverlays(x.Name) {
 			continue // it would steer the mount; an index with one is refused when it is read
 		}
 		for len(own) > 0 && own[0].Name < x.Name {

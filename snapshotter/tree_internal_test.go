@@ -60,7 +60,7 @@ func BenchmarkImage(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := erofs.Write(io.Discard, overlayTree{merged, DataOnly}, erofs.Options{}); err != nil {
+		if err := erofs.Write(io.Discard, overlayTree{merged, DataOnly, trusted}, erofs.Options{}); err != nil {
 			b.Fatal(err)
 		}
 	}

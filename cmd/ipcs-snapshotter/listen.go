@@ -27,8 +27,11 @@ func lockDir(dir string) (*os.File, error) {
 
 // listenUnix listens on a unix socket that only its owner may use. A socket left over
 // from a process that is gone is replaced; one that still answers is an error.
-func listenUnix(path string) (net.Listener, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+func listenUnix(path string) (net.Listener, error) { return listenSocket("unix", path) }
+
+// listenSocket is listenUnix for any kind of unix socket.
+func listenSocket(network, path string) (net.Listener, error) {
+	if conn, err := net.DialTimeout(network, path, time.Second); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("listen on %s: another process answers there; stop it, or choose another folder with --state", path)
 	} else if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
@@ -46,7 +49,7 @@ func listenUnix(path string) (net.Listener, error) {
 	// be open to others for a moment.
 	old := syscall.Umask(0o177)
 	defer syscall.Umask(old)
-	l, err := net.Listen("unix", path)
+	l, err := net.Listen(network, path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}

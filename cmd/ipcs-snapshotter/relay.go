@@ -9,8 +9,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
 
 	"github.com/hinshun/ipcs/internal/relay"
@@ -19,10 +21,7 @@ import (
 // The relay is this program too: a process of its own that holds the FUSE mount. The
 // daemon starts it once and leaves it running for the daemons that follow. It is given the
 // socket that it listens on and the device of the mount.
-const (
-	relayListener = 3
-	relayDevice   = 4
-)
+const relayDevice = inherited + 1
 
 // relayCommand is what the daemon runs to have a relay.
 func relayCommand() *cobra.Command {
@@ -48,33 +47,21 @@ func relayCommand() *cobra.Command {
 // runRelay holds the mount at dir until somebody unmounts it.
 func runRelay(ctx context.Context, dir string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	// Containers depend on it, and its memory is small.
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0); err != nil {
-		log.Info("the relay may be killed when memory is short", "err", err)
-	}
-	ln, err := net.FileListener(os.NewFile(relayListener, "listener"))
+	outlive(log)
+	ln, err := inheritedListener()
 	if err != nil {
-		return fmt.Errorf("%w: the daemon runs this command, with a socket and a FUSE device", err)
+		return err
 	}
-	unixListener, ok := ln.(*net.UnixListener)
-	if !ok {
-		return fmt.Errorf("%w: file %d is no unix socket", errUsage, relayListener)
-	}
-	unixListener.SetUnlinkOnClose(true)
-	return relay.New(dir, os.NewFile(relayDevice, "/dev/fuse"), unixListener, relay.Options{Logger: log}).Serve(ctx)
+	return relay.New(dir, os.NewFile(relayDevice, "/dev/fuse"), ln, relay.Options{Logger: log}).Serve(ctx)
 }
 
 // detachRelay starts the relay as a process that belongs to nobody.
 func detachRelay(dir string) error {
-	return relayProcess(dir, os.NewFile(relayListener, "listener"), os.NewFile(relayDevice, "/dev/fuse")).Start()
+	return relayProcess(dir, os.NewFile(inherited, "listener"), os.NewFile(relayDevice, "/dev/fuse")).Start()
 }
 
 func relayProcess(dir string, ln, dev *os.File, more ...string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", append([]string{"relay", "--dir", dir}, more...)...)
-	cmd.Dir, cmd.Stderr = "/", os.Stderr
-	cmd.ExtraFiles = []*os.File{ln, dev}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	return cmd
+	return helper([]*os.File{ln, dev}, append([]string{"relay", "--dir", dir}, more...)...)
 }
 
 // connectRelay connects to the relay that a daemon before has left, or to a new one that
@@ -83,6 +70,9 @@ func connectRelay(socket, dir string, log *slog.Logger) (*relay.Client, error) {
 	client, err := relay.Dial(socket)
 	switch {
 	case err == nil:
+		if err := mountedHere(dir); err != nil {
+			return nil, errors.Join(err, client.Close())
+		}
 		log.Info("took over the lazy files", "nodes", len(client.Known()))
 		return client, nil
 	case errors.Is(err, relay.ErrVersion):
@@ -106,15 +96,25 @@ func connectRelay(socket, dir string, log *slog.Logger) (*relay.Client, error) {
 	return relay.Dial(socket)
 }
 
+// mountedHere finds that the mount of a relay is one of this mount namespace. A rootless
+// daemon may have left it in a namespace that nobody is in any more.
+func mountedHere(dir string) error {
+	// The mount itself is not looked at: it waits for this process.
+	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	found, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(filepath.Join(parent, filepath.Base(dir))))
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("the process that holds the FUSE mount (\"relay --dir %s\") has it in another mount namespace: end the containers there, and that process", dir)
+	}
+	return err
+}
+
 // startRelay starts the relay by a process that ends at once, so that nobody has to wait
 // for the relay.
 func startRelay(dir string, ln net.Listener, dev *os.File) error {
-	unixListener, ok := ln.(*net.UnixListener)
-	if !ok {
-		return errors.New("not a unix socket")
-	}
-	unixListener.SetUnlinkOnClose(false) // the relay's file it is
-	f, err := unixListener.File()
+	f, err := listenerFile(ln)
 	if err != nil {
 		return err
 	}

@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// TestMain is the relay when a daemon of these tests starts one: that runs its own
-// program, which is this test.
+// TestMain is a helper when a daemon of these tests starts one: that runs its own program,
+// which is this test.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == relayCommand().Name() {
+	if len(os.Args) > 1 && (os.Args[1] == relayCommand().Name() || os.Args[1] == imagesCommand().Name()) {
 		main()
 		return
 	}

@@ -110,7 +110,7 @@ func run(ctx context.Context, cfg config) (err error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
 	memory.Follow(smallHeap)
 	if os.Geteuid() != 0 {
-		return errors.New("mounting needs root: run it as root (sudo ipcs-snapshotter)")
+		return errors.New("mounting needs root: run it as root (sudo ipcs-snapshotter), or as root of the user namespace that a rootless containerd runs in (README, \"Rootless\")")
 	}
 	var started closers
 	defer func() { err = errors.Join(err, started.close()) }()
@@ -180,7 +180,11 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	}
 	started.add("connection to containerd", containerd.Close)
 	p.tasks = tasksapi.NewTasksClient(containerd)
-	p.snaps, err = snapshotter.New(ctx, p.snapshots(cfg, contentproxy.NewContentStore(containerd), log), p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
+	images := &imageServer{state: cfg.State}
+	started.add("connection to the server of images", images.close)
+	snaps := p.snapshots(cfg, contentproxy.NewContentStore(containerd), log)
+	snaps.ServeImage = images.mount
+	p.snaps, err = snapshotter.New(ctx, snaps, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		client, err := connectRelay(cfg.relaySocket(), dir, log)
 		if err != nil {
 			return nil, fmt.Errorf("serve lazy files: %w", err)
@@ -196,7 +200,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	}
 	started.add("snapshotter", p.snaps.Close)
 	p.store.Limit(int64(cfg.Store.Limit), p.indexes(ctx, log))
-	if p.differ, err = startDiffer(cfg, containerd, p.node, log); err != nil {
+	if p.differ, err = startDiffer(cfg, containerd, p.node, p.snaps, log); err != nil {
 		return nil, err
 	}
 	return &p, nil

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +35,7 @@ type Daemon struct {
 	root    string
 	state   string
 	config  string
+	port    int
 }
 
 // DaemonOptions say what a daemon is given.
@@ -50,10 +50,10 @@ type DaemonOptions struct {
 	Fill string
 	// Window is profile.window; 0 records nothing.
 	Window time.Duration
-	// Image and Data are mounts.image and mounts.data; "" is auto.
-	Image, Data string
 	// Metrics says that the daemon counts and serves metrics.
 	Metrics bool
+	// Image and Data are mounts.image and mounts.data; "" is auto.
+	Image, Data string
 }
 
 // Status is what the tests and the demo need of `ipcs-snapshotter status --json`.
@@ -139,8 +139,15 @@ func (m *Machine) StartDaemon(ctx context.Context, opts DaemonOptions) (*Daemon,
 	return d, d.Start(ctx)
 }
 
+// SetMounts changes how a daemon mounts that is started again.
+func (d *Daemon) SetMounts(image, data string) error {
+	d.opts.Image, d.opts.Data = image, data
+	return d.configure(d.port)
+}
+
 // configure writes the daemon's configuration file.
 func (d *Daemon) configure(port int) error {
+	d.port = port
 	t, err := template.New("daemon.toml").Funcs(template.FuncMap{"quote": strconv.Quote}).Parse(daemonConfig)
 	if err != nil {
 		return err
@@ -152,8 +159,7 @@ func (d *Daemon) configure(port int) error {
 	defer f.Close()
 	return t.Execute(f, map[string]any{
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
-		"Limit": d.opts.Limit, "Metrics": d.Metrics,
-		"Image": cmp.Or(d.opts.Image, "auto"), "Data": cmp.Or(d.opts.Data, "auto"),
+		"Limit": d.opts.Limit, "Metrics": d.Metrics, "Image": d.opts.Image, "Data": d.opts.Data,
 		"Fill": d.opts.Fill, "Window": d.opts.Window.String(),
 		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})

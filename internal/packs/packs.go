@@ -69,7 +69,7 @@ type Packs struct {
 	table *crc32.Table
 
 	mu      sync.Mutex // guards what follows
-	full    int64 // bytes from which on a file is not appended to
+	full    int64      // bytes from which on a file is not appended to
 	records map[digest]record
 	packs   []*pack // the oldest first
 	closed  bool

@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -60,7 +61,11 @@ func BenchmarkFetchSmall(b *testing.B) { benchFetch(b, 16000, 9600) }
 // goTree returns the files of the Go tree below dir, as leaves, some 50 MB of them.
 func goTree(b *testing.B, dir string) (blocks []ipfs.Block, bytes int64) {
 	b.Helper()
-	err := filepath.WalkDir(filepath.Join(runtime.GOROOT(), dir), func(path string, d fs.DirEntry, err error) error {
+	root, err := exec.CommandContext(b.Context(), "go", "env", "GOROOT").Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	err = filepath.WalkDir(filepath.Join(strings.TrimSpace(string(root)), dir), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}

@@ -290,6 +290,7 @@ func (v *serving) write(h header, payload []byte) error {
 	v.writing.Lock()
 	defer v.writing.Unlock()
 	start, n := time.Now(), len(buf)+len(payload)
+	v.sent.add(h.size, n) // before the peer can tell
 	for _, data := range [][]byte{buf, payload} {
 		for len(data) > 0 {
 			piece := data[:min(len(data), writePiece)]
@@ -303,6 +304,5 @@ func (v *serving) write(h header, payload []byte) error {
 		}
 	}
 	v.pace.wrote(n, time.Since(start))
-	v.sent.add(h.size, n)
 	return nil
 }
