@@ -79,10 +79,12 @@ func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("merge the %d layers of chain %s: %w", len(r.roots), r.id, err)
 	}
-	if len(r.below) == 0 {
+	if len(r.below) > 0 {
+		if err := s.inherit(ctx, merged, r); err != nil {
+			return nil, fmt.Errorf("chain %s: %w", r.id, err)
+		}
+	} else if s.support.data == DataHidden {
 		closeDirs(merged)
-	} else if err := s.inherit(ctx, merged, r); err != nil {
-		return nil, fmt.Errorf("chain %s: %w", r.id, err)
 	}
 	if s.support.data == DataHidden && hasRootName(merged, objects.Hidden) {
 		return nil, fmt.Errorf("%w: the image has a file of the name /%s, which is hidden on this kernel", ErrUnsupported, objects.Hidden)
@@ -90,8 +92,8 @@ func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
 	return overlayTree{merged, s.support.data, attributesOf(s.overlayOptions)}, nil
 }
 
-// closeDirs makes the directories in the root opaque, since nothing lies below them. Where the
-// data are ordinary layers, the kernel would look there for each of them, and so ask FUSE.
+// closeDirs makes the directories in the root opaque, where the data are ordinary layers and
+// nothing else lies below: the kernel would look there for each of them, and so ask FUSE.
 func closeDirs(t *layer.Tree) {
 	for _, inode := range t.Names(0) {
 		if in := t.Inode(inode); in.Mode.IsDir() {
