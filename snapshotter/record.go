@@ -318,7 +318,7 @@ func (s *Snapshotter) used(ctx context.Context, key, id string, links []link, at
 	if im == nil {
 		return
 	}
-	im.namespace = namespaceOf(key)
+	im.namespace = containerdNamespace(key)
 	s.uses.begin(key, s.upperPath(id), im, links)
 	if at != stageUnknown {
 		s.recorder.begin(ctx, candidate{key: key, upper: s.upperPath(id), dirs: s.imageDirs(links), image: im, first: at == stageMade})

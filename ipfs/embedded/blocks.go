@@ -26,6 +26,9 @@ const (
 	maxServed = 128
 	// openTimeout bounds how long it may take to find out whether a peer has the protocol.
 	openTimeout = 10 * time.Second
+	// reopenDelay is when that is tried again, maxReopen times on a connection.
+	reopenDelay = 2 * time.Second
+	maxReopen   = 3
 	// leastTakenOver is how many blocks a peer must owe before another takes some of them over.
 	leastTakenOver = 4
 	// maxIdleMisses is how many blocks in a row a peer may not have had before it takes over no
@@ -126,7 +129,8 @@ func (d deadlined) Write(b []byte) (int, error) {
 }
 
 // converse sends what is queued for a peer until ctx ends: over our protocol if it speaks that,
-// and what is left over bitswap. Finding out waits for what bitswap would wait for as well.
+// and what is left over bitswap. Finding out waits for what bitswap would wait for as well. A peer
+// that is just starting may not speak it yet, and a stream may break: both are tried again.
 func (x *exchange) converse(ctx context.Context, r *remote) {
 	s, client, err := x.streams.open(ctx, r.id)
 	var wg sync.WaitGroup
@@ -135,8 +139,20 @@ func (x *exchange) converse(ctx context.Context, r *remote) {
 	defer cancel()
 	if err == nil {
 		x.setSpeaks(r, true)
-		wg.Go(func() { x.talk(ctx, r, s, client) })
 	}
+	wg.Go(func() {
+		for try := 0; ; try++ {
+			if err == nil {
+				x.talk(ctx, r, s, client)
+			}
+			if try == maxReopen || pause(ctx, reopenDelay) != nil {
+				return
+			}
+			if s, client, err = x.streams.open(ctx, r.id); err == nil {
+				x.setSpeaks(r, true)
+			}
+		}
+	})
 	x.write(ctx, r)
 }
 

@@ -88,11 +88,11 @@ func (d *dialler) keep(ctx context.Context, p peer.AddrInfo) {
 			continue
 		}
 		if ban := d.book.bannedFor(p.ID); ban > 0 {
-			d.pause(ctx, ban)
+			_ = pause(ctx, ban)
 			continue
 		}
 		if time.Since(dialled) < maxRedial { // it may take connections and drop them: not in a loop
-			d.pause(ctx, delay)
+			_ = pause(ctx, delay)
 			delay = d.next(delay)
 		}
 		if d.dial(ctx, p) {
@@ -100,7 +100,7 @@ func (d *dialler) keep(ctx context.Context, p peer.AddrInfo) {
 			continue
 		}
 		// A kick does not shorten the pause below minRedial: demand comes in bursts.
-		d.pause(ctx, minRedial)
+		_ = pause(ctx, minRedial)
 		d.wait(ctx, p.ID, delay/2+rand.N(delay/2))
 		delay = d.next(delay)
 	}
@@ -146,12 +146,15 @@ func (d *dialler) wait(ctx context.Context, p peer.ID, delay time.Duration) {
 	}
 }
 
-func (d *dialler) pause(ctx context.Context, delay time.Duration) {
+// pause waits, and returns the error of ctx if that ends first.
+func pause(ctx context.Context, delay time.Duration) error {
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
+		return ctx.Err()
 	case <-timer.C:
+		return nil
 	}
 }
 

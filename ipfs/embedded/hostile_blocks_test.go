@@ -7,8 +7,10 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/ipfs/boxo/bitswap/message"
 	"github.com/klauspost/compress/zstd"
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -38,6 +40,11 @@ func startHost(t *testing.T) host.Host {
 func startBlockRogue(t *testing.T, answer func(s network.Stream, first int, wants [][]byte) error) host.Host {
 	t.Helper()
 	h := startHost(t)
+	serveBlocks(h, answer)
+	return h
+}
+
+func serveBlocks(h host.Host, answer func(s network.Stream, first int, wants [][]byte) error) {
 	h.SetStreamHandler(blocksProtocol, func(s network.Stream) {
 		defer s.Reset()
 		r, first := bufio.NewReader(s), 0
@@ -66,7 +73,6 @@ func startBlockRogue(t *testing.T, answer func(s network.Stream, first int, want
 			first += len(wants)
 		}
 	})
-	return h
 }
 
 func addrOf(h host.Host) string { return h.Addrs()[0].String() + "/p2p/" + h.ID().String() }
@@ -209,5 +215,31 @@ func TestHostileClients(t *testing.T) {
 	waitConnected(t, cli, srv.ID())
 	if n, err := fetchAll(t.Context(), cli, ipfstest.Cids(want)); n != len(want) || err != nil {
 		t.Fatalf("%d of %d blocks: %v", n, len(want), err)
+	}
+}
+
+// TestPeerThatSpeaksLater connects to a peer that does not speak our protocol yet, and breaks
+// the first stream of it.
+func TestPeerThatSpeaksLater(t *testing.T) {
+	late := startRogue(t, func([]message.Entry) message.BitSwapMessage { return nil })
+	b := ipfstest.Blocks(t, 1, 1000)[0]
+	cli := open(t, embedded.Config{Peers: []string{late.addr()}}, ipfstest.NewMemory())
+	waitConnected(t, cli, late.host.ID().String())
+	got := make(chan error, 1)
+	go func() {
+		_, err := cli.Get(t.Context(), b.Cid)
+		got <- err
+	}()
+	eventually(t, "asking over bitswap", func() bool { return late.fulls.Load() > 0 })
+	var streams atomic.Int32
+	serveBlocks(late.host, func(s network.Stream, first int, _ [][]byte) error {
+		if streams.Add(1) == 1 {
+			return io.EOF
+		}
+		_, err := s.Write(rawFrame(first, b.Data))
+		return err
+	})
+	if err := <-got; err != nil || streams.Load() < 2 {
+		t.Errorf("%v after %d streams", err, streams.Load())
 	}
 }
