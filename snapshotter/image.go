@@ -48,6 +48,15 @@ func mountImage(mode ImageMode, serve ServeImage, path, dir string, data ...stri
 	return nil
 }
 
+// mounter mounts images of chains.
+func (s *Snapshotter) mounter(serve ServeImage) func(image, dir string) error {
+	var data []string
+	if s.support.data == DataServed {
+		data = s.data
+	}
+	return func(image, dir string) error { return mountImage(s.support.image, serve, image, dir, data...) }
+}
+
 // errNoServer says that Config has no ServeImage.
 var errNoServer = errors.New("no process serves images")
 

@@ -266,15 +266,6 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	return s, nil
 }
 
-// mounter mounts images of chains.
-func (s *Snapshotter) mounter(serve ServeImage) func(image, dir string) error {
-	var data []string
-	if s.support.data == DataServed {
-		data = s.data
-	}
-	return func(image, dir string) error { return mountImage(s.support.image, serve, image, dir, data...) }
-}
-
 // The folders in Root and State.
 const (
 	snapshotsDir = "snapshots"
