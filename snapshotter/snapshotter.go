@@ -248,10 +248,10 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		return nil, errors.Join(err, s.ms.Close())
 	}
 	before, err := s.load(ctx)
-	if err != nil {
-		return nil, errors.Join(err, s.ms.Close())
+	if err == nil {
+		err = s.recall(ctx, before.roots)
 	}
-	if err := s.recall(ctx, before.roots); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
 	s.lazyUsed = func() (bool, error) { return s.mayBeMounted(context.WithoutCancel(ctx)) }
