@@ -235,8 +235,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.files = newFileSet()
 	s.opener = newOpener(src, cfg.IndexTimeout, s.log)
 	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.mounter(cfg.ServeImage), s.support.data, s.log)
-	s.merged = newHeld(filepath.Join(cfg.State, mergedDir), s.log)
-	s.mapped = newHeld(filepath.Join(cfg.State, mappedDir), s.log)
+	s.merged, s.mapped = newHeld(filepath.Join(cfg.State, mergedDir), s.log), newHeld(filepath.Join(cfg.State, mappedDir), s.log)
 	s.blobs = newBlobs(cfg.Content, s.log)
 	if cfg.Content != nil {
 		s.manifests = cfg.Content
