@@ -235,8 +235,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.files = newFileSet()
 	s.opener = newOpener(src, cfg.IndexTimeout, s.log)
 	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.mounter(cfg.ServeImage), s.support.data, s.log)
-	s.merged = newHeld(filepath.Join(cfg.State, mergedDir), s.log)
-	s.mapped = newHeld(filepath.Join(cfg.State, mappedDir), s.log)
+	s.merged, s.mapped = newHeld(filepath.Join(cfg.State, mergedDir), s.log), newHeld(filepath.Join(cfg.State, mappedDir), s.log)
 	s.blobs = newBlobs(cfg.Content, s.log)
 	if cfg.Content != nil {
 		s.manifests = cfg.Content
@@ -248,10 +247,10 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		return nil, errors.Join(err, s.ms.Close())
 	}
 	before, err := s.load(ctx)
-	if err != nil {
-		return nil, errors.Join(err, s.ms.Close())
+	if err == nil {
+		err = s.recall(ctx, before.roots)
 	}
-	if err := s.recall(ctx, before.roots); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
 	s.lazyUsed = func() (bool, error) { return s.mayBeMounted(context.WithoutCancel(ctx)) }
