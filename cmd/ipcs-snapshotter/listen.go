@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,7 +28,7 @@ func lockDir(dir string) (*os.File, error) {
 
 // listenUnix listens on a unix socket that only its owner may use. A socket left over
 // from a process that is gone is replaced; one that still answers is an error.
-func listenUnix(path string) (net.Listener, error) {
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("listen on %s: another process answers there; stop it, or choose another folder with --state", path)
@@ -42,11 +43,14 @@ func listenUnix(path string) (net.Listener, error) {
 			return nil, fmt.Errorf("replace socket: %w", err)
 		}
 	}
-	// The mask is the process's, but nothing else runs yet; without it the socket would
-	// be open to others for a moment.
-	old := syscall.Umask(0o177)
-	defer syscall.Umask(old)
-	l, err := net.Listen("unix", path)
+	// The socket is given the mode of its descriptor: so it is never open to others, and the
+	// mask of the process, which others make files with, need not change for a moment.
+	private := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error {
+		var failed error
+		err := conn.Control(func(fd uintptr) { failed = syscall.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, failed)
+	}}
+	l, err := private.Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}

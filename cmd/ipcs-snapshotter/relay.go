@@ -1,28 +1,36 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/relay"
 )
 
 // The relay is this program too: a process of its own that holds the FUSE mount. The
 // daemon starts it once and leaves it running for the daemons that follow. It is given the
-// socket that it listens on and the device of the mount.
+// socket that it listens on, the device of the mount, and what a relay before knew of it.
 const (
 	relayListener = 3
 	relayDevice   = 4
+	relayState    = 5
 )
+
+// relaySettles is how long after its start the relay gives back what that has needed.
+const relaySettles = 5 * time.Second
 
 // relayCommand is what the daemon runs to have a relay.
 func relayCommand() *cobra.Command {
@@ -61,25 +69,37 @@ func runRelay(ctx context.Context, dir string) error {
 		return fmt.Errorf("%w: file %d is no unix socket", errUsage, relayListener)
 	}
 	unixListener.SetUnlinkOnClose(true)
-	return relay.New(dir, os.NewFile(relayDevice, "/dev/fuse"), unixListener, relay.Options{Logger: log}).Serve(ctx)
+	file := os.NewFile(relayState, "state")
+	state, err := relay.ReadState(bufio.NewReader(file))
+	if err := errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	r := relay.New(dir, os.NewFile(relayDevice, "/dev/fuse"), unixListener, relay.Options{State: state, Logger: log})
+	settled := time.AfterFunc(relaySettles, func() {
+		if err := relay.Trim(); err != nil {
+			log.Info("the relay takes more memory than it needs", "err", err)
+		}
+	})
+	defer settled.Stop()
+	return r.Serve(ctx)
 }
 
 // detachRelay starts the relay as a process that belongs to nobody.
 func detachRelay(dir string) error {
-	return relayProcess(dir, os.NewFile(relayListener, "listener"), os.NewFile(relayDevice, "/dev/fuse")).Start()
+	return relayProcess(dir, os.NewFile(relayListener, "listener"), os.NewFile(relayDevice, "/dev/fuse"), os.NewFile(relayState, "state")).Start()
 }
 
-func relayProcess(dir string, ln, dev *os.File, more ...string) *exec.Cmd {
+func relayProcess(dir string, ln, dev, state *os.File, more ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", append([]string{"relay", "--dir", dir}, more...)...)
 	cmd.Dir, cmd.Stderr = "/", os.Stderr
-	cmd.ExtraFiles = []*os.File{ln, dev}
+	cmd.ExtraFiles = []*os.File{ln, dev, state}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd
 }
 
 // connectRelay connects to the relay that a daemon before has left, or to a new one that
 // holds a mount at dir.
-func connectRelay(socket, dir string, log *slog.Logger) (*relay.Client, error) {
+func connectRelay(ctx context.Context, socket, dir string, log *slog.Logger) (*relay.Client, error) {
 	client, err := relay.Dial(socket)
 	switch {
 	case err == nil:
@@ -90,17 +110,22 @@ func connectRelay(socket, dir string, log *slog.Logger) (*relay.Client, error) {
 	case !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	ln, err := listenUnix(socket)
-	if err != nil {
-		return nil, err
-	}
-	defer ln.Close()
 	dev, err := relay.Mount(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer dev.Close()
-	if err := startRelay(dir, ln, dev); err != nil {
+	return newRelay(ctx, socket, dir, dev, relay.State{})
+}
+
+// newRelay starts a relay for the file system at dir, and connects to it.
+func newRelay(ctx context.Context, socket, dir string, dev *os.File, state relay.State) (*relay.Client, error) {
+	ln, err := listenUnix(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	if err := startRelay(dir, ln, dev, state); err != nil {
 		return nil, fmt.Errorf("start the process that holds the FUSE mount: %w", err)
 	}
 	return relay.Dial(socket)
@@ -108,7 +133,7 @@ func connectRelay(socket, dir string, log *slog.Logger) (*relay.Client, error) {
 
 // startRelay starts the relay by a process that ends at once, so that nobody has to wait
 // for the relay.
-func startRelay(dir string, ln net.Listener, dev *os.File) error {
+func startRelay(dir string, ln net.Listener, dev *os.File, state relay.State) error {
 	unixListener, ok := ln.(*net.UnixListener)
 	if !ok {
 		return errors.New("not a unix socket")
@@ -119,5 +144,26 @@ func startRelay(dir string, ln net.Listener, dev *os.File) error {
 		return err
 	}
 	defer f.Close()
-	return relayProcess(dir, f, dev, "--detach").Run()
+	known, err := stateFile(state)
+	if err != nil {
+		return err
+	}
+	defer known.Close()
+	return relayProcess(dir, f, dev, known, "--detach").Run()
+}
+
+// stateFile returns a file in memory to read a state from.
+func stateFile(state relay.State) (*os.File, error) {
+	fd, err := unix.MemfdCreate("relay", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "state")
+	if _, err = state.WriteTo(f); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }

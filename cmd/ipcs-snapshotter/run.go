@@ -27,6 +27,7 @@ import (
 	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/profile"
+	"github.com/hinshun/ipcs/internal/relay"
 	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/ipfs/kubo"
 	"github.com/hinshun/ipcs/snapshotter"
@@ -74,7 +75,7 @@ type parts struct {
 type sockets struct{ snaps, diff, api, metrics net.Listener }
 
 // listen opens the sockets.
-func listen(cfg config, started *closers) (s sockets, err error) {
+func listen(ctx context.Context, cfg config, started *closers) (s sockets, err error) {
 	for _, of := range []struct {
 		what, path string
 		to         *net.Listener
@@ -83,7 +84,7 @@ func listen(cfg config, started *closers) (s sockets, err error) {
 		{"diff socket", cfg.diffSocket(), &s.diff},
 		{"API socket", cfg.apiSocket(), &s.api},
 	} {
-		if *of.to, err = listenUnix(of.path); err != nil {
+		if *of.to, err = listenUnix(ctx, of.path); err != nil {
 			return s, err
 		}
 		started.add(of.what, ignoreClosed(*of.to))
@@ -118,7 +119,7 @@ func run(ctx context.Context, cfg config) (err error) {
 		return err
 	}
 	started.add("lock", lock.Close)
-	socks, err := listen(cfg, &started)
+	socks, err := listen(ctx, cfg, &started)
 	if err != nil {
 		return err
 	}
@@ -168,15 +169,8 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	started.add("connection to containerd", containerd.Close)
 	p.tasks = tasksapi.NewTasksClient(containerd)
 	p.snaps, err = snapshotter.New(ctx, p.snapshots(cfg, contentproxy.NewContentStore(containerd), log), p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
-		client, err := connectRelay(cfg.relaySocket(), dir, log)
-		if err != nil {
-			return nil, fmt.Errorf("serve lazy files: %w", err)
-		}
-		p.lazy = lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{Logger: log, Observe: func(c cid.Cid) {
-			files.Observe(c)
-			p.fetcher.Opened(c)
-		}})
-		return p.lazy, nil
+		p.lazy, err = p.serveLazy(ctx, cfg, dir, files, log)
+		return p.lazy, err
 	})
 	if err != nil {
 		return nil, err
@@ -187,6 +181,24 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	return &p, nil
+}
+
+// serveLazy serves lazy files at dir.
+func (p *parts) serveLazy(ctx context.Context, cfg config, dir string, files snapshotter.Files, log *slog.Logger) (*lazyfs.Server, error) {
+	client, err := connectRelay(ctx, cfg.relaySocket(), dir, log)
+	if err != nil {
+		return nil, fmt.Errorf("serve lazy files: %w", err)
+	}
+	return lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{
+		Logger: log,
+		Observe: func(c cid.Cid) {
+			files.Observe(c)
+			p.fetcher.Opened(c)
+		},
+		Restart: func(dev *os.File, state relay.State) (*relay.Client, error) {
+			return newRelay(ctx, cfg.relaySocket(), dir, dev, state)
+		},
+	}), nil
 }
 
 // snapshots is the configuration of the snapshotter on what is below it.

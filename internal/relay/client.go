@@ -4,11 +4,12 @@ package relay
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -33,18 +34,24 @@ type Client struct {
 	sock  *stream
 	from  *bufio.Reader
 	nodes []Node
+	pid   int                    // of the relay
+	init  atomic.Pointer[[]byte] // INIT as the kernel sent it
 
 	unanswered atomic.Int64
+	running    sync.WaitGroup // Handlers
 
 	sending sync.Mutex
 	small   sync.Pool
 	large   sync.Pool
+
+	device sync.RWMutex // held to read by whoever writes to dev
+	dev    *os.File     // nil: all goes through the relay
 }
 
 // Dial connects to the relay that listens at a socket. From then on it is this process
 // that serves the file system.
 func Dial(socket string) (*Client, error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: socket})
+	conn, err := dialCreds(socket)
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +59,16 @@ func Dial(socket string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the relay at %s: %w", socket, err)
 	}
-	c := &Client{sock: sock, from: bufio.NewReaderSize(sock, 64<<10)}
+	c := &Client{sock: sock}
 	c.small.New = func() any { b := make([]byte, smallMessage); return &b }
 	c.large.New = func() any { b := make([]byte, maxMessage); return &b }
-	if c.nodes, err = readGreeting(c.from); err != nil {
-		return nil, errors.Join(fmt.Errorf("greeting of the relay at %s: %w", socket, err), sock.Close())
+	first := make([]byte, 1)
+	if c.pid, c.dev, err = sock.readWith(first, "/dev/fuse"); err == nil {
+		c.from = bufio.NewReaderSize(sock, 64<<10)
+		c.nodes, err = readGreeting(io.MultiReader(bytes.NewReader(first), c.from))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("greeting of the relay at %s: %w", socket, err), c.Close())
 	}
 	return c, nil
 }
@@ -68,10 +80,8 @@ func (c *Client) Known() []Node { return c.nodes }
 func (c *Client) Unanswered() int64 { return c.unanswered.Load() }
 
 // Serve answers requests, each in a goroutine, until the relay is gone, another daemon
-// serves, or Close is called, and waits for those that are under way.
+// serves, or Close is called. What is under way then is waited for by Wait.
 func (c *Client) Serve(handle Handler) error {
-	var running sync.WaitGroup
-	defer running.Wait()
 	for {
 		request := c.small.Get().(*[]byte)
 		m, err := readMessage(c.from, *request, requestHeader)
@@ -81,19 +91,27 @@ func (c *Client) Serve(handle Handler) error {
 		if err != nil {
 			return fmt.Errorf("request from the relay: %w", err)
 		}
-		if op := in(m).opcode(); op == opForget || op == opBatchForget || op == opInit {
+		op := in(m).opcode()
+		if op == opInit {
+			init := slices.Clone(m)
+			c.init.Store(&init)
+		}
+		if op == opForget || op == opBatchForget || op == opInit {
 			c.answer(handle, m) // in order
 			c.small.Put(request)
 			continue
 		}
 		c.unanswered.Add(1)
-		running.Go(func() {
+		c.running.Go(func() {
 			defer c.unanswered.Add(-1)
 			c.answer(handle, m)
 			c.small.Put(request)
 		})
 	}
 }
+
+// Wait waits for the requests that are under way.
+func (c *Client) Wait() { c.running.Wait() }
 
 // answer answers one request.
 func (c *Client) answer(handle Handler, request []byte) {
@@ -105,14 +123,41 @@ func (c *Client) answer(handle Handler, request []byte) {
 	}
 	reply := pool.Get().(*[]byte)
 	defer pool.Put(reply)
-	if n := handle(request, *reply); n > 0 {
-		// What cannot be sent has nobody to go to: Serve ends.
-		_ = c.Send((*reply)[:n])
+	n := handle(request, *reply)
+	if n == 0 {
+		return
 	}
+	m := (*reply)[:n]
+	if op == opRead && c.direct(m) {
+		m = errorReply(in(request).unique(), 0)
+		order.PutUint32(m[4:], answeredCode)
+	}
+	// What cannot be sent has nobody to go to: Serve ends.
+	_ = c.send(m)
 }
 
-// Send sends an answer or a notification.
-func (c *Client) Send(message []byte) error {
+// direct gives the kernel a message without the relay. It says whether it could: the kernel
+// may not want it any more.
+func (c *Client) direct(m []byte) bool {
+	c.device.RLock()
+	defer c.device.RUnlock()
+	if c.dev == nil {
+		return false
+	}
+	// Many at a time: os.File writes one after the other.
+	_, err := unix.Write(int(c.dev.Fd()), m)
+	return err == nil || errors.Is(err, unix.ENOENT)
+}
+
+// Notify gives the kernel a message that it has not asked for.
+func (c *Client) Notify(message []byte) error {
+	if c.direct(message) {
+		return nil
+	}
+	return c.send(message)
+}
+
+func (c *Client) send(message []byte) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	_, err := c.sock.Write(message)
@@ -123,8 +168,35 @@ func (c *Client) Send(message []byte) error {
 func (c *Client) End() error {
 	m := errorReply(0, 0)
 	order.PutUint32(m[4:], endCode)
-	return c.Send(m)
+	return c.send(m)
+}
+
+// Orphan returns, when the relay is gone, the device of the file system and the kernel's INIT
+// request: what another relay needs besides the nodes. The error is ErrLost if the file system
+// is lost. The device is the caller's.
+func (c *Client) Orphan() (dev *os.File, init []byte, err error) {
+	c.device.Lock()
+	defer c.device.Unlock()
+	dev, c.dev = c.dev, nil
+	switch m := c.init.Load(); {
+	case dev == nil:
+		return nil, nil, ErrLost
+	case m != nil && isConnected(dev) && canResend(*m):
+		return dev, *m, nil
+	}
+	// With the last descriptor goes the file system, and who waits for it fails.
+	return nil, nil, errors.Join(ErrLost, dev.Close())
 }
 
 // Close leaves the file system to the next daemon.
-func (c *Client) Close() error { return c.sock.Close() }
+func (c *Client) Close() error {
+	c.device.Lock()
+	dev := c.dev
+	c.dev = nil
+	c.device.Unlock()
+	err := c.sock.Close()
+	if dev != nil {
+		err = errors.Join(err, dev.Close())
+	}
+	return err
+}

@@ -15,6 +15,12 @@
 // A file system without a daemon for longer than Patience fails its readers with EIO
 // until there is one again: a reader must not hang for ever where nobody starts one.
 //
+// Neither is the relay's end that of the file system. Each daemon is given the device, too,
+// and answers reads there itself, so that their data is not copied once more; it tells the
+// relay only that it has. When the relay dies, the daemon starts another one on the device
+// (State), which has the kernel say again what it has no answer to (Linux 6.9; before, the
+// daemon gives the device up, and reads fail). So only the death of both at once ends it.
+//
 // Concurrency. One goroutine reads from the kernel and sends to the daemon that is
 // connected; each connection, of which the last one counts, has a goroutine that receives
 // answers and writes them to the kernel. They share what is guarded by Relay.mu, which
@@ -45,6 +51,7 @@ const DefaultPatience = 2 * time.Minute
 // Options configure a Relay.
 type Options struct {
 	Patience time.Duration // how long requests wait for a daemon; default DefaultPatience
+	State    State         // what a relay before knew of the file system
 	Logger   *slog.Logger  // default: discard
 }
 
@@ -89,6 +96,10 @@ func New(dir string, dev *os.File, ln *net.UnixListener, opts Options) *Relay {
 	r := &Relay{
 		dir: dir, dev: dev, ln: ln, patience: opts.Patience, log: opts.Logger,
 		waiting: make(map[uint64]*request), nodes: make(nodes),
+		init: opts.State.Init, started: opts.State.Init != nil,
+	}
+	for _, n := range opts.State.Nodes {
+		r.nodes[n.ID] = n
 	}
 	r.patient = time.AfterFunc(r.patience, r.giveUp)
 	return r
@@ -104,7 +115,10 @@ func (r *Relay) Serve(ctx context.Context) error {
 		defer close(accepting)
 		r.accept()
 	}()
-	err := r.read()
+	err := r.resume()
+	if err == nil {
+		err = r.read()
+	}
 	r.mu.Lock()
 	r.ended = true
 	c := r.conn
@@ -215,7 +229,12 @@ func (r *Relay) connect(sock *stream) {
 		return
 	}
 	r.running.Go(func() { r.disconnect(c, r.receive(c)) })
-	if _, err := messages.WriteTo(sock); err != nil {
+	err := sock.writeWith(messages[0], r.dev)
+	if err == nil {
+		rest := messages[1:]
+		_, err = rest.WriteTo(sock)
+	}
+	if err != nil {
 		c.close() // the receiver sees it too
 	}
 }
@@ -271,6 +290,11 @@ func (r *Relay) answer(c *conn, m []byte) {
 	switch {
 	case unique == 0 && out(m).code() == endCode:
 		r.end()
+		return
+	case out(m).code() == answeredCode:
+		r.mu.Lock()
+		delete(r.waiting, unique)
+		r.mu.Unlock()
 		return
 	case unique == 0, unique&interruptBit != 0:
 		r.write(m) // a notification, or what became of an interrupt

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// What goes over the socket. The relay begins: a greeting, and the nodes that the kernel
-// remembers. Then both sides send FUSE messages as the kernel defines them (linux/fuse.h),
+// What goes over the socket. The relay begins: a greeting, with which the device comes as
+// ancillary data, and the nodes that the kernel remembers. Then both sides send FUSE messages as the kernel defines them (linux/fuse.h),
 // each of which begins with its length: requests to the daemon, of which the first is
 // INIT, and answers and notifications to the relay. Integers have the byte order of the
 // machine, as FUSE's have.
@@ -29,6 +29,9 @@ const (
 	// endCode is the error number of the message without a request that tells the relay to
 	// unmount and to exit. The kernel knows no such notification.
 	endCode = 1 << 30
+	// answeredCode is the error number of a message that tells the relay that the daemon has
+	// answered the request itself.
+	answeredCode = 1<<30 + 1
 )
 
 // Opcodes of linux/fuse.h that the relay has to know.
@@ -42,6 +45,12 @@ const (
 
 	// interruptBit is set in the number of an INTERRUPT.
 	interruptBit = 1
+
+	// notifyResend is the notification that has the kernel ask again what was not answered,
+	// with a bit more in the number of each request (FUSE_NOTIFY_RESEND).
+	notifyResend = 7
+	// hasResend is set in the second flags of an INIT if the kernel knows it.
+	hasResend = 1 << 7
 )
 
 var order = binary.NativeEndian

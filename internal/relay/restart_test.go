@@ -1,0 +1,193 @@
+//go:build linux
+
+package relay_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/hinshun/ipcs/internal/hosttest"
+	"github.com/hinshun/ipcs/internal/relay"
+)
+
+// runRelay is a relay in a process of its own. The state is its standard input.
+func runRelay(dir string) error {
+	ln, err := net.FileListener(os.NewFile(3, "listener"))
+	if err != nil {
+		return err
+	}
+	state, err := relay.ReadState(os.Stdin)
+	if err != nil {
+		return err
+	}
+	return relay.New(dir, os.NewFile(4, "/dev/fuse"), ln.(*net.UnixListener), relay.Options{State: state}).Serve(context.Background())
+}
+
+// startRelay starts a relay that the test can kill.
+func startRelay(t *testing.T, dir, socket string, dev *os.File, state relay.State) *exec.Cmd {
+	t.Helper()
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	f, err := ln.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var known bytes.Buffer
+	if _, err := state.WriteTo(&known); err != nil {
+		t.Fatal(err)
+	}
+	cmd := hosttest.Program("relay", dir)
+	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = &known, os.Stderr, []*os.File{f, dev}
+	if err := errors.Join(cmd.Start(), f.Close(), ln.Close()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may be dead, or end as it should
+		_ = cmd.Wait()
+	})
+	return cmd
+}
+
+// serveWith serves files until the relay is gone, or the test ends.
+func serveWith(t *testing.T, client *relay.Client, f *files) (gone chan error) {
+	gone = make(chan error, 1)
+	protocol := fuse.NewProtocolServer(f, &fuse.MountOptions{})
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		gone <- client.Serve(func(request, reply []byte) int {
+			n, _ := protocol.HandleRequest([][]byte{request}, [][]byte{reply})
+			return n
+		})
+	})
+	t.Cleanup(func() {
+		_ = client.Close() // it may be closed
+		serving.Wait()
+		client.Wait()
+	})
+	return gone
+}
+
+// TestRelayKilled kills relays while readers wait for answers: each time another relay takes
+// its place, and nobody notices.
+func TestRelayKilled(t *testing.T) {
+	hosttest.Root(t)
+	const kills, readers = 5, 4
+	dir, socket := t.TempDir(), filepath.Join(t.TempDir(), "s")
+	dev, err := relay.Mount(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_FORCE|unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	cmd := startRelay(t, dir, socket, dev, relay.State{})
+	client, err := relay.Dial(socket)
+	if err := errors.Join(err, dev.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f := newFiles("it")
+	gone := serveWith(t, client, f)
+	got := make(chan string, readers)
+	for i := range readers {
+		go func() {
+			text, err := read(dir, string(rune('a'+i)))
+			got <- fmt.Sprint(text, err)
+		}()
+	}
+	for range readers {
+		<-f.asked
+	}
+	for range kills {
+		if pid, m, err := client.Memory(); err != nil || pid != cmd.Process.Pid || m.Own == 0 {
+			t.Errorf("the relay has process %d and memory %+v, %v; want process %d", pid, m, err, cmd.Process.Pid)
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-gone; err != nil {
+			t.Fatal(err)
+		}
+		dev, init, err := client.Orphan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd = startRelay(t, dir, socket, dev, relay.State{Init: init, Nodes: []relay.Node{{ID: 100 + 'a', Name: "a", Lookups: 1}}})
+		if client, err = relay.Dial(socket); err != nil {
+			t.Fatal(err)
+		}
+		if known := client.Known(); len(known) != 1 || known[0].Name != "a" {
+			t.Errorf("the relay knows %v", known)
+		}
+		if err := dev.Close(); err != nil {
+			t.Fatal(err)
+		}
+		gone = serveWith(t, client, f)
+		for range readers { // the kernel asks again
+			<-f.asked
+		}
+	}
+	close(f.answer)
+	for range readers {
+		if text := <-got; text != "it<nil>" {
+			t.Errorf("read %q", text)
+		}
+	}
+}
+
+// TestNobodyIsLeft kills relay and daemon: readers fail, and the place can be mounted on again.
+func TestNobodyIsLeft(t *testing.T) {
+	hosttest.Root(t)
+	dir, socket := t.TempDir(), filepath.Join(t.TempDir(), "s")
+	dev, err := relay.Mount(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := startRelay(t, dir, socket, dev, relay.State{})
+	client, err := relay.Dial(socket)
+	if err := errors.Join(err, dev.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f := newFiles("it")
+	gone := serveWith(t, client, f)
+	failed := make(chan error)
+	go func() {
+		_, err := read(dir, "a")
+		failed <- err
+	}()
+	<-f.asked
+	if err := errors.Join(cmd.Process.Kill(), <-gone, client.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; err == nil {
+		t.Error("a read has succeeded that nobody answered")
+	}
+	close(f.answer)
+	if _, _, err := client.Orphan(); !errors.Is(err, relay.ErrLost) {
+		t.Errorf("Orphan of a closed client: %v", err)
+	}
+	if dev, err = relay.Mount(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(dev.Close(), unix.Unmount(dir, 0)); err != nil {
+		t.Fatal(err)
+	}
+}
