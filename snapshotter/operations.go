@@ -160,7 +160,12 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	var links []link // of an ipcs snapshot
 	var dirs []string
-	err := s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+	removed, err := s.aboutToRemove(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer removed()
+	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
 		_, info, _, err := storage.GetInfo(ctx, key)
 		if err != nil {
 			return fmt.Errorf("remove snapshot %s: %w", key, err)

@@ -236,7 +236,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		s.manifests = cfg.Content
 	}
 	s.uses = newUses(cfg.Used, s.mountedImages, s.log)
-	s.freer = newFreer(cfg.Free, s.unusedFiles, s.log)
+	s.freer = newFreer(filepath.Join(cfg.Root, unusedDir), cfg.Free, s.unusedObjects, s.log)
 	s.shared = newShared(cfg.Here, s.files)
 	if err := s.openProfiles(&cfg); err != nil {
 		return nil, errors.Join(err, s.ms.Close())
@@ -254,7 +254,9 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		s.used(ctx, key, on.id, on.links, stageUnknown)
 	}
 	s.uses.start(ctx)
-	s.freer.start(ctx)
+	if err := s.freeLeft(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 
@@ -264,6 +266,7 @@ const (
 	chainsDir    = "chains"
 	profilesDir  = "profiles"
 	hideDir      = "hide"
+	unusedDir    = "unused"
 	mergedDir    = "merged"
 	mappedDir    = "mapped"
 	lazyDir      = "lazy"
@@ -355,7 +358,6 @@ func (s *Snapshotter) release(links []link) error {
 		// From now on nothing keeps its index on this disk: who prepares it again is to see
 		// to it that it is there.
 		s.opener.forget([]cid.Cid{root})
-		s.freer.add(root)
 	}
 	return s.chains.release(firstRun(links))
 }

@@ -219,8 +219,9 @@ func (p *parts) snapshots(cfg config, content snapshotter.Content, log *slog.Log
 		Logger:        log,
 	}
 	limited, counted := cfg.Store.Limit > 0, cfg.Metrics.Address != ""
+	c.Free = p.store.Free
 	if limited { // or else nothing is evicted
-		c.Used, c.Free = p.store.Touch, p.store.Free
+		c.Used = p.store.Touch
 	}
 	if counted {
 		c.Here = p.store.HasFile

@@ -86,13 +86,15 @@ func (s *Store) HasRoom(ctx context.Context, bytes int64) (bool, error) {
 // putGrace, and the DAGs below the CIDs that keep returns, which is called whenever objects
 // are evicted. Mounted files are no exception: they can be fetched again. What is needed may
 // exceed the limit. Limit may be called once.
+//
+// With no limit, which is 0, keep counts for Free.
 func (s *Store) Limit(limit int64, keep func() []cid.Cid) {
-	if limit <= 0 {
-		return
-	}
 	s.room.mu.Lock()
 	s.room.keep = keep
 	s.room.mu.Unlock()
+	if limit <= 0 {
+		return
+	}
 	s.room.limit.Store(limit)
 	s.wg.Go(s.keepLimit)
 }

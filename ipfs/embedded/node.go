@@ -184,14 +184,22 @@ func (n *Node) Put(ctx context.Context, blks ...ipfs.Block) error {
 			return err
 		}
 	}
-	return n.put(ctx, blks...)
-}
-
-// put stores blocks that are known to be right.
-func (n *Node) put(ctx context.Context, blks ...ipfs.Block) error {
 	if err := n.store.Put(ctx, blks...); err != nil {
 		return err
 	}
+	return n.tell(ctx, blks)
+}
+
+// Cache stores blocks that came from peers, and that need not stay.
+func (n *Node) Cache(ctx context.Context, blks ...ipfs.Block) error {
+	if err := n.store.Cache(ctx, blks...); err != nil {
+		return err
+	}
+	return n.tell(ctx, blks)
+}
+
+// tell gives blocks that are here now to peers that wait for them.
+func (n *Node) tell(ctx context.Context, blks []ipfs.Block) error {
 	if n.online == nil {
 		return nil
 	}

@@ -1,0 +1,450 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	diffapi "github.com/containerd/containerd/api/services/diff/v1"
+	"github.com/containerd/containerd/v2/core/diff"
+	diffproxy "github.com/containerd/containerd/v2/core/diff/proxy"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	"google.golang.org/grpc"
+
+	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/ipfs/kubo"
+	"github.com/hinshun/ipcs/layer"
+	"github.com/hinshun/ipcs/mediatype"
+)
+
+// crashImage is an image of some layers with files of all sizes.
+type crashImage struct {
+	layers []crashLayer
+	files  map[string][sha256.Size]byte
+	data   []ipfs.File
+}
+
+type crashLayer struct {
+	labels map[string]string
+	chain  string
+}
+
+// makeCrashImage writes an image to a node. A file of it is in all images.
+func makeCrashImage(t testing.TB, node ipfs.Node, seed string) *crashImage {
+	t.Helper()
+	im := &crashImage{files: make(map[string][sha256.Size]byte)}
+	source := rand.NewChaCha8(sha256.Sum256([]byte(seed)))
+	var chain []digest.Digest
+	for i := range 3 {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for j, size := range []int{100, 5000, 70_000, 300_000, ipfs.LeafSize + 1, 2*ipfs.LeafSize + 7} {
+			data := make([]byte, size)
+			_, _ = source.Read(data) // it never fails
+			if j == 2 {
+				data = bytes.Repeat([]byte("shared\n"), 1000+i)
+			}
+			name := fmt.Sprintf("%d-%d", i, j)
+			err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(data))})
+			if _, werr := w.Write(data); err != nil || werr != nil {
+				t.Fatal(err, werr)
+			}
+			im.files[name] = sha256.Sum256(data)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		made, err := layer.Write(t.Context(), node, &b, layer.WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Pin(t.Context(), ipfs.Pin{Root: made.Root.Cid, Name: seed}); err != nil {
+			t.Fatal(err)
+		}
+		opened, err := layer.Open(t.Context(), node, made.Root.Cid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j := range opened.Index.Entries {
+			if e := &opened.Index.Entries[j]; e.Mode.IsRegular() {
+				im.data = append(im.data, e.File())
+			}
+		}
+		id, err := mediatype.LayerDigest(made.Root.Cid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		labels := map[string]string{mediatype.AnnotationRoot: made.Root.Cid.String(), snapshots.LabelSnapshotDiffID: id.String()}
+		if len(chain) > 0 {
+			labels["containerd.io/snapshot/parent-chain-id"] = identity.ChainID(chain).String()
+		}
+		chain = append(chain, id)
+		labels[snapshots.LabelSnapshotRef] = identity.ChainID(chain).String()
+		im.layers = append(im.layers, crashLayer{labels, labels[snapshots.LabelSnapshotRef]})
+	}
+	return im
+}
+
+// crashSnapshot is what a worker knows of a snapshot.
+type crashSnapshot struct {
+	kind   snapshots.Kind
+	parent string // "" for the lowest layer
+	layer  bool
+}
+
+// crashName names a snapshot as workers do: one of a layer by its chain.
+func crashName(info snapshots.Info) string {
+	if chain := info.Labels[snapshots.LabelSnapshotRef]; chain != "" {
+		return chain
+	}
+	return info.Name
+}
+
+// crashWorker pulls images, runs, commits and removes.
+type crashWorker struct {
+	t      testing.TB
+	world  *world
+	name   string
+	dir    string
+	random *rand.Rand
+	images []*crashImage
+	serial int
+	steps  int
+	counts map[string]int
+
+	ctx   context.Context
+	sn    snapshots.Snapshotter
+	diffs diff.Comparer
+	close func()
+
+	have   map[string]crashSnapshot
+	pins   map[string]bool // layer roots that were committed
+	doubt  map[string]crashSnapshot
+	failed error // what ended the work
+	inRead bool  // it was a read
+}
+
+func (w *crashWorker) connect(sn snapshots.Snapshotter, conn *grpc.ClientConn) {
+	w.ctx = namespaces.WithNamespace(w.t.Context(), "crash")
+	w.sn = sn
+	w.diffs = diffproxy.NewDiffApplier(diffapi.NewDiffClient(conn)).(diff.Comparer)
+}
+
+// work does one step after the other until it is told to stop, or one fails.
+func (w *crashWorker) work(stop <-chan struct{}) {
+	w.failed, w.inRead, w.doubt = nil, false, nil
+	for w.failed == nil {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		what := w.step()
+		if w.failed == nil && what != "" {
+			w.steps++
+			w.counts[what]++
+		}
+	}
+}
+
+// step does something that can be done now, and says what.
+func (w *crashWorker) step() string {
+	im := w.images[w.random.IntN(len(w.images))]
+	here := 0
+	for _, l := range im.layers {
+		if _, ok := w.have[l.chain]; ok {
+			here++
+		}
+	}
+	top := im.layers[len(im.layers)-1].chain
+	active := w.named(func(_ string, s crashSnapshot) bool { return s.kind == snapshots.KindActive && s.parent == top })
+	switch n := w.random.IntN(10); {
+	case here < len(im.layers) && n < 9:
+		w.pull(im, here)
+		return "layers pulled"
+	case n == 9:
+		w.failed = w.sn.(snapshots.Cleaner).Cleanup(w.ctx)
+		return "collections"
+	case n >= 6:
+		return w.remove(im)
+	case active == "":
+		w.prepare(top)
+		return "containers"
+	case n < 3:
+		w.run(im, active)
+		return "reads"
+	case n == 3:
+		w.commitLayer(active)
+		return "layers committed"
+	default:
+		w.commit(active)
+		return "commits"
+	}
+}
+
+// named returns a snapshot that is as wanted.
+func (w *crashWorker) named(is func(name string, s crashSnapshot) bool) string {
+	for _, name := range slices.Sorted(maps.Keys(w.have)) {
+		if is(name, w.have[name]) {
+			return name
+		}
+	}
+	return ""
+}
+
+// change does something that leads from what there is to something else, or, if it fails, to
+// either.
+func (w *crashWorker) change(do func() error, edit func(have map[string]crashSnapshot)) {
+	next := maps.Clone(w.have)
+	edit(next)
+	if w.failed = do(); w.failed != nil {
+		w.doubt = next
+		return
+	}
+	w.have = next
+}
+
+func (w *crashWorker) key(what string) string {
+	w.serial++
+	return fmt.Sprintf("%s-%s-%d", w.name, what, w.serial)
+}
+
+func (w *crashWorker) pull(im *crashImage, n int) {
+	l, parent := im.layers[n], ""
+	if n > 0 {
+		parent = im.layers[n-1].chain
+	}
+	w.change(func() error {
+		_, err := w.sn.Prepare(w.ctx, w.key("extract"), w.real(parent), snapshots.WithLabels(l.labels))
+		if errdefs.IsAlreadyExists(err) {
+			return nil
+		}
+		return fmt.Errorf("prepare layer %s: %w", l.chain, cmpErr(err))
+	}, func(have map[string]crashSnapshot) {
+		have[l.chain] = crashSnapshot{kind: snapshots.KindCommitted, parent: parent, layer: true}
+	})
+}
+
+// cmpErr is an error also where there was none.
+func cmpErr(err error) error {
+	if err == nil {
+		return errors.New("mounts were returned for an ipcs layer")
+	}
+	return err
+}
+
+// real returns the snapshotter's own name of a snapshot.
+func (w *crashWorker) real(name string) (found string) {
+	if s := w.have[name]; !s.layer {
+		return name
+	}
+	err := w.sn.Walk(w.ctx, func(_ context.Context, info snapshots.Info) error {
+		if crashName(info) == name {
+			found = info.Name
+		}
+		return nil
+	}, fmt.Sprintf("labels.%q==%s", snapshots.LabelSnapshotRef, name))
+	if err != nil {
+		w.failed = err
+	}
+	return found
+}
+
+func (w *crashWorker) prepare(parent string) {
+	key := w.key("container")
+	w.change(func() error {
+		_, err := w.sn.Prepare(w.ctx, key, w.real(parent))
+		return err
+	}, func(have map[string]crashSnapshot) {
+		have[key] = crashSnapshot{kind: snapshots.KindActive, parent: parent}
+	})
+}
+
+// run reads all files in a container, and writes one.
+func (w *crashWorker) run(im *crashImage, key string) {
+	mounts, err := w.sn.Mounts(w.ctx, key)
+	if err == nil {
+		err = mount.All(mounts, w.dir)
+	}
+	if err != nil {
+		w.failed = err
+		return
+	}
+	defer func() { w.failed = errors.Join(w.failed, unmount(w.dir)) }()
+	for name, want := range im.files {
+		data, err := os.ReadFile(filepath.Join(w.dir, name))
+		if err != nil {
+			w.failed, w.inRead = err, true
+			return
+		}
+		if sha256.Sum256(data) != want {
+			w.t.Errorf("file %s of %s has other content", name, key)
+		}
+	}
+	w.failed = os.WriteFile(filepath.Join(w.dir, w.key("new")), []byte(key), 0o644)
+}
+
+func (w *crashWorker) commit(key string) {
+	name, s := w.key("committed"), w.have[key]
+	w.change(func() error { return w.sn.Commit(w.ctx, name, key) }, func(have map[string]crashSnapshot) {
+		delete(have, key)
+		have[name] = crashSnapshot{kind: snapshots.KindCommitted, parent: s.parent}
+	})
+}
+
+// commitLayer makes a layer of what a container has changed.
+func (w *crashWorker) commitLayer(key string) {
+	view := w.key("view")
+	parent := w.have[key].parent
+	var lower, upper []mount.Mount
+	w.change(func() (err error) {
+		lower, err = w.sn.View(w.ctx, view, w.real(parent))
+		return err
+	}, func(have map[string]crashSnapshot) {
+		have[view] = crashSnapshot{kind: snapshots.KindView, parent: parent}
+	})
+	if w.failed != nil {
+		return
+	}
+	upper, w.failed = w.sn.Mounts(w.ctx, key)
+	if w.failed == nil {
+		desc, err := w.diffs.Compare(w.ctx, lower, upper, diff.WithMediaType(mediatype.Layer))
+		if w.failed = err; err == nil {
+			w.pins[desc.Digest.String()] = true
+		}
+	}
+	if w.failed == nil {
+		w.removeOne(view)
+	}
+}
+
+// remove removes something that nothing lies on.
+func (w *crashWorker) remove(im *crashImage) string {
+	name := w.named(func(name string, s crashSnapshot) bool {
+		return w.named(func(_ string, child crashSnapshot) bool { return child.parent == name }) == "" &&
+			(!s.layer || slices.ContainsFunc(im.layers, func(l crashLayer) bool { return l.chain == name }))
+	})
+	if name == "" {
+		return ""
+	}
+	w.removeOne(name)
+	return "removals"
+}
+
+func (w *crashWorker) removeOne(name string) {
+	w.change(func() error { return w.sn.Remove(w.ctx, w.real(name)) }, func(have map[string]crashSnapshot) { delete(have, name) })
+}
+
+// settle finds out what became of what failed.
+func (w *crashWorker) settle(kind string) {
+	w.t.Helper()
+	if w.failed != nil && (kind == "relay" || w.inRead && kind == "daemon") {
+		w.t.Errorf("%s: although only the %s was killed: %v", w.name, kind, w.failed)
+	}
+	if w.doubt == nil {
+		return
+	}
+	there := make(map[string]crashSnapshot)
+	err := w.sn.Walk(w.ctx, func(_ context.Context, info snapshots.Info) error {
+		there[crashName(info)] = crashSnapshot{}
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	is := func(want map[string]crashSnapshot) bool {
+		for _, m := range []map[string]crashSnapshot{w.have, w.doubt} {
+			for name := range m {
+				_, wanted := want[name]
+				if _, found := there[name]; found != wanted {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	switch {
+	case is(w.doubt):
+		w.have = w.doubt
+	case !is(w.have):
+		w.t.Errorf("%s: neither before nor after %v: %v", w.name, w.failed, there)
+	}
+}
+
+// checkPins finds layers that were committed whole.
+func (w *crashWorker) checkPins() {
+	w.t.Helper()
+	node, err := kubo.New(w.world.daemon.API)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer node.Close()
+	for id := range w.pins {
+		d, err := digest.Parse(id)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		root, err := mediatype.RootCid(d)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		l, err := layer.Open(w.t.Context(), node, root)
+		if err != nil {
+			w.t.Errorf("layer %s was committed: %v", id, err)
+			continue
+		}
+		for i := range l.Index.Entries {
+			f := l.Index.Entries[i].File()
+			if !l.Index.Entries[i].Mode.IsRegular() {
+				continue
+			}
+			for n := range f.NumLeaves() {
+				if ok, err := node.Has(w.t.Context(), f.Leaf(n)); err != nil || !ok {
+					w.t.Errorf("layer %s was committed and lacks a leaf of %s: %v", id, f.Cid, err)
+				}
+			}
+		}
+	}
+}
+
+// removeAll removes all snapshots, the topmost first.
+func (w *crashWorker) removeAll() {
+	w.t.Helper()
+	for len(w.have) > 0 {
+		name := w.named(func(name string, _ crashSnapshot) bool {
+			return w.named(func(_ string, child crashSnapshot) bool { return child.parent == name }) == ""
+		})
+		if w.removeOne(name); w.failed != nil {
+			w.t.Fatal(w.failed)
+		}
+	}
+}
+
+// fetchedObjects counts the files of the images that are on disk.
+func (w *crashWorker) fetchedObjects(root string) (n int) {
+	for _, im := range w.images {
+		for _, f := range im.data {
+			_, err := os.Stat(filepath.Join(root, "repo", "objects", objects.Path(f.Cid)))
+			if !errors.Is(err, fs.ErrNotExist) {
+				n++
+			}
+		}
+	}
+	return n
+}
