@@ -188,6 +188,7 @@ type Snapshotter struct {
 	recorder *recorder
 	uses     *uses
 	freer    *freer
+	healer   *healer
 	shared   *shared
 	ahead    *ahead
 	prefetch Prefetcher // may be nil
@@ -238,6 +239,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.uses = newUses(cfg.Used, s.mountedImages, s.log)
 	s.freer = newFreer(filepath.Join(cfg.Root, unusedDir), cfg.Free, s.unusedObjects, s.log)
 	s.shared = newShared(cfg.Here, s.files)
+	s.healer = &healer{get: s.getAll, lazy: lazyPath, log: s.log}
 	if err := s.openProfiles(&cfg); err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
@@ -247,8 +249,8 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	}
 	s.recall(ctx, before.roots)
 	s.lazyUsed = func() (bool, error) { return s.mayBeMounted(context.WithoutCancel(ctx)) }
-	if s.lazy, err = lazy(lazyPath, s); err != nil {
-		return nil, errors.Join(fmt.Errorf("mount the lazy file system: %w", err), s.ms.Close())
+	if err := s.mountLazy(ctx, lazy, before); err != nil {
+		return nil, errors.Join(err, s.ms.Close())
 	}
 	for key, on := range before.used {
 		s.used(ctx, key, on.id, on.links, stageUnknown)
@@ -366,6 +368,7 @@ func (s *Snapshotter) release(links []link) error {
 // system if there may be any: they wait for the next process if they read from it.
 func (s *Snapshotter) Close() error {
 	s.closing.Do(func() {
+		s.healer.close()
 		s.freer.close()
 		s.shared.close()
 		s.uses.close()

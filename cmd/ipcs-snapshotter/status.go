@@ -68,6 +68,8 @@ type lazyStatus struct {
 	RelayPID      int   `json:"relay_pid,omitempty"`
 	RelayOwn      int64 `json:"relay_own_bytes,omitempty"`
 	RelayFiles    int64 `json:"relay_file_bytes,omitempty"`
+	// BrokenContainers lie on a mount that has died: what they have not read is being fetched.
+	BrokenContainers int64 `json:"broken_containers"`
 }
 
 // chainStatus is one merged run of ipcs layers: what an image ends in, or all of it.
@@ -246,6 +248,7 @@ func (p *parts) lazyStatus() lazyStatus {
 	s := lazyStatus{
 		Lookups: lazy.Lookups, Reads: lazy.Reads, Errors: lazy.Errors,
 		Connected: p.relayed(), Unanswered: lazy.Unanswered, RelayRestarts: lazy.Restarts,
+		BrokenContainers: p.snaps.Broken(),
 	}
 	if pid, memory, err := p.lazy.Relay(); err == nil { // or it is just going
 		s.RelayPID, s.RelayOwn, s.RelayFiles = pid, memory.Own, memory.Files
