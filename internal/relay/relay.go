@@ -174,9 +174,10 @@ func (r *Relay) take(m []byte) (to *conn, failed syscall.Errno) {
 	switch req.opcode() {
 	case opForget, opBatchForget:
 		r.nodes.forgotten(req)
-	case opPoll:
+	case opPoll, opFlush:
 		// Without asking a daemon: who waits for this may hold what its socket needs, if it
-		// is in the same process (epoll's lock). The kernel asks once.
+		// is in the same process (epoll's lock), or be about to start a daemon, with a copy of
+		// a file that is closed by that. The kernel asks once.
 		return nil, syscall.ENOSYS
 	case opInterrupt:
 		target, ok := r.waiting[req.interrupted()]

@@ -38,6 +38,7 @@ const (
 const (
 	opLookup      = 1
 	opForget      = 2
+	opFlush       = 25
 	opInit        = 26
 	opInterrupt   = 36
 	opPoll        = 40

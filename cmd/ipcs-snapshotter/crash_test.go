@@ -1,4 +1,4 @@
-package e2e
+package main
 
 import (
 	"bytes"
@@ -22,17 +22,17 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/hinshun/ipcs/internal/lab"
-	"github.com/hinshun/ipcs/ipfs/kubo"
+	"github.com/hinshun/ipcs/internal/hosttest"
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 const (
 	// crashes is how often something is killed, unless IPCS_KILLS says otherwise.
-	crashes = 24
+	crashes = 16
 	// crashWorkers pull, run, commit and remove images side by side, each its own.
 	crashWorkers = 3
 	// checkEvery so many kills all that is stored is hashed.
-	checkEvery = 12
+	checkEvery = 8
 )
 
 // killsWanted returns how many kills a test is to survive.
@@ -51,7 +51,7 @@ func killsWanted(t *testing.T, fast int) int {
 
 // crashTest is a daemon that is killed, and those who use it meanwhile.
 type crashTest struct {
-	*world
+	*crashDaemon
 	random  *rand.Rand
 	workers []*crashWorker
 	kinds   map[string]int // of kills that there were
@@ -62,11 +62,13 @@ type crashTest struct {
 // lost, nothing that was removed is there, and there are no mounts, processes and folders but
 // those of snapshots; when only one of the two was killed, no read has failed.
 func TestCrash(t *testing.T) {
-	c := &crashTest{world: newWorld(t, "crash", 0), kinds: make(map[string]int)}
+	hosttest.Root(t)
+	publisher := newPublisher(t)
+	c := &crashTest{crashDaemon: newCrashDaemon(t, publisher.Addrs()), kinds: make(map[string]int)}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	c.random = rand.New(rand.NewPCG(seed, 0))
-	c.prepareWorkers(seed)
+	c.prepareWorkers(seed, publisher)
 	c.connect()
 	for i := range killsWanted(t, crashes) {
 		c.round()
@@ -99,13 +101,10 @@ func (c *crashTest) counts() map[string]int {
 }
 
 // prepareWorkers publishes the images.
-func (c *crashTest) prepareWorkers(seed uint64) {
-	node, err := kubo.New(c.source.API)
-	c.must(err)
-	defer node.Close()
+func (c *crashTest) prepareWorkers(seed uint64, node ipfs.Node) {
 	for i := range crashWorkers {
 		w := &crashWorker{
-			t: c.t, world: c.world, name: fmt.Sprint("w", i), dir: c.t.TempDir(), counts: make(map[string]int),
+			t: c.t, daemon: c.crashDaemon, name: fmt.Sprint("w", i), dir: c.t.TempDir(), counts: make(map[string]int),
 			random: rand.New(rand.NewPCG(seed, uint64(i)+1)), have: make(map[string]crashSnapshot), pins: make(map[string]bool),
 		}
 		for j := range 2 {
@@ -119,7 +118,7 @@ func (c *crashTest) prepareWorkers(seed uint64) {
 func (c *crashTest) connect() {
 	c.t.Helper()
 	conns := make([]*grpc.ClientConn, 2)
-	for i, socket := range []string{c.daemon.Snapshotter, filepath.Join(filepath.Dir(c.daemon.Snapshotter), "diff.sock")} {
+	for i, socket := range []string{c.cfg.snapshotterSocket(), c.cfg.diffSocket()} {
 		var err error
 		conns[i], err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		c.must(err)
@@ -157,10 +156,10 @@ func (c *crashTest) round() {
 		c.must(syscall.Kill(relay, syscall.SIGKILL))
 	}
 	if kind != "relay" {
-		c.daemon.Kill()
-		c.must(c.daemon.Start(c.t.Context()))
+		c.kill()
+		c.start()
 	} else {
-		c.until("a relay", func(s *lab.Status) bool { return s.Lazy.RelayPID != 0 && s.Lazy.RelayPID != relay })
+		c.until(func(s *status) bool { return s.Lazy.RelayPID != 0 && s.Lazy.RelayPID != relay })
 		c.pause()
 	}
 	close(stop)
@@ -178,9 +177,7 @@ func (c *crashTest) pause() {
 }
 
 func (c *crashTest) relayPID() int {
-	status, err := c.daemon.Status(c.t.Context())
-	c.must(err)
-	return status.Lazy.RelayPID
+	return c.status().Lazy.RelayPID
 }
 
 // check finds the snapshots that there are to be, and nothing else.
@@ -189,7 +186,7 @@ func (c *crashTest) check() {
 	t.Helper()
 	list := make(map[string]snapshots.Info)
 	w := c.workers[0]
-	c.must(w.sn.Walk(w.ctx, func(_ context.Context, info snapshots.Info) error {
+	c.must(w.walk(func(_ context.Context, info snapshots.Info) error {
 		list[crashName(info)] = info
 		return nil
 	}))
@@ -214,7 +211,7 @@ func (c *crashTest) check() {
 // folders finds a folder for each snapshot, and images only of chains that there are.
 func (c *crashTest) folders(want int) {
 	c.t.Helper()
-	root := filepath.Join(c.daemon.Root(), "snapshotter")
+	root := filepath.Join(c.cfg.Root, "snapshotter")
 	dirs, err := filepath.Glob(filepath.Join(root, "snapshots", "*", "fs"))
 	c.must(err)
 	all, err := os.ReadDir(filepath.Join(root, "snapshots"))
@@ -245,7 +242,7 @@ func (c *crashTest) folders(want int) {
 // mounts finds one FUSE mount, one process that holds it, and images of chains mounted once.
 func (c *crashTest) mounts() {
 	c.t.Helper()
-	state := filepath.Join(c.consume.State(), "ipcs")
+	state := c.cfg.State
 	found, err := mountinfo.GetMounts(mountinfo.PrefixFilter(state))
 	c.must(err)
 	at := make(map[string]int)
@@ -266,7 +263,7 @@ func (c *crashTest) mounts() {
 	c.must(err)
 	for _, file := range backing {
 		text, err := os.ReadFile(file)
-		if err == nil && bytes.HasPrefix(text, []byte(c.daemon.Root())) {
+		if err == nil && bytes.HasPrefix(text, []byte(c.cfg.Root)) {
 			c.t.Errorf("a loop device is left of %s", text)
 		}
 	}
@@ -291,10 +288,10 @@ func relaysOf(t testing.TB, state string) (n int) {
 // hash has all that is stored hashed.
 func (c *crashTest) hash() {
 	c.t.Helper()
-	out, err := lab.Output(c.daemon.Command(c.t.Context(), "check"))
+	out, err := c.command("check").CombinedOutput()
 	c.must(err)
 	for _, wrong := range []string{"damaged", "unreadable", "LOST", "not there"} {
-		if strings.Contains(out, wrong) {
+		if strings.Contains(string(out), wrong) {
 			c.t.Errorf("check says %s", out)
 			return
 		}
@@ -309,27 +306,26 @@ func (c *crashTest) removeAll() {
 		w.removeAll()
 	}
 	c.check()
-	c.until("files go", func(s *lab.Status) bool {
+	c.until(func(*status) bool {
 		left := 0
 		for _, w := range c.workers {
-			left += w.fetchedObjects(c.daemon.Root())
+			left += w.fetchedObjects(c.cfg.Root)
 		}
 		return left == 0
 	})
-	c.must(c.daemon.Stop())
-	state := filepath.Join(c.consume.State(), "ipcs")
+	c.stop()
+	state := c.cfg.State
 	if found, err := mountinfo.GetMounts(mountinfo.PrefixFilter(state)); err != nil || len(found) > 0 {
 		c.t.Errorf("left mounted: %v, %v", found, err)
 	}
 	for n := relaysOf(c.t, state); n > 0; n = relaysOf(c.t, state) {
 		time.Sleep(10 * time.Millisecond) // it ends when it has seen that it is unmounted
 	}
-	left, err := os.ReadDir(filepath.Join(c.daemon.Root(), "repo", "partial"))
+	left, err := os.ReadDir(filepath.Join(c.cfg.Root, "repo", "partial"))
 	c.must(err)
 	if len(left) > 0 {
 		c.t.Errorf("files in the making are left: %v", left)
 	}
-	c.must(c.daemon.Start(c.t.Context()))
 }
 
 // unmount takes a container's mount away, whatever it is used for.
