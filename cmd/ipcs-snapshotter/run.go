@@ -114,7 +114,7 @@ func run(ctx context.Context, cfg config) (err error) {
 	}
 	// The lock and the sockets first: a daemon that runs already is then found before
 	// anything of its is touched.
-	lock, err := lockDir(cfg.State)
+	lock, err := lockDir(ctx, cfg.State)
 	if err != nil {
 		return err
 	}

@@ -178,14 +178,22 @@ func (c *Client) Orphan() (dev *os.File, init []byte, err error) {
 	c.device.Lock()
 	defer c.device.Unlock()
 	dev, c.dev = c.dev, nil
-	switch m := c.init.Load(); {
-	case dev == nil:
-		return nil, nil, ErrLost
-	case m != nil && isConnected(dev) && canResend(*m):
-		return dev, *m, nil
+	if dev == nil {
+		return nil, nil, fmt.Errorf("%w: it has not given its device away", ErrLost)
+	}
+	why := "it ended before it had begun"
+	if m := c.init.Load(); m != nil {
+		switch err := connected(dev); {
+		case err != nil:
+			why = err.Error()
+		case !canResend(*m):
+			why = "this kernel repeats no requests (Linux 6.9 does)"
+		default:
+			return dev, *m, nil
+		}
 	}
 	// With the last descriptor goes the file system, and who waits for it fails.
-	return nil, nil, errors.Join(ErrLost, dev.Close())
+	return nil, nil, errors.Join(fmt.Errorf("%w: %s", ErrLost, why), dev.Close())
 }
 
 // Close leaves the file system to the next daemon.

@@ -12,7 +12,7 @@ import (
 )
 
 // ErrLost says that a file system cannot go on without the relay that it had.
-var ErrLost = errors.New("the process that held the FUSE mount is gone, and this kernel repeats no requests (Linux 6.9 does)")
+var ErrLost = errors.New("the process that held the FUSE mount is gone")
 
 // A State is what a relay must know of a file system that the kernel knows already.
 type State struct {
@@ -65,9 +65,15 @@ func (r *Relay) resume() error {
 	return nil
 }
 
-// isConnected says whether the file system of a device is still there.
-func isConnected(dev *os.File) bool {
+// connected returns an error unless the file system of a device is still there.
+func connected(dev *os.File) error {
 	fds := []unix.PollFd{{Fd: int32(dev.Fd()), Events: unix.POLLIN}}
 	_, err := unix.Poll(fds, 0)
-	return err == nil && fds[0].Revents&(unix.POLLERR|unix.POLLNVAL) == 0
+	for errors.Is(err, unix.EINTR) {
+		_, err = unix.Poll(fds, 0)
+	}
+	if err == nil && fds[0].Revents&(unix.POLLERR|unix.POLLNVAL) != 0 {
+		err = errors.New("it was unmounted")
+	}
+	return err
 }
