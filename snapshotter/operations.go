@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
 )
 
@@ -225,7 +226,7 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 // writes, so that no snapshot comes into being meanwhile.
 func (s *Snapshotter) abandoned(ctx context.Context) ([]string, error) {
 	ids, err := storage.IDMap(ctx)
-	if err != nil {
+	if err != nil && !errdefs.IsNotFound(err) { // there was never a snapshot
 		return nil, err
 	}
 	parent := filepath.Join(s.root, snapshotsDir)
