@@ -68,6 +68,8 @@ func TestCrash(t *testing.T) {
 		t.Errorf("folders of snapshots are left: %v", left)
 	}
 	w.until("all files go", func(s *lab.Status) bool { return s.Store.Objects < 5 })
+	// It gives back what its start has needed.
+	w.until("the relay is small", func(s *lab.Status) bool { return s.Lazy.RelayOwn+s.Lazy.RelayFiles < 10<<20 })
 }
 
 // cycle pulls an image, runs it, and removes it.
