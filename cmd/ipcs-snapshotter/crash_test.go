@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,20 +34,6 @@ const (
 	checkEvery = 8
 )
 
-// killsWanted returns how many kills a test is to survive.
-func killsWanted(t *testing.T, fast int) int {
-	t.Helper()
-	text := os.Getenv("IPCS_KILLS")
-	if text == "" {
-		return fast
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("IPCS_KILLS=%q is no number of kills", text)
-	}
-	return n
-}
-
 // crashTest is a daemon that is killed, and those who use it meanwhile.
 type crashTest struct {
 	*crashDaemon
@@ -70,7 +55,7 @@ func TestCrash(t *testing.T) {
 	c.random = rand.New(rand.NewPCG(seed, 0))
 	c.prepareWorkers(seed, publisher)
 	c.connect()
-	for i := range killsWanted(t, crashes) {
+	for i := range hosttest.Kills(t, crashes) {
 		c.round()
 		c.check()
 		if i%checkEvery == checkEvery-1 {

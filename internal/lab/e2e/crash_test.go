@@ -5,30 +5,17 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/labtest"
 )
 
 // crashes is how often something is killed, unless IPCS_KILLS says otherwise.
 const crashes = 6
-
-func killsWanted(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("IPCS_KILLS")
-	if text == "" {
-		return crashes
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("IPCS_KILLS=%q is no number of kills", text)
-	}
-	return n
-}
 
 // TestCrash kills the daemon, the process that holds its FUSE mount, or both, while stock
 // containerd pulls an image, runs it, and removes it with all that its garbage collector then
@@ -39,7 +26,7 @@ func TestCrash(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range killsWanted(t) {
+	for range hosttest.Kills(t, crashes) {
 		status, err := w.daemon.Status(t.Context())
 		w.must(err)
 		done := make(chan error, 1)
