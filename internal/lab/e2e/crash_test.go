@@ -59,18 +59,18 @@ func TestCrash(t *testing.T) {
 	w.until("the relay is small", func(s *lab.Status) bool { return s.Lazy.RelayOwn+s.Lazy.RelayFiles < 10<<20 })
 }
 
-// cycle pulls an image, runs it, and removes it.
+// cycle pulls an image, runs it, and removes it, after what a cycle before may have left.
 func (w *world) cycle(ref string) error {
 	ctx := context.WithoutCancel(w.t.Context())
+	for _, left := range [][]string{{"task", "rm", "--force", w.id("c")}, {"container", "rm", w.id("c")}} {
+		_ = w.containerd.Ctr(ctx, left...).Run() // there may be nothing
+	}
 	for _, args := range [][]string{
 		{"image", "pull", "--plain-http", "--snapshotter", "ipcs", ref},
 		{"run", "--rm", "--snapshotter", "ipcs", ref, w.id("c"), "sh", "-c", "cat /bin/* >/dev/null; echo run >/written"},
 		{"image", "rm", "--sync", ref},
 	} {
 		if _, err := lab.Output(w.containerd.Ctr(ctx, args...)); err != nil {
-			// What is left of a container would be in the way of the next.
-			_ = w.containerd.Ctr(ctx, "task", "rm", "--force", w.id("c")).Run()
-			_ = w.containerd.Ctr(ctx, "container", "rm", w.id("c")).Run()
 			return err
 		}
 	}
