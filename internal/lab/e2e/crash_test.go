@@ -15,7 +15,7 @@ import (
 )
 
 // crashes is how often something is killed, unless IPCS_KILLS says otherwise.
-const crashes = 6
+const crashes = 3
 
 // TestCrash kills the daemon, the process that holds its FUSE mount, or both, while stock
 // containerd pulls an image, runs it, and removes it with all that its garbage collector then
