@@ -263,7 +263,7 @@ func relaysOf(t testing.TB, state string) (n int) {
 	}
 	for _, c := range commands {
 		text, err := os.ReadFile(c) // it may have ended
-		if err == nil && bytes.Contains(text, []byte("\x00relay\x00--dir\x00"+state+"/")) && !bytes.Contains(text, []byte("--detach")) {
+		if err == nil && bytes.Contains(text, []byte("\x00relay\x00--dir\x00"+state+"/")) && !bytes.Contains(text, []byte("--detach")) && !bytes.Contains(text, []byte("--spare")) {
 			n++
 		}
 	}

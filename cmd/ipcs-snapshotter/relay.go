@@ -34,7 +34,7 @@ const relaySettles = 5 * time.Second
 
 // relayCommand is what the daemon runs to have a relay.
 func relayCommand() *cobra.Command {
-	var dir string
+	var dir, spare string
 	var detach bool
 	cmd := &cobra.Command{
 		Use:    "relay",
@@ -42,24 +42,25 @@ func relayCommand() *cobra.Command {
 		Hidden: true,
 		Args:   usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if detach {
-				return detachRelay(dir)
+			switch {
+			case detach:
+				return relayProcess(dir, inheritedFiles(), "--spare", spare).Start()
+			case spare != "":
+				return keepSpare(cmd.Context(), dir, spare)
 			}
 			return runRelay(cmd.Context(), dir)
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "where the file system is mounted")
-	cmd.Flags().BoolVar(&detach, "detach", false, "start the relay and exit")
+	cmd.Flags().StringVar(&spare, "spare", "", "start the relay, keep its device, and give that away at this socket when the relay dies")
+	cmd.Flags().BoolVar(&detach, "detach", false, "have another process do so, and exit")
 	return cmd
 }
 
 // runRelay holds the mount at dir until somebody unmounts it.
 func runRelay(ctx context.Context, dir string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	// Containers depend on it, and its memory is small.
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0); err != nil {
-		log.Info("the relay may be killed when memory is short", "err", err)
-	}
+	outOfMemoryLast()
 	ln, err := net.FileListener(os.NewFile(relayListener, "listener"))
 	if err != nil {
 		return fmt.Errorf("%w: the daemon runs this command, with a socket and a FUSE device", err)
@@ -84,17 +85,69 @@ func runRelay(ctx context.Context, dir string) error {
 	return r.Serve(ctx)
 }
 
-// detachRelay starts the relay as a process that belongs to nobody.
-func detachRelay(dir string) error {
-	return relayProcess(dir, os.NewFile(relayListener, "listener"), os.NewFile(relayDevice, "/dev/fuse"), os.NewFile(relayState, "state")).Start()
+// spareSocket is where the device is to be had when the relay at a socket has died.
+func spareSocket(relay string) string { return relay + ".spare" }
+
+// inheritedFiles are what a relay is given.
+func inheritedFiles() []*os.File {
+	return []*os.File{os.NewFile(relayListener, "listener"), os.NewFile(relayDevice, "/dev/fuse"), os.NewFile(relayState, "state")}
 }
 
-func relayProcess(dir string, ln, dev, state *os.File, more ...string) *exec.Cmd {
+// relayProcess is a process that belongs to nobody.
+func relayProcess(dir string, files []*os.File, more ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", append([]string{"relay", "--dir", dir}, more...)...)
 	cmd.Dir, cmd.Stderr = "/", os.Stderr
-	cmd.ExtraFiles = []*os.File{ln, dev, state}
+	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd
+}
+
+// keepSpare starts a relay, and keeps its device until it has ended the file system, or somebody
+// takes its place.
+func keepSpare(ctx context.Context, dir, socket string) error {
+	files := inheritedFiles()
+	child := relayProcess(dir, files)
+	err := child.Start()
+	// A socket that somebody else has open does not refuse who looks for a relay.
+	if err := errors.Join(err, files[0].Close(), files[2].Close()); err != nil {
+		return err
+	}
+	// One that it takes the place of may have left it.
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	ln, err := listenUnix(ctx, socket)
+	if err != nil {
+		return err
+	}
+	unixListener, ok := ln.(*net.UnixListener)
+	if !ok {
+		return errors.New("not a unix socket")
+	}
+	unixListener.SetUnlinkOnClose(false) // it may be another's by then
+	outOfMemoryLast()
+	ctx, over := context.WithCancel(ctx)
+	defer over()
+	dead := make(chan struct{})
+	go func() {
+		if child.Wait() == nil {
+			over()
+		}
+		close(dead)
+	}()
+	trim := time.AfterFunc(relaySettles, func() { _ = relay.Trim() }) // the relay says what is wrong
+	defer trim.Stop()
+	err = relay.NewSpare(files[1], unixListener).Keep(ctx, dead)
+	<-dead
+	return err
+}
+
+// outOfMemoryLast asks the kernel to end other processes when memory is short: containers depend
+// on this one, and its memory is small.
+func outOfMemoryLast() {
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0); err != nil {
+		slog.New(slog.NewTextHandler(os.Stderr, nil)).Info("the relay may be killed when memory is short", "err", err)
+	}
 }
 
 // connectRelay connects to the relay that a daemon before has left, or to a new one that
@@ -109,6 +162,10 @@ func connectRelay(ctx context.Context, socket, dir string, log *slog.Logger) (*r
 		return nil, fmt.Errorf("%w: end the containers that run on ipcs images, and unmount %s", err, dir)
 	case !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist):
 		return nil, err
+	}
+	// Its relay and the daemon have died together: nobody answers there any more.
+	if err := relay.Abandon(dir); err != nil {
+		return nil, fmt.Errorf("end the lazy file system at %s, whose processes have died: %w", dir, err)
 	}
 	dev, err := relay.Mount(dir)
 	if err != nil {
@@ -125,7 +182,7 @@ func newRelay(ctx context.Context, socket, dir string, dev *os.File, state relay
 		return nil, err
 	}
 	defer ln.Close()
-	if err := startRelay(dir, ln, dev, state); err != nil {
+	if err := startRelay(dir, spareSocket(socket), ln, dev, state); err != nil {
 		return nil, fmt.Errorf("start the process that holds the FUSE mount: %w", err)
 	}
 	return relay.Dial(socket)
@@ -133,7 +190,7 @@ func newRelay(ctx context.Context, socket, dir string, dev *os.File, state relay
 
 // startRelay starts the relay by a process that ends at once, so that nobody has to wait
 // for the relay.
-func startRelay(dir string, ln net.Listener, dev *os.File, state relay.State) error {
+func startRelay(dir, spare string, ln net.Listener, dev *os.File, state relay.State) error {
 	unixListener, ok := ln.(*net.UnixListener)
 	if !ok {
 		return errors.New("not a unix socket")
@@ -149,7 +206,7 @@ func startRelay(dir string, ln net.Listener, dev *os.File, state relay.State) er
 		return err
 	}
 	defer known.Close()
-	return relayProcess(dir, f, dev, known, "--detach").Run()
+	return relayProcess(dir, []*os.File{f, dev, known}, "--detach", "--spare", spare).Run()
 }
 
 // stateFile returns a file in memory to read a state from.

@@ -195,7 +195,12 @@ func (p *parts) serveLazy(ctx context.Context, cfg config, dir string, files sna
 			files.Observe(c)
 			p.fetcher.Opened(c)
 		},
-		Restart: func(dev *os.File, state relay.State) (*relay.Client, error) {
+		Restart: func(state relay.State) (*relay.Client, error) {
+			dev, err := relay.AskSpare(spareSocket(cfg.relaySocket()), state)
+			if err != nil {
+				return nil, err
+			}
+			defer dev.Close()
 			return newRelay(ctx, cfg.relaySocket(), dir, dev, state)
 		},
 	}), nil

@@ -61,9 +61,9 @@ type Options struct {
 	Logger *slog.Logger // default: discard
 	// Observe is told of each read; it must be quick. Default: nobody is told.
 	Observe func(c cid.Cid)
-	// Restart starts another relay for the file system of one that has died, which Orphan of
-	// its Client and State of the Server describe. Default: the file system ends with its relay.
-	Restart func(dev *os.File, state relay.State) (*relay.Client, error)
+	// Restart starts another relay for the file system of one that has died. Default: the file
+	// system ends with its relay.
+	Restart func(state relay.State) (*relay.Client, error)
 }
 
 // Stats counts requests since Serve.
@@ -81,7 +81,7 @@ type Stats struct {
 type Server struct {
 	fs      *fileSystem
 	log     *slog.Logger
-	restart func(dev *os.File, state relay.State) (*relay.Client, error)
+	restart func(state relay.State) (*relay.Client, error)
 	served  chan struct{} // closed when the last request was answered
 
 	restarts atomic.Int64
@@ -150,17 +150,12 @@ func (s *Server) next(gone *relay.Client) *relay.Client {
 	if s.leaving || s.restart == nil {
 		return nil
 	}
-	dev, init, err := gone.Orphan()
-	if err == nil {
-		defer dev.Close()
-		s.relay, err = s.restart(dev, relay.State{Init: init, Nodes: s.fs.known()})
-	}
-	err = errors.Join(err, gone.Close())
-	if err != nil {
+	next, err := s.restart(relay.State{Init: gone.Init(), Nodes: s.fs.known()})
+	if err := errors.Join(err, gone.Close()); err != nil {
 		s.log.Error("lazy files are lost", "error", err)
-		s.relay = gone
 		return nil
 	}
+	s.relay = next
 	s.restarts.Add(1)
 	s.log.Warn("the process that held the FUSE mount had died: another one holds it, and nothing is lost")
 	return s.relay

@@ -43,9 +43,6 @@ type Client struct {
 	sending sync.Mutex
 	small   sync.Pool
 	large   sync.Pool
-
-	device sync.RWMutex // held to read by whoever writes to dev
-	dev    *os.File     // nil: all goes through the relay
 }
 
 // Dial connects to the relay that listens at a socket. From then on it is this process
@@ -63,7 +60,7 @@ func Dial(socket string) (*Client, error) {
 	c.small.New = func() any { b := make([]byte, smallMessage); return &b }
 	c.large.New = func() any { b := make([]byte, maxMessage); return &b }
 	first := make([]byte, 1)
-	if c.pid, c.dev, err = sock.readWith(first, "/dev/fuse"); err == nil {
+	if c.pid, _, err = sock.readWith(first, ""); err == nil {
 		c.from = bufio.NewReaderSize(sock, 64<<10)
 		c.nodes, err = readGreeting(io.MultiReader(bytes.NewReader(first), c.from))
 	}
@@ -127,35 +124,12 @@ func (c *Client) answer(handle Handler, request []byte) {
 	if n == 0 {
 		return
 	}
-	m := (*reply)[:n]
-	if op == opRead && c.direct(m) {
-		m = errorReply(in(request).unique(), 0)
-		order.PutUint32(m[4:], answeredCode)
-	}
 	// What cannot be sent has nobody to go to: Serve ends.
-	_ = c.send(m)
-}
-
-// direct gives the kernel a message without the relay. It says whether it could: the kernel
-// may not want it any more.
-func (c *Client) direct(m []byte) bool {
-	c.device.RLock()
-	defer c.device.RUnlock()
-	if c.dev == nil {
-		return false
-	}
-	// Many at a time: os.File writes one after the other.
-	_, err := unix.Write(int(c.dev.Fd()), m)
-	return err == nil || errors.Is(err, unix.ENOENT)
+	_ = c.send((*reply)[:n])
 }
 
 // Notify gives the kernel a message that it has not asked for.
-func (c *Client) Notify(message []byte) error {
-	if c.direct(message) {
-		return nil
-	}
-	return c.send(message)
-}
+func (c *Client) Notify(message []byte) error { return c.send(message) }
 
 func (c *Client) send(message []byte) error {
 	c.sending.Lock()
@@ -171,40 +145,13 @@ func (c *Client) End() error {
 	return c.send(m)
 }
 
-// Orphan returns, when the relay is gone, the device of the file system and the kernel's INIT
-// request: what another relay needs besides the nodes. The error is ErrLost if the file system
-// is lost. The device is the caller's.
-func (c *Client) Orphan() (dev *os.File, init []byte, err error) {
-	c.device.Lock()
-	defer c.device.Unlock()
-	dev, c.dev = c.dev, nil
-	if dev == nil {
-		return nil, nil, fmt.Errorf("%w: it has not given its device away", ErrLost)
-	}
-	why := "it ended before it had begun"
+// Init returns the kernel's INIT request, nil before it came.
+func (c *Client) Init() []byte {
 	if m := c.init.Load(); m != nil {
-		switch err := connected(dev); {
-		case err != nil:
-			why = err.Error()
-		case !canResend(*m):
-			why = "this kernel repeats no requests (Linux 6.9 does)"
-		default:
-			return dev, *m, nil
-		}
+		return *m
 	}
-	// With the last descriptor goes the file system, and who waits for it fails.
-	return nil, nil, errors.Join(fmt.Errorf("%w: %s", ErrLost, why), dev.Close())
+	return nil
 }
 
 // Close leaves the file system to the next daemon.
-func (c *Client) Close() error {
-	c.device.Lock()
-	dev := c.dev
-	c.dev = nil
-	c.device.Unlock()
-	err := c.sock.Close()
-	if dev != nil {
-		err = errors.Join(err, dev.Close())
-	}
-	return err
-}
+func (c *Client) Close() error { return c.sock.Close() }

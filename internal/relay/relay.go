@@ -15,11 +15,10 @@
 // A file system without a daemon for longer than Patience fails its readers with EIO
 // until there is one again: a reader must not hang for ever where nobody starts one.
 //
-// Neither is the relay's end that of the file system. Each daemon is given the device, too,
-// and answers reads there itself, so that their data is not copied once more; it tells the
-// relay only that it has. When the relay dies, the daemon starts another one on the device
-// (State), which has the kernel say again what it has no answer to (Linux 6.9; before, the
-// daemon gives the device up, and reads fail). So only the death of both at once ends it.
+// Neither is the relay's end that of the file system. Another process keeps its device, too
+// (Spare). When the relay dies, the daemon starts another one on that (State), which has the
+// kernel say again what it has no answer to (Linux 6.9; before, the device is given up, and reads
+// fail). So only the death of both at once ends it.
 //
 // Concurrency. One goroutine reads from the kernel and sends to the daemon that is
 // connected; each connection, of which the last one counts, has a goroutine that receives
@@ -220,7 +219,7 @@ func (r *Relay) accept() {
 
 // connect makes a connection the one that counts, and tells it what it must know.
 func (r *Relay) connect(sock *stream) {
-	c := &conn{sock: sock}
+	c := &conn{sock: sock, pid: sock.peer()}
 	// Until it was told, nothing else is sent to it.
 	c.sending.Lock()
 	defer c.sending.Unlock()
@@ -230,12 +229,7 @@ func (r *Relay) connect(sock *stream) {
 		return
 	}
 	r.running.Go(func() { r.disconnect(c, r.receive(c)) })
-	err := sock.writeWith(messages[0], r.dev)
-	if err == nil {
-		rest := messages[1:]
-		_, err = rest.WriteTo(sock)
-	}
-	if err != nil {
+	if _, err := messages.WriteTo(sock); err != nil {
 		c.close() // the receiver sees it too
 	}
 }
@@ -292,11 +286,6 @@ func (r *Relay) answer(c *conn, m []byte) {
 	case unique == 0 && out(m).code() == endCode:
 		r.end()
 		return
-	case out(m).code() == answeredCode:
-		r.mu.Lock()
-		delete(r.waiting, unique)
-		r.mu.Unlock()
-		return
 	case unique == 0, unique&interruptBit != 0:
 		r.write(m) // a notification, or what became of an interrupt
 		return
@@ -345,6 +334,7 @@ func (r *Relay) disconnect(c *conn, err error) {
 		return
 	}
 	r.conn = nil
+	r.failOwn(c.pid)
 	r.patient.Reset(r.patience)
 	r.log.Warn("the daemon is gone: reads wait for the next one", "patience", r.patience, "err", err)
 }
@@ -369,6 +359,7 @@ func (r *Relay) giveUp() {
 // conn is the connection of a daemon.
 type conn struct {
 	sock    *stream
+	pid     int // of the daemon; 0 if it is not known
 	sending sync.Mutex
 }
 

@@ -84,6 +84,63 @@ func serveWith(t *testing.T, client *relay.Client, f *files) (gone chan error) {
 	return gone
 }
 
+// spared returns the device as a Spare gives it away.
+func spared(t *testing.T, dev *os.File, state relay.State) *os.File {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Dup(int(dev.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := make(chan error)
+	go func() { kept <- relay.NewSpare(os.NewFile(uintptr(fd), "kept"), ln).Keep(t.Context(), nil) }()
+	got, err := relay.AskSpare(socket, state)
+	if err := errors.Join(err, <-kept); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// TestSpare asks for what cannot go on.
+func TestSpare(t *testing.T) {
+	hosttest.Root(t)
+	dir := t.TempDir()
+	if _, err := relay.AskSpare(filepath.Join(dir, "s"), relay.State{}); !errors.Is(err, relay.ErrLost) {
+		t.Errorf("where nobody listens: %v", err)
+	}
+	old := make([]byte, 104) // INIT without flags
+	for what, init := range map[string][]byte{"no INIT": nil, "an old kernel": old} {
+		dev, err := relay.Mount(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		socket := filepath.Join(t.TempDir(), "s")
+		ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socket})
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := make(chan error)
+		go func() { kept <- relay.NewSpare(dev, ln).Keep(t.Context(), nil) }()
+		if _, err := relay.AskSpare(socket, relay.State{Init: init}); !errors.Is(err, relay.ErrLost) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err := <-kept; err != nil {
+			t.Error(err)
+		}
+		// Nobody has the device any more.
+		if err := unix.Statfs(dir, &unix.Statfs_t{}); !errors.Is(err, unix.ENOTCONN) {
+			t.Errorf("%s: the file system is there: %v", what, err)
+		}
+		if err := errors.Join(relay.Abandon(dir), relay.Abandon(dir)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestRelayKilled kills relays while readers wait for answers: each time another relay takes
 // its place, and nobody notices.
 func TestRelayKilled(t *testing.T) {
@@ -99,9 +156,10 @@ func TestRelayKilled(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	defer dev.Close()
 	cmd := startRelay(t, dir, socket, dev, relay.State{})
 	client, err := relay.Dial(socket)
-	if err := errors.Join(err, dev.Close()); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	f := newFiles("it")
@@ -126,11 +184,8 @@ func TestRelayKilled(t *testing.T) {
 		if err := <-gone; err != nil {
 			t.Fatal(err)
 		}
-		dev, init, err := client.Orphan()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd = startRelay(t, dir, socket, dev, relay.State{Init: init, Nodes: []relay.Node{{ID: 100 + 'a', Name: "a", Lookups: 1}}})
+		dev := spared(t, dev, relay.State{Init: client.Init()})
+		cmd = startRelay(t, dir, socket, dev, relay.State{Init: client.Init(), Nodes: []relay.Node{{ID: 100 + 'a', Name: "a", Lookups: 1}}})
 		if client, err = relay.Dial(socket); err != nil {
 			t.Fatal(err)
 		}
@@ -181,9 +236,6 @@ func TestNobodyIsLeft(t *testing.T) {
 		t.Error("a read has succeeded that nobody answered")
 	}
 	close(f.answer)
-	if _, _, err := client.Orphan(); !errors.Is(err, relay.ErrLost) {
-		t.Errorf("Orphan of a closed client: %v", err)
-	}
 	if dev, err = relay.Mount(dir); err != nil {
 		t.Fatal(err)
 	}

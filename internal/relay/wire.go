@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// What goes over the socket. The relay begins: a greeting, with which the device comes as
-// ancillary data, and the nodes that the kernel remembers. Then both sides send FUSE messages as the kernel defines them (linux/fuse.h),
+// What goes over the socket. The relay begins: a greeting, and the nodes that the kernel
+// remembers. Then both sides send FUSE messages as the kernel defines them (linux/fuse.h),
 // each of which begins with its length: requests to the daemon, of which the first is
 // INIT, and answers and notifications to the relay. Integers have the byte order of the
 // machine, as FUSE's have.
@@ -29,9 +29,6 @@ const (
 	// endCode is the error number of the message without a request that tells the relay to
 	// unmount and to exit. The kernel knows no such notification.
 	endCode = 1 << 30
-	// answeredCode is the error number of a message that tells the relay that the daemon has
-	// answered the request itself.
-	answeredCode = 1<<30 + 1
 )
 
 // Opcodes of linux/fuse.h that the relay has to know.
@@ -75,6 +72,7 @@ type in []byte
 func (m in) opcode() uint32 { return order.Uint32(m[4:]) }
 func (m in) unique() uint64 { return order.Uint64(m[8:]) }
 func (m in) node() uint64   { return order.Uint64(m[16:]) }
+func (m in) caller() uint32 { return order.Uint32(m[32:]) } // a thread
 
 // interrupted returns the request that an INTERRUPT is about, 0 for none.
 func (m in) interrupted() uint64 {
