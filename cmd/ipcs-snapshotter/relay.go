@@ -129,16 +129,20 @@ func keepSpare(ctx context.Context, dir, socket string) error {
 	ctx, over := context.WithCancel(ctx)
 	defer over()
 	dead := make(chan struct{})
+	var died error // set before dead is closed
 	go func() {
-		if child.Wait() == nil {
+		defer close(dead)
+		if died = child.Wait(); died == nil {
 			over()
 		}
-		close(dead)
 	}()
 	trim := time.AfterFunc(relaySettles, func() { _ = relay.Trim() }) // the relay says what is wrong
 	defer trim.Stop()
 	err = relay.NewSpare(files[1], unixListener).Keep(ctx, dead)
 	<-dead
+	if died == nil { // or the socket may be another's by now
+		err = errors.Join(err, os.Remove(socket))
+	}
 	return err
 }
 
