@@ -109,15 +109,17 @@ func New(dir string, dev *os.File, ln *net.UnixListener, opts Options) *Relay {
 func (r *Relay) Serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, r.end)
 	defer stop()
-	accepting := make(chan struct{})
+	accepting, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(accepting)
 		r.accept()
 	}()
+	r.running.Go(func() { r.watch(done) })
 	err := r.resume()
 	if err == nil {
 		err = r.read()
 	}
+	close(done)
 	r.mu.Lock()
 	r.ended = true
 	c := r.conn

@@ -3,6 +3,7 @@
 package relay_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -19,6 +21,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/relay"
+	"github.com/hinshun/ipcs/internal/relay/relaytest"
 )
 
 // runRelay is a relay in a process of its own. The state is its standard input.
@@ -241,5 +244,57 @@ func TestNobodyIsLeft(t *testing.T) {
 	}
 	if err := errors.Join(dev.Close(), unix.Unmount(dir, 0)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// readsItself is a daemon that reads from the file system that it serves, and answers nobody.
+func readsItself(place string) error {
+	dir, socket, _ := strings.Cut(place, "\n")
+	client, err := relay.Dial(socket)
+	if err != nil {
+		return err
+	}
+	f := newFiles("it")
+	protocol := fuse.NewProtocolServer(f, &fuse.MountOptions{})
+	go func() {
+		_, err := os.ReadFile(filepath.Join(dir, "a"))
+		fmt.Println("read", err)
+	}()
+	go func() {
+		<-f.asked
+		fmt.Println("asked")
+	}()
+	return client.Serve(func(request, reply []byte) int {
+		n, _ := protocol.HandleRequest([][]byte{request}, [][]byte{reply})
+		return n
+	})
+}
+
+// TestDaemonReadsItself kills a daemon that waits for itself. The kernel lets it end only when it
+// has got an answer, and until then its connection is there.
+func TestDaemonReadsItself(t *testing.T) {
+	hosttest.Root(t)
+	dir := t.TempDir()
+	socket := relaytest.Start(t, dir, relaytest.Options{})
+	cmd := hosttest.Program("reads itself", dir+"\n"+socket)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "asked\n" || err != nil {
+		t.Fatalf("%q, %v", line, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("the daemon ended with %v", err)
+	}
+	daemon(t, socket, answered("next"))
+	if text, err := read(dir, "b"); text != "next" || err != nil {
+		t.Errorf("read %q, %v", text, err)
 	}
 }
