@@ -20,6 +20,9 @@ IMAGE    ?=
 CMD      ?=
 export IMAGE CMD
 FUZZTIME ?= 10s
+# A checkout of pjdfstest, which "make nightly" then runs, too.
+PJDFSTEST ?=
+export PJDFSTEST
 # make root RUN=Oracle runs some of the end-to-end tests.
 RUN      ?=
 # make bench ONLY=SCENARIO measures some scenarios or, as SCENARIO/CASE, cases ("bench list"
@@ -34,7 +37,7 @@ BENCHRUN  = $(BENCH) run $(if $(ONLY),--only '$(ONLY)') $(if $(PPROF),--pprof)
 export GOFLAGS += -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist install tools image lab demo bench bench-quick containerd convert test unit race root kernels lint fuzz clean
+.PHONY: help build dist install tools image lab demo bench bench-quick containerd convert test unit race root kernels suites nightly lint fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +55,7 @@ dist: ## static binaries for linux/amd64 and linux/arm64 in dist/
 
 install: build ## binaries, systemd unit and configuration (also containerd's) below DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/ipcs $(DESTDIR)/etc/ipcs $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/containerd/conf.d
-	install -m 0755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(BINARIES) packaging/ipcs-rootless $(DESTDIR)$(PREFIX)/bin
 	test -e $(DESTDIR)/etc/ipcs/config.toml || install -m 0644 packaging/config.toml $(DESTDIR)/etc/ipcs/config.toml
 	sed 's|@bindir@|$(PREFIX)/bin|' packaging/ipcs-snapshotter.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ipcs-snapshotter.service
 	test -e $(DESTDIR)/etc/containerd/conf.d/ipcs.toml || \
@@ -127,6 +130,13 @@ root: tools
 
 kernels: ## the snapshotter's tests on the kernels of other Debian releases, in QEMU (RUN=REGEXP: some)
 	RUN='$(RUN)' .ci/kernels
+
+suites: tools
+	IPCS_NIGHTLY=1 CGO_ENABLED=0 $(GO) test -count=1 -timeout 3h -v -run 'Critest|Pjdfstest' ./internal/lab/e2e
+
+# One that fails does not keep the others from running.
+nightly: ## what takes too long for "test": critest, pjdfstest (PJDFSTEST=DIR), other kernels, long fuzzing
+	@$(MAKE) --no-print-directory -k FUZZTIME=$(if $(filter command line,$(origin FUZZTIME)),$(FUZZTIME),2m) suites kernels fuzz
 
 lint: ## gofmt, go vet, staticcheck, and who may import what (.depguard.yml)
 	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS) -get lint

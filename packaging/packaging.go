@@ -22,9 +22,18 @@ var containerd string
 //go:embed containerd-unpack.toml
 var unpack string
 
+//go:embed ipcs-rootless
+var rootless string
+
+// Rootless returns the program that runs containerd and ipcs without root rights.
+func Rootless() string { return rootless }
+
 // Unpack returns the configuration, in addition to that of Containerd, of a containerd that
 // unpacks ipcs images on snapshotters that mount nothing lazily.
 func Unpack() string { return unpack }
+
+// Installed returns the configuration of containerd as it is installed.
+func Installed() string { return containerd }
 
 // Containerd returns the configuration of containerd for an ipcs-snapshotter that has
 // its sockets, of which that of the snapshotter is named, and root elsewhere.

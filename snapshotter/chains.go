@@ -22,9 +22,9 @@ import (
 // synced to disk, which would hold up the first container: they are of one boot, and
 // after a reboot, when a crash may have torn them, they are written anew as needed.
 type chains struct {
-	images string    // folder of the images
-	mounts string    // folder of the mount points
-	mode   ImageMode // how images are mounted
+	images string // folder of the images
+	mounts string // folder of the mount points
+	mount  func(image, dir string) error
 	log    *slog.Logger
 
 	mu  sync.Mutex
@@ -46,8 +46,8 @@ const (
 	bootName    = "boot"
 )
 
-func newChains(images, mounts string, mode ImageMode, log *slog.Logger) *chains {
-	return &chains{images: images, mounts: mounts, mode: mode, log: log, all: make(map[string]*chain)}
+func newChains(images, mounts string, mount func(image, dir string) error, log *slog.Logger) *chains {
+	return &chains{images: images, mounts: mounts, mount: mount, log: log, all: make(map[string]*chain)}
 }
 
 func (cs *chains) image(id string) string      { return filepath.Join(cs.images, id+imageSuffix) }
@@ -140,7 +140,7 @@ func (cs *chains) ensure(ctx context.Context, r run, build func(context.Context,
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
-	if err := mountImage(cs.mode, cs.image(r.id), dir); err != nil {
+	if err := cs.mount(cs.image(r.id), dir); err != nil {
 		return "", errors.Join(err, os.Remove(dir))
 	}
 	return dir, nil

@@ -21,11 +21,11 @@ func TestChainComesToLifeAgain(t *testing.T) {
 		t.Fatal("this test mounts: run it as root")
 	}
 	images, mounts := t.TempDir(), t.TempDir()
-	s := probe(images, t.TempDir()+"/probe", "", Mounts{})
+	s := (&trial{image: images + "/probe", dir: t.TempDir() + "/probe"}).probe()
 	if s.err != nil {
 		t.Fatal(s.err)
 	}
-	cs := newChains(images, mounts, s.image, slog.New(slog.DiscardHandler))
+	cs := newChains(images, mounts, func(image, dir string) error { return mountImage(s.image, nil, image, dir) }, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
 		if err := cs.close(); err != nil {
 			t.Error(err)

@@ -4,6 +4,7 @@ package snapshotter_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/continuity/sysx"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
@@ -26,6 +28,8 @@ func TestFallbacks(t *testing.T) {
 	for name, mounts := range map[string]snapshotter.Mounts{
 		"metacopy": {Data: snapshotter.DataMetacopy},
 		"hidden":   {Data: snapshotter.DataHidden, Image: snapshotter.ImageLoop},
+		"fuse":     {Image: snapshotter.ImageFuse},
+		"served":   {Data: snapshotter.DataServed, Image: snapshotter.ImageFuse},
 	} {
 		for _, kinds := range []string{"i", "io", "oi", "ioi", "iii"} {
 			t.Run(name+"/"+kinds, func(t *testing.T) {
@@ -48,7 +52,7 @@ func testFallback(t *testing.T, mounts snapshotter.Mounts, kinds string) {
 	l.work(len(kinds), &ipcs, &plain)
 	compareTrees(t, l.view(l.Snapshotter, ipcs.parent), l.view(l.overlay, plain.parent))
 	for _, c := range l.Status() {
-		if c.Data != mounts.Data || mounts.Image != "" && c.Mode != mounts.Image {
+		if mounts.Data != "" && c.Data != mounts.Data || mounts.Image != "" && c.Mode != mounts.Image {
 			t.Errorf("status is %+v, want %+v", c, mounts)
 		}
 	}
@@ -253,11 +257,12 @@ func TestPlainPaths(t *testing.T) {
 }
 
 // TestMountLabel adds to the mounts of containers what containerd adds on hosts with
-// SELinux. Without SELinux the kernel takes the option with a remount only.
+// SELinux. With SELinux all that they show has the label; without, the kernel takes the
+// option with a remount only.
 func TestMountLabel(t *testing.T) {
-	const label = `context="system_u:object_r:container_file_t:s0:c1,c2"`
+	const label = "system_u:object_r:usr_t:s0:c1,c2" // a type that every policy has
 	l := newLab(t)
-	c := l.pull(chain{}, l.convert(tarOf(t, []entry{file("a", "a", 0o644)})))
+	c := l.pull(chain{}, l.convert(tarOf(t, []entry{dir("d", 0o755), file("d/a", "a", 0o644), special('2', "link", "d/a")})))
 	active, err := l.Prepare(l.ctx, l.key("container"), c.parent)
 	if err != nil {
 		t.Fatal(err)
@@ -266,16 +271,50 @@ func TestMountLabel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, err = os.Stat("/sys/fs/selinux/enforce")
+	selinux := err == nil
+	t.Logf("SELinux: %t", selinux)
 	for name, mounts := range map[string][]mount.Mount{"active": active, "view": view} {
-		path := l.mount(mounts)
-		last := mounts[len(mounts)-1]
-		last.Options = append(last.Options, label)
-		if err := last.Mount(path); err != nil {
-			t.Errorf("%s: %v", name, err)
+		last := len(mounts) - 1
+		var path string
+		if selinux {
+			for i := range mounts {
+				mounts[i].Options = append(mounts[i].Options, fmt.Sprintf("context=%q", label))
+			}
+			path = l.mount(mounts)
+		} else {
+			path = l.mount(mounts)
+			mounts[last].Options = append(mounts[last].Options, fmt.Sprintf("context=%q", label))
+			if err := mounts[last].Mount(path); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 		err := os.WriteFile(filepath.Join(path, "written"), []byte("x"), 0o600)
 		if writable := err == nil; writable != (name == "active") {
 			t.Errorf("%s: write: %v", name, err)
 		}
+		if selinux {
+			labelled(t, path, label)
+		}
+	}
+}
+
+// labelled finds that all below a path has an SELinux label.
+func labelled(t *testing.T, path, label string) {
+	t.Helper()
+	paths := 0
+	err := filepath.WalkDir(path, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		paths++
+		value, err := sysx.LGetxattr(path, "security.selinux")
+		if got := strings.TrimRight(string(value), "\x00"); err != nil || got != label {
+			t.Errorf("%s has the label %q, %v", path, got, err)
+		}
+		return nil
+	})
+	if err != nil || paths < 4 {
+		t.Errorf("%d paths, %v", paths, err)
 	}
 }

@@ -16,8 +16,19 @@ import (
 // erofsMagic is what statfs says of an EROFS.
 const erofsMagic = 0xe0f5e1e2
 
+// A ServeImage mounts the EROFS image at path on dir without the kernel's EROFS, by a process
+// that outlives this one (package metafs). With folders of data, that process also reads the
+// files, from the first that has one, and shows none of the attributes for overlays.
+type ServeImage func(path, dir string, data ...string) error
+
 // mountImage mounts the EROFS image at path on dir in the given mode.
-func mountImage(mode ImageMode, path, dir string) error {
+func mountImage(mode ImageMode, serve ServeImage, path, dir string, data ...string) error {
+	if mode == ImageFuse {
+		if serve == nil {
+			return errNoServer
+		}
+		return serve(path, dir, data...)
+	}
 	const flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID // containers see it through an overlay only
 	if mode == ImageFile {
 		if err := unix.Mount(path, dir, "erofs", flags, ""); err != nil {
@@ -37,10 +48,13 @@ func mountImage(mode ImageMode, path, dir string) error {
 	return nil
 }
 
-// isImageMount says whether an EROFS is mounted at dir.
+// errNoServer says that Config has no ServeImage.
+var errNoServer = errors.New("no process serves images")
+
+// isImageMount says whether an image is mounted at dir.
 func isImageMount(dir string) bool {
 	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && uint32(st.Type) == erofsMagic
+	return unix.Statfs(dir, &st) == nil && (uint32(st.Type) == erofsMagic || st.Type == unix.FUSE_SUPER_MAGIC)
 }
 
 // unmount unmounts what is at dir, now or as soon as nobody uses it. It is no error if

@@ -102,7 +102,7 @@ func inheritInode(in *layer.Inode, below, path string) error {
 	}
 	var xattrs []layer.Xattr
 	for _, name := range names {
-		if strings.HasPrefix(name, xattrOverlay) {
+		if steersOverlays(name) {
 			continue
 		}
 		value, err := sysx.LGetxattr(real, name)

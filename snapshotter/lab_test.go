@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/lazyfs"
+	"github.com/hinshun/ipcs/internal/metafs/metafstest"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
@@ -36,6 +38,10 @@ import (
 	"github.com/hinshun/ipcs/mediatype"
 	"github.com/hinshun/ipcs/snapshotter"
 )
+
+func TestMain(m *testing.M) {
+	hosttest.Main(m, map[string]func(string) error{metafstest.Program: metafstest.Serve})
+}
 
 // noLazy stands for the lazy file system where all objects are local.
 func noLazy(string, snapshotter.Files) (snapshotter.Lazy, error) { return allLocal{}, nil }
@@ -69,9 +75,12 @@ func newLabIn(t *testing.T, dir string) *lab {
 		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), ObjectsDir: filepath.Join(dir, "objects"),
 		IndexTimeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
+	l.config.ServeImage = metafstest.Lazy(t)
 	// The whole suite can be run in a way to mount that an older kernel has.
-	if err := l.config.Mounts.Data.UnmarshalText([]byte(os.Getenv("IPCS_TEST_DATA"))); err != nil {
-		t.Fatal(err)
+	for name, mode := range map[string]encoding.TextUnmarshaler{"DATA": &l.config.Mounts.Data, "IMAGE": &l.config.Mounts.Image} {
+		if err := mode.UnmarshalText([]byte(os.Getenv("IPCS_TEST_" + name))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.MkdirAll(filepath.Join(l.config.ObjectsDir, objects.Hidden), 0o700); err != nil {
 		t.Fatal(err)
@@ -167,39 +176,46 @@ func tarOf(t *testing.T, entries []entry) []byte {
 // convert writes a tar as an ipcs layer to the node, and its objects to the disk.
 func (l *lab) convert(b []byte) ipfs.Block {
 	l.t.Helper()
-	result, err := layer.Write(l.ctx, l.node, bytes.NewReader(b), layer.WriteOptions{})
+	root, err := l.writeLayer(l.ctx, b)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	opened, err := layer.Open(l.ctx, l.node, result.Root.Cid)
+	return root
+}
+
+func (l *lab) writeLayer(ctx context.Context, b []byte) (root ipfs.Block, err error) {
+	result, err := layer.Write(ctx, l.node, bytes.NewReader(b), layer.WriteOptions{})
 	if err != nil {
-		l.t.Fatal(err)
+		return root, err
+	}
+	opened, err := layer.Open(ctx, l.node, result.Root.Cid)
+	if err != nil {
+		return root, err
 	}
 	for i := range opened.Index.Entries {
 		if e := &opened.Index.Entries[i]; e.Mode.IsRegular() && e.Size > 0 && e.Link < 0 {
-			l.putObject(e.File())
+			if err := l.putObject(ctx, e.File()); err != nil {
+				return root, err
+			}
 		}
 	}
-	return result.Root
+	return result.Root, nil
 }
 
-func (l *lab) putObject(f ipfs.File) {
-	l.t.Helper()
+func (l *lab) putObject(ctx context.Context, f ipfs.File) error {
 	var data []byte
 	for i := range f.NumLeaves() {
-		leaf, err := l.node.Get(l.ctx, f.Leaf(i))
+		leaf, err := l.node.Get(ctx, f.Leaf(i))
 		if err != nil {
-			l.t.Fatal(err)
+			return err
 		}
 		data = append(data, leaf...)
 	}
 	path := filepath.Join(l.config.ObjectsDir, objects.Path(f.Cid))
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		l.t.Fatal(err)
+		return err
 	}
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		l.t.Fatal(err)
-	}
+	return os.WriteFile(path, data, 0o644)
 }
 
 // chain is an image on a snapshotter: the names of its snapshots, and its chainID.

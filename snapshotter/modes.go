@@ -28,18 +28,20 @@ const (
 	ImageAuto ImageMode = ""
 	ImageFile ImageMode = "file" // EROFS reads the file itself (Linux 6.12)
 	ImageLoop ImageMode = "loop" // through a loop device
+	// ImageFuse has a process of ours serve it: without EROFS, and in a user namespace.
+	ImageFuse ImageMode = "fuse"
 )
 
 // UnmarshalText parses the name of a way, or "auto".
 func (m *ImageMode) UnmarshalText(text []byte) (err error) {
-	*m, err = parseMode(string(text), ImageFile, ImageLoop)
+	*m, err = parseMode(string(text), ImageFile, ImageLoop, ImageFuse)
 	return err
 }
 
 // A DataMode is how overlays get from the metadata of a chain to the data of its files.
 type DataMode string
 
-// The ways, the best first. With all of them, what is on disk is read with no FUSE request.
+// The ways, the best first. With all but the last, what is on disk is read with no FUSE request.
 const (
 	DataAuto DataMode = ""
 	// DataOnly has the objects in data-only layers, with no option (Linux 6.16).
@@ -49,11 +51,14 @@ const (
 	// DataHidden has them in ordinary layers at the bottom, with metacopy=on. The one name
 	// that those have is hidden by a whiteout on top.
 	DataHidden DataMode = "hidden"
+	// DataServed has the process that serves the image (ImageFuse) read them, for user
+	// namespaces before Linux 6.16, in which overlays have no metacopy.
+	DataServed DataMode = "served"
 )
 
 // UnmarshalText parses the name of a way, or "auto".
 func (m *DataMode) UnmarshalText(text []byte) (err error) {
-	*m, err = parseMode(string(text), DataOnly, DataMetacopy, DataHidden)
+	*m, err = parseMode(string(text), DataOnly, DataMetacopy, DataHidden, DataServed)
 	return err
 }
 

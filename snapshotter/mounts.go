@@ -4,6 +4,7 @@ package snapshotter
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -126,12 +127,18 @@ func (s *Snapshotter) lowerDirs(ctx context.Context, links []link) (*lower, erro
 	if !lazy {
 		return l, nil
 	}
+	if s.support.xino {
+		l.options = append(l.options[:len(l.options):len(l.options)], xinoOption)
+	}
+	if s.support.data == DataServed {
+		return l, nil // as if all layers were ordinary
+	}
 	l.data = s.data
 	if s.support.data == DataHidden {
 		l.hide = filepath.Join(s.root, hideDir)
 	}
-	if s.support.xino {
-		l.options = append(l.options[:len(l.options):len(l.options)], xinoOption)
+	if ordinaryBelow && namespaceOf(l.options) == user {
+		return nil, fmt.Errorf("%w: an ipcs layer lies on an ordinary one, which takes mounts.data = %q in a user namespace", ErrUnsupported, DataServed)
 	}
 	if ordinaryBelow || s.support.data != DataOnly {
 		l.options = append(l.options[:len(l.options):len(l.options)], metacopyOptions()...)

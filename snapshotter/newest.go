@@ -44,9 +44,9 @@ func readHints(annotations map[string]string) (h hints) {
 	return h
 }
 
-// namespaceOf is the namespace of containerd that a snapshot is of: containerd names them
+// containerdNamespace is the namespace of containerd that a snapshot is of: containerd names them
 // "namespace/number/key". It is empty for others.
-func namespaceOf(key string) string {
+func containerdNamespace(key string) string {
 	namespace, rest, _ := strings.Cut(key, "/")
 	if !strings.Contains(rest, "/") {
 		return ""

@@ -130,30 +130,40 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 		return err
 	}
 	var id string
+	var active snapshots.Info
 	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
-		id, _, _, err = storage.GetInfo(ctx, key)
+		id, active, _, err = storage.GetInfo(ctx, key)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	usage, err := fs.DiskUsage(ctx, s.upperPath(id))
-	if err != nil {
-		return fmt.Errorf("measure snapshot %s: %w", key, err)
+	if active.Labels[labelAdopted] != "" && active.Kind == snapshots.KindActive {
+		err = s.commitAdopted(ctx, name, id, active, info.Labels)
+	} else {
+		err = s.commitActive(ctx, name, key, id, info)
 	}
-	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
-		own := []snapshots.Opt{snapshots.WithLabels(info.Labels), snapshots.WithParent(info.Parent)}
-		if _, err := storage.CommitActive(ctx, key, name, snapshots.Usage(usage), own...); err != nil {
-			return fmt.Errorf("commit snapshot %s: %w", key, err)
-		}
-		return nil
-	})
 	if err == nil {
 		s.merged.release(key)
 		s.mapped.release(key)
 		s.unused(key)
 	}
 	return err
+}
+
+// commitActive commits a snapshot with what its directory has.
+func (s *Snapshotter) commitActive(ctx context.Context, name, key, id string, info snapshots.Info) error {
+	usage, err := fs.DiskUsage(ctx, s.upperPath(id))
+	if err != nil {
+		return fmt.Errorf("measure snapshot %s: %w", key, err)
+	}
+	return s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		own := []snapshots.Opt{snapshots.WithLabels(info.Labels), snapshots.WithParent(info.Parent)}
+		if _, err := storage.CommitActive(ctx, key, name, snapshots.Usage(usage), own...); err != nil {
+			return fmt.Errorf("commit snapshot %s: %w", key, err)
+		}
+		return nil
+	})
 }
 
 // Remove implements snapshots.Snapshotter. The last snapshot of a chain takes the image

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -21,7 +22,7 @@ import (
 
 // support is how this host mounts ipcs layers, found out by mounting one.
 type support struct {
-	image ImageMode // ImageFile or ImageLoop
+	image ImageMode // one of them, but not ImageAuto
 	data  DataMode  // one of them, but not DataAuto
 	xino  bool      // xino=on gives all of an overlay one device number
 	ids   error     // why ids cannot be mapped: ErrNoIDMap, wrapped
@@ -29,16 +30,13 @@ type support struct {
 }
 
 // probe tries what mounts of containers need, the best way first, or only what mounts says.
-// The image lies in the folder images, where those of chains will, since it depends on the
-// file system whether the kernel mounts an EROFS from a file of it; mount points are in dir.
-func probe(images, dir, hide string, mounts Mounts) support {
-	t := trial{image: filepath.Join(images, tempPrefix+"probe"), dir: dir, hide: hide, mounts: mounts}
+func (t *trial) probe() support {
 	s, err := t.run()
-	if rerr := errors.Join(os.RemoveAll(t.image), os.RemoveAll(dir)); err == nil {
+	if rerr := errors.Join(os.RemoveAll(t.image), os.RemoveAll(t.dir)); err == nil {
 		err = rerr
 	}
 	if err != nil {
-		s.err = fmt.Errorf("%w: %w; it takes root in the initial user namespace, EROFS (module erofs, and a loop device before Linux 6.12) and overlayfs", ErrUnsupported, err)
+		s.err = fmt.Errorf("%w: %w; it takes overlayfs (in a user namespace that of Linux 5.11), and EROFS (module erofs, and a loop device before Linux 6.12) or /dev/fuse", ErrUnsupported, err)
 	}
 	return s
 }
@@ -57,8 +55,14 @@ func (s support) report(log *slog.Logger) {
 // A trial mounts one EROFS that has one file, whose data is elsewhere, and reads it through
 // overlays.
 type trial struct {
-	image, dir, hide string
-	mounts           Mounts
+	// image is where the image is written: where those of chains will be, since it depends on
+	// the file system whether the kernel mounts an EROFS from a file of it.
+	image   string
+	dir     string   // of mount points
+	hide    string   // makeHide has made it
+	options []string // of any overlay
+	serve   ServeImage
+	mounts  Mounts
 }
 
 // probeData is what the file holds.
@@ -78,7 +82,7 @@ func (t *trial) run() (s support, err error) {
 	}
 	tree := erofs.Inodes{
 		{Mode: unix.S_IFDIR | 0o755, Entries: []erofs.Dirent{{Name: "file", Inode: 1}}},
-		{Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: uint64(len(probeData)), Xattrs: []erofs.Xattr{{Name: xattrMetacopy}, {Name: xattrRedirect, Value: "/" + objects.Hidden + "/object"}}},
+		{Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: uint64(len(probeData)), Xattrs: namespaceOf(t.options).redirect(objects.Hidden + "/object")},
 	}
 	if err := writeFile(t.image, func(f *os.File) error { return erofs.Write(f, tree, erofs.Options{UUID: [16]byte{1}}) }); err != nil {
 		return s, err
@@ -97,7 +101,7 @@ func (t *trial) run() (s support, err error) {
 		l.options = l.options[:len(l.options)-1]
 	}
 	if err := t.mapping(l); err != nil {
-		s.ids = fmt.Errorf("%w: %w; it takes EROFS of Linux 5.19 or later and pidfds", ErrNoIDMap, err)
+		s.ids = fmt.Errorf("%w: %w; it takes EROFS of Linux 5.19 (or FUSE of Linux 6.12) and pidfds", ErrNoIDMap, err)
 	}
 	return s, nil
 }
@@ -105,11 +109,11 @@ func (t *trial) run() (s support, err error) {
 // mountImage mounts the image in the first way that works.
 func (t *trial) mountImage() (ImageMode, error) {
 	var errs []error
-	for _, mode := range []ImageMode{ImageFile, ImageLoop} {
-		if t.mounts.Image != ImageAuto && t.mounts.Image != mode {
+	for _, mode := range []ImageMode{ImageFile, ImageLoop, ImageFuse} {
+		if t.mounts.Image != ImageAuto && t.mounts.Image != mode || t.mounts.Data == DataServed && mode != ImageFuse {
 			continue
 		}
-		err := mountImage(mode, t.image, t.path("meta"))
+		err := mountImage(mode, t.serve, t.image, t.path("meta"))
 		if err == nil {
 			return mode, nil
 		}
@@ -121,25 +125,50 @@ func (t *trial) mountImage() (ImageMode, error) {
 // overlay returns the first overlay that can be read, and says which it is.
 func (t *trial) overlay(s *support) (*lower, error) {
 	var errs []error
-	for _, mode := range []DataMode{DataOnly, DataMetacopy, DataHidden} {
+	for _, mode := range []DataMode{DataOnly, DataMetacopy, DataHidden, DataServed} {
 		if t.mounts.Data != DataAuto && t.mounts.Data != mode {
 			continue
 		}
-		l := &lower{dirs: []string{t.path("meta")}, data: []string{t.path("data")}}
-		if mode != DataOnly {
-			l.options = metacopyOptions()
-		}
-		if mode == DataHidden {
+		l := &lower{dirs: []string{t.path("meta")}, data: []string{t.path("data")}, options: slices.Clone(t.options)}
+		var err error
+		switch mode {
+		case DataMetacopy:
+			l.options = append(l.options, metacopyOptions()...)
+		case DataHidden:
 			l.hide = t.hide
+			l.options = append(l.options, metacopyOptions()...)
+		case DataServed:
+			err = t.serveData(s.image, l)
 		}
-		_, err := t.try(l)
+		if err == nil {
+			_, err = t.try(l)
+		}
 		if err == nil {
 			s.data = mode
 			return l, nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", mode, err))
 	}
+	if len(errs) == 0 {
+		return nil, fmt.Errorf("no way to mount is called %q", t.mounts.Data)
+	}
 	return nil, errors.Join(errs...)
+}
+
+// serveData has who serves the image read the file, too.
+func (t *trial) serveData(image ImageMode, l *lower) error {
+	if image != ImageFuse {
+		return fmt.Errorf("images are mounted in mode %q", image)
+	}
+	// Overlays want two layers, or an upper directory.
+	l.dirs, l.data = append(l.dirs, t.path("data")+"/"+objects.Hidden+"/none"), nil
+	if err := os.Mkdir(l.dirs[1], 0o700); err != nil {
+		return err
+	}
+	if err := unmount(t.path("meta")); err != nil {
+		return err
+	}
+	return mountImage(image, t.serve, t.image, t.path("meta"), t.path("data"))
 }
 
 func (t *trial) try(l *lower) (oneDevice bool, err error) {
@@ -170,7 +199,7 @@ func (t *trial) mapping(l *lower) (err error) {
 		return fmt.Errorf("a file of 0:0 has owner %d:%d where it should have %d:%d", st.Uid, st.Gid, host, host)
 	}
 	on := *l
-	on.dirs = []string{mapped}
+	on.dirs = append([]string{mapped}, l.dirs[1:]...)
 	_, err = t.try(&on)
 	return err
 }

@@ -23,8 +23,9 @@ import (
 	"github.com/hinshun/ipcs/layer"
 )
 
-// redirectXattr says in our EROFS images which object a file is: "/xy/CID".
-const redirectXattr = "trusted.overlay.redirect"
+// redirectXattr says in our EROFS images which object a file is: "/xy/CID". Where they have
+// another name for it, in user namespaces, the kernel does not tell what is opened.
+const redirectXattr = string(trusted) + "redirect"
 
 // A recorder records which files the first container of an image opens, in order, for a
 // while after the first: its profile. What is on disk is read without us, so it has the
@@ -317,7 +318,7 @@ func (s *Snapshotter) used(ctx context.Context, key, id string, links []link, at
 	if im == nil {
 		return
 	}
-	im.namespace = namespaceOf(key)
+	im.namespace = containerdNamespace(key)
 	s.uses.begin(key, s.upperPath(id), im, links)
 	if at != stageUnknown {
 		s.recorder.begin(ctx, candidate{key: key, upper: s.upperPath(id), dirs: s.imageDirs(links), image: im, first: at == stageMade})

@@ -122,6 +122,8 @@ type Config struct {
 	AllowUnverifiedDiffIDs bool
 	// Mounts says how ipcs layers are mounted; what it leaves open is found out by trying.
 	Mounts Mounts
+	// ServeImage mounts images where the kernel does not; with nil, nobody does.
+	ServeImage ServeImage
 	// Content is containerd's content store, which the blobs of ipcs layers are written to in
 	// the namespace of each request, and whose manifests say how an image was pulled last; nil
 	// for none.
@@ -221,15 +223,18 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	if err := s.makeRoot(); err != nil {
 		return nil, err
 	}
-	s.support = probe(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, probeDir), filepath.Join(cfg.Root, hideDir), cfg.Mounts)
+	s.overlayOptions = overlayOptions(cfg.Root, s.log)
+	s.support = (&trial{
+		image: filepath.Join(cfg.Root, chainsDir, tempPrefix+"probe"), dir: filepath.Join(cfg.State, probeDir), hide: filepath.Join(cfg.Root, hideDir),
+		options: s.overlayOptions, serve: cfg.ServeImage, mounts: cfg.Mounts,
+	}).probe()
 	s.support.report(s.log)
 	warnNamespace(s.log, cfg.State)
-	s.overlayOptions = overlayOptions(cfg.Root, s.log)
 	lazyPath := filepath.Join(cfg.State, lazyDir)
 	s.data = []string{cfg.ObjectsDir, lazyPath}
 	s.files = newFileSet()
 	s.opener = newOpener(src, cfg.IndexTimeout, s.log)
-	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.support.image, s.log)
+	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.mounter(cfg.ServeImage), s.log)
 	s.merged = newHeld(filepath.Join(cfg.State, mergedDir), s.log)
 	s.mapped = newHeld(filepath.Join(cfg.State, mappedDir), s.log)
 	s.blobs = newBlobs(cfg.Content, s.log)
@@ -260,6 +265,15 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// mounter mounts images of chains.
+func (s *Snapshotter) mounter(serve ServeImage) func(image, dir string) error {
+	var data []string
+	if s.support.data == DataServed {
+		data = s.data
+	}
+	return func(image, dir string) error { return mountImage(s.support.image, serve, image, dir, data...) }
 }
 
 // The folders in Root and State.
@@ -301,7 +315,7 @@ func (cfg *Config) complete() error {
 		}
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: run it as root, not as user %d", ErrNotRoot, os.Geteuid())
+		return fmt.Errorf("%w: run it as root, or as root of a user namespace, not as user %d", ErrNotRoot, os.Geteuid())
 	}
 	if cfg.IndexTimeout <= 0 {
 		cfg.IndexTimeout = DefaultIndexTimeout

@@ -17,18 +17,45 @@ import (
 	"github.com/hinshun/ipcs/layer"
 )
 
-// What overlayfs reads from the inodes of a metadata layer.
+// A namespace begins the names of what overlayfs reads from the inodes of a metadata layer.
+type namespace string
+
 const (
-	xattrOverlay  = "trusted.overlay."
-	xattrMetacopy = xattrOverlay + "metacopy" // the data is elsewhere
-	xattrRedirect = xattrOverlay + "redirect" // there
-	xattrOpaque   = xattrOverlay + "opaque"   // nothing below is seen through this directory
+	trusted namespace = "trusted.overlay."
+	user    namespace = "user.overlay." // with the option userxattr
 )
+
+const userxattr = "userxattr"
+
+// namespaceOf returns the one that an overlay with these options reads.
+func namespaceOf(options []string) namespace {
+	if slices.Contains(options, userxattr) {
+		return user
+	}
+	return trusted
+}
+
+// redirect says that the data of a file are elsewhere, and at which path.
+func (n namespace) redirect(path string) []erofs.Xattr {
+	return []erofs.Xattr{{Name: string(n) + "metacopy"}, {Name: string(n) + "redirect", Value: "/" + path}}
+}
+
+// opaque says that nothing below is seen through a directory.
+func (n namespace) opaque() []erofs.Xattr {
+	return []erofs.Xattr{{Name: string(n) + "opaque", Value: "y"}}
+}
+
+// steersOverlays says whether overlays, with userxattr or without, are steered by an
+// extended attribute.
+func steersOverlays(name string) bool {
+	return strings.HasPrefix(name, string(trusted)) || strings.HasPrefix(name, string(user))
+}
 
 // overlayTree is a merged tree as the metadata layer of an overlay: an erofs.Tree.
 type overlayTree struct {
-	tree *layer.Tree
-	dirs []int32 // the node of each inode that is a directory
+	tree      *layer.Tree
+	namespace namespace
+	dirs      []int32 // the node of each inode that is a directory
 }
 
 // mergeRun opens the layers of a run, whose indexes are not needed again after that, and
@@ -62,18 +89,18 @@ func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
 	if s.support.data == DataHidden && hasRootName(merged, objects.Hidden) {
 		return nil, fmt.Errorf("%w: the image has a file of the name /%s, which is hidden on this kernel", ErrUnsupported, objects.Hidden)
 	}
-	return newOverlayTree(merged)
+	return newOverlayTree(merged, namespaceOf(s.overlayOptions))
 }
 
 func hasRootName(t *layer.Tree, name string) bool {
 	return slices.ContainsFunc(t.Nodes[0].Children, func(c int32) bool { return t.Nodes[c].Name == name })
 }
 
-func newOverlayTree(t *layer.Tree) (*overlayTree, error) {
+func newOverlayTree(t *layer.Tree, n namespace) (*overlayTree, error) {
 	if len(t.Nodes) == 0 || t.Nodes[0].Inode != 0 {
 		return nil, fmt.Errorf("merged tree has no root")
 	}
-	o := &overlayTree{tree: t, dirs: make([]int32, len(t.Inodes))}
+	o := &overlayTree{tree: t, namespace: n, dirs: make([]int32, len(t.Inodes))}
 	for i := range t.Nodes {
 		o.dirs[t.Nodes[i].Inode] = int32(i)
 	}
@@ -81,7 +108,7 @@ func newOverlayTree(t *layer.Tree) (*overlayTree, error) {
 		for _, x := range t.Inodes[i].Xattrs() {
 			// An index with these is refused when it is decoded. They would steer the
 			// mount, so it is looked at again where it would matter.
-			if strings.HasPrefix(x.Name, xattrOverlay) {
+			if steersOverlays(x.Name) {
 				return nil, fmt.Errorf("%q on an inode: %w", x.Name, layer.ErrXattr)
 			}
 		}
@@ -124,9 +151,9 @@ func (o *overlayTree) xattrs(in *layer.Inode, n *erofs.Inode) {
 	var own []erofs.Xattr
 	switch {
 	case in.Mode.IsRegular() && in.Size > 0:
-		own = []erofs.Xattr{{Name: xattrMetacopy}, {Name: xattrRedirect, Value: "/" + objects.Path(in.File().Cid)}}
+		own = o.namespace.redirect(objects.Path(in.File().Cid))
 	case in.Mode.IsDir() && in.Opaque:
-		own = []erofs.Xattr{{Name: xattrOpaque, Value: "y"}}
+		own = o.namespace.opaque()
 	}
 	for _, x := range in.Xattrs() {
 		if !erofs.HasXattr(x.Name) {

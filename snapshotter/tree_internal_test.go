@@ -36,7 +36,7 @@ func BenchmarkImage(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		tree, err := newOverlayTree(merged)
+		tree, err := newOverlayTree(merged, trusted)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -60,12 +60,16 @@ func (d *Differ) applyLayer(ctx context.Context, desc ocispec.Descriptor, mounts
 	}
 	p := &progress{report: config.Progress, whole: desc.Size}
 	p.start()
+	applied := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: desc.Digest, Size: desc.Size}
+	if adopted, err := d.adopt(ctx, desc, mounts); err != nil || adopted {
+		p.end()
+		return applied, err
+	}
 	l, err := layer.Open(ctx, d.node, root)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	p.total = contents(l.Index)
-	applied := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: desc.Digest, Size: desc.Size}
 	err = withTarget(ctx, mounts, func(to target) error {
 		if desc.Annotations[mediatype.AnnotationKeep] != "true" {
 			return d.extract(ctx, l.Index, to, config.SyncFs, p)
@@ -79,6 +83,20 @@ func (d *Differ) applyLayer(ctx context.Context, desc ocispec.Descriptor, mounts
 	}
 	p.end()
 	return applied, nil
+}
+
+// adopt asks the snapshotter whether it mounts the layer in place of its being unpacked. A
+// layer with a kept diffID is unpacked always: that is the digest of its tar.
+func (d *Differ) adopt(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount) (bool, error) {
+	s, ok := stackOf(mounts)
+	if d.adopter == nil || !ok || desc.Annotations[mediatype.AnnotationKeep] == "true" {
+		return false, nil
+	}
+	dir := s.upper
+	if !s.overlay {
+		dir = s.dirs[0]
+	}
+	return d.adopter.Adopt(ctx, dir, desc)
 }
 
 // contents returns the sum of the sizes of all files of an index.

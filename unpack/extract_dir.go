@@ -11,12 +11,18 @@ import (
 
 	"github.com/containerd/continuity/fs"
 	"github.com/containerd/continuity/sysx"
+	"github.com/moby/sys/userns"
 	"golang.org/x/sys/unix"
 )
 
-// opaqueXattr marks a directory of an upper layer that hides what lies below it, for
-// overlayfs.
-const opaqueXattr = "trusted.overlay.opaque"
+// opaqueXattr names what marks a directory of an upper layer that hides what lies below it,
+// for overlayfs. In a user namespace overlays are mounted with userxattr.
+func opaqueXattr() string {
+	if userns.RunningInUserNS() {
+		return "user.overlay.opaque"
+	}
+	return "trusted.overlay.opaque"
+}
 
 // makeDir makes the directory of an entry, or keeps the one that is there. It gets its own
 // owner, mode and attributes when everything in it was made (finishDirs): until then nobody
@@ -126,8 +132,8 @@ func (x *extraction) keepDir(dir int, i int32) error {
 // removing what is in it, before anything of this layer is.
 func (x *extraction) makeOpaque(fd int, i int32) error {
 	if x.target.overlay {
-		if err := unix.Fsetxattr(fd, opaqueXattr, []byte("y"), 0); err != nil {
-			return fmt.Errorf("set %s: %w", opaqueXattr, err)
+		if err := unix.Fsetxattr(fd, opaqueXattr(), []byte("y"), 0); err != nil {
+			return fmt.Errorf("set %s: %w", opaqueXattr(), err)
 		}
 		return nil
 	}

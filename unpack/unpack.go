@@ -24,6 +24,9 @@
 // containerd compares with the diffID. Layers of all other types are applied by containerd's
 // code too.
 //
+// Where the directory is one of the ipcs snapshotter's own, that is asked first: it mounts
+// the layer, and nothing is written.
+//
 // Compare finds the upper directory of the changed overlay and walks that one alone; what it
 // finds is compared with the lower tree, as containerd compares two whole trees. Where no
 // upper directory can be told, or it does not say all, containerd's own comparison is used.
@@ -49,6 +52,7 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/hinshun/ipcs/ipfs"
@@ -73,6 +77,13 @@ type Leases interface {
 	Delete(ctx context.Context, lease leases.Lease, opts ...leases.DeleteOpt) error
 }
 
+// Adopter is a snapshotter that mounts layers in place of unpacking them.
+type Adopter interface {
+	// Adopt says whether a directory that a layer is to be unpacked into is one of a
+	// snapshot that will be the layer: then it stays empty.
+	Adopt(ctx context.Context, dir string, layer ocispec.Descriptor) (bool, error)
+}
+
 // Config says what a Differ works with.
 type Config struct {
 	Node Node
@@ -82,6 +93,8 @@ type Config struct {
 	// Leases, if set, keep what Compare wrote when the caller has no lease of its own:
 	// containerd does not tell a differ of its client's.
 	Leases Leases
+	// Adopter, if set, is asked before an ipcs layer is unpacked.
+	Adopter Adopter
 	// Workers is how many files of a layer are fetched and written at a time. The default
 	// is the number of cores, and 4 at least, since most of the time is spent waiting.
 	Workers int
@@ -99,6 +112,7 @@ type Differ struct {
 	node     Node
 	content  content.Store
 	leases   Leases
+	adopter  Adopter
 	applier  diff.Applier  // for ordinary layers
 	comparer diff.Comparer // likewise
 	workers  int
@@ -121,6 +135,7 @@ func New(cfg Config) (*Differ, error) {
 		node:     cfg.Node,
 		content:  cfg.Content,
 		leases:   cfg.Leases,
+		adopter:  cfg.Adopter,
 		applier:  apply.NewFileSystemApplier(blobs{cfg.Content}),
 		comparer: walking.NewWalkingDiff(cfg.Content),
 		workers:  cfg.Workers,

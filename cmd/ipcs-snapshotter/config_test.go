@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hinshun/ipcs/snapshotter"
 )
 
 // parse runs the daemon's flags through cobra, as main does, without running it.
@@ -134,5 +136,20 @@ func TestSocketThatIsTaken(t *testing.T) {
 	}
 	if _, err := listenUnix(t.Context(), path); err == nil {
 		t.Fatal("a plain file in the socket's place was replaced")
+	}
+}
+
+// TestMountModes finds that ways to mount are known by their names.
+func TestMountModes(t *testing.T) {
+	for text, want := range map[string]snapshotter.Mounts{
+		"":                                   {},
+		"image = 'auto'\ndata = 'auto'":      {},
+		"image = 'fuse'\ndata = 'served'":    {Image: snapshotter.ImageFuse, Data: snapshotter.DataServed},
+		"image = 'loop'\ndata = 'data-only'": {Image: snapshotter.ImageLoop, Data: snapshotter.DataOnly},
+	} {
+		cfg := defaultConfig()
+		if err := parseConfig("test", "version = 1\n[mounts]\n"+text, &cfg); err != nil || cfg.Mounts.Image != want.Image || cfg.Mounts.Data != want.Data {
+			t.Errorf("%q: %+v, %v", text, cfg.Mounts, err)
+		}
 	}
 }

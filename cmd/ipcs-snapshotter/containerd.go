@@ -26,8 +26,9 @@ import (
 // maxBackoff is how long a containerd that was away may go unnoticed when it is back.
 const maxBackoff = 3 * time.Second
 
-// startDiffer makes the differ, which works in containerd's content store.
-func startDiffer(cfg config, conn *grpc.ClientConn, node unpack.Node, log *slog.Logger) (*unpack.Differ, error) {
+// startDiffer makes the differ, which works in containerd's content store, and leaves layers
+// to the snapshotter where that has them mounted.
+func startDiffer(cfg config, conn *grpc.ClientConn, node unpack.Node, snaps unpack.Adopter, log *slog.Logger) (*unpack.Differ, error) {
 	if err := prepareTempMounts(filepath.Join(cfg.State, "unpack"), log); err != nil {
 		return nil, err
 	}
@@ -35,6 +36,7 @@ func startDiffer(cfg config, conn *grpc.ClientConn, node unpack.Node, log *slog.
 		Node:    node,
 		Content: contentproxy.NewContentStore(conn),
 		Leases:  leasesproxy.NewLeaseManager(leasesapi.NewLeasesClient(conn)),
+		Adopter: snaps,
 		Logger:  log,
 	})
 }

@@ -28,7 +28,7 @@ func startDiff(t *testing.T, dir, address string) diff.Applier {
 	t.Helper()
 	cfg := defaultConfig()
 	cfg.State, cfg.Containerd.Address = dir, address
-	d, err := startDiffer(cfg, dial(t, address), ipfstest.NewMemory(), slog.New(slog.DiscardHandler))
+	d, err := startDiffer(cfg, dial(t, address), ipfstest.NewMemory(), nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

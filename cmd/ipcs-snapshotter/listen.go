@@ -56,16 +56,21 @@ var errAnswers = errors.New("another process answers there")
 
 // listenUnix listens on a unix socket that only its owner may use. A socket left over
 // from a process that is gone is replaced; one that still answers is an error.
-func listenUnix(ctx context.Context, path string) (l net.Listener, err error) {
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	return listenSocket(ctx, "unix", path)
+}
+
+// listenSocket is listenUnix for any kind of unix socket.
+func listenSocket(ctx context.Context, network, path string) (l net.Listener, err error) {
 	err = outlast(ctx, errAnswers, func() error {
-		l, err = tryListenUnix(ctx, path)
+		l, err = tryListen(ctx, network, path)
 		return err
 	})
 	return l, err
 }
 
-func tryListenUnix(ctx context.Context, path string) (net.Listener, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+func tryListen(ctx context.Context, network, path string) (net.Listener, error) {
+	if conn, err := net.DialTimeout(network, path, time.Second); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("listen on %s: %w; stop it, or choose another folder with --state", path, errAnswers)
 	} else if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
@@ -86,7 +91,7 @@ func tryListenUnix(ctx context.Context, path string) (net.Listener, error) {
 		err := conn.Control(func(fd uintptr) { failed = syscall.Fchmod(int(fd), 0o600) })
 		return errors.Join(err, failed)
 	}}
-	l, err := private.Listen(ctx, "unix", path)
+	l, err := private.Listen(ctx, network, path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}

@@ -80,7 +80,7 @@ It runs as root in the foreground, and is ready when "ipcs-snapshotter status" s
 		return fmt.Errorf("%w: %w; see --help", errUsage, err)
 	})
 	flags.register(cmd)
-	cmd.AddCommand(statusCommand(&flags), checkCommand(&flags), profileCommand(&flags), relayCommand())
+	cmd.AddCommand(statusCommand(&flags), checkCommand(&flags), profileCommand(&flags), relayCommand(), imagesCommand())
 	return cmd
 }
 

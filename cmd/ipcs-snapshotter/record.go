@@ -63,7 +63,8 @@ ended, COMMAND is sent SIGTERM and waited for. Without it, start the container e
       ctr run --rm --snapshotter ipcs registry.example.com/postgres:ipcs pg
 
   # until it says that it is ready
-  ipcs-snapshotter profile record --log 'ready to accept connections' -- kubectl logs -f pod/pg
+  ipcs-snapshotter profile record --log 'ready to accept connections' -- \
+      ctr run --rm --snapshotter ipcs registry.example.com/postgres:ipcs pg
 
   # a container that is started by others, until Ctrl-C
   ipcs-snapshotter profile record --window 1h --namespace k8s.io registry.example.com/app:1-ipcs`,

@@ -11,9 +11,11 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -24,9 +26,8 @@ import (
 // daemon starts it once and leaves it running for the daemons that follow. It is given the
 // socket that it listens on, the device of the mount, and what a relay before knew of it.
 const (
-	relayListener = 3
-	relayDevice   = 4
-	relayState    = 5
+	relayDevice = inherited + 1
+	relayState  = inherited + 2
 )
 
 // relaySettles is how long after its start the relay gives back what that has needed.
@@ -60,22 +61,17 @@ func relayCommand() *cobra.Command {
 // runRelay holds the mount at dir until somebody unmounts it.
 func runRelay(ctx context.Context, dir string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	outOfMemoryLast()
-	ln, err := net.FileListener(os.NewFile(relayListener, "listener"))
+	outlive(log)
+	ln, err := inheritedListener()
 	if err != nil {
-		return fmt.Errorf("%w: the daemon runs this command, with a socket and a FUSE device", err)
+		return err
 	}
-	unixListener, ok := ln.(*net.UnixListener)
-	if !ok {
-		return fmt.Errorf("%w: file %d is no unix socket", errUsage, relayListener)
-	}
-	unixListener.SetUnlinkOnClose(true)
 	file := os.NewFile(relayState, "state")
 	state, err := relay.ReadState(bufio.NewReader(file))
 	if err := errors.Join(err, file.Close()); err != nil {
 		return err
 	}
-	r := relay.New(dir, os.NewFile(relayDevice, "/dev/fuse"), unixListener, relay.Options{State: state, Logger: log})
+	r := relay.New(dir, os.NewFile(relayDevice, "/dev/fuse"), ln, relay.Options{State: state, Logger: log})
 	settled := time.AfterFunc(relaySettles, func() {
 		if err := relay.Trim(); err != nil {
 			log.Info("the relay takes more memory than it needs", "err", err)
@@ -90,16 +86,12 @@ func spareSocket(relay string) string { return relay + ".spare" }
 
 // inheritedFiles are what a relay is given.
 func inheritedFiles() []*os.File {
-	return []*os.File{os.NewFile(relayListener, "listener"), os.NewFile(relayDevice, "/dev/fuse"), os.NewFile(relayState, "state")}
+	return []*os.File{os.NewFile(inherited, "listener"), os.NewFile(relayDevice, "/dev/fuse"), os.NewFile(relayState, "state")}
 }
 
-// relayProcess is a process that belongs to nobody.
+// relayProcess is a relay, or what is to start one.
 func relayProcess(dir string, files []*os.File, more ...string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", append([]string{"relay", "--dir", dir}, more...)...)
-	cmd.Dir, cmd.Stderr = "/", os.Stderr
-	cmd.ExtraFiles = files
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	return cmd
+	return helper(files, append([]string{"relay", "--dir", dir}, more...)...)
 }
 
 // keepSpare starts a relay, and keeps its device until it has ended the file system, or somebody
@@ -125,7 +117,7 @@ func keepSpare(ctx context.Context, dir, socket string) error {
 		return errors.New("not a unix socket")
 	}
 	unixListener.SetUnlinkOnClose(false) // it may be another's by then
-	outOfMemoryLast()
+	outlive(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	ctx, over := context.WithCancel(ctx)
 	defer over()
 	dead := make(chan struct{})
@@ -146,20 +138,15 @@ func keepSpare(ctx context.Context, dir, socket string) error {
 	return err
 }
 
-// outOfMemoryLast asks the kernel to end other processes when memory is short: containers depend
-// on this one, and its memory is small.
-func outOfMemoryLast() {
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0); err != nil {
-		slog.New(slog.NewTextHandler(os.Stderr, nil)).Info("the relay may be killed when memory is short", "err", err)
-	}
-}
-
 // connectRelay connects to the relay that a daemon before has left, or to a new one that
 // holds a mount at dir.
 func connectRelay(ctx context.Context, socket, dir string, log *slog.Logger) (*relay.Client, error) {
 	client, err := relay.Dial(socket)
 	switch {
 	case err == nil:
+		if err := mountedHere(dir); err != nil {
+			return nil, errors.Join(err, client.Close())
+		}
 		log.Info("took over the lazy files", "nodes", len(client.Known()))
 		return client, nil
 	case errors.Is(err, relay.ErrVersion):
@@ -192,15 +179,25 @@ func newRelay(ctx context.Context, socket, dir string, dev *os.File, state relay
 	return relay.Dial(socket)
 }
 
+// mountedHere finds that the mount of a relay is one of this mount namespace. A rootless
+// daemon may have left it in a namespace that nobody is in any more.
+func mountedHere(dir string) error {
+	// The mount itself is not looked at: it waits for this process.
+	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	found, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(filepath.Join(parent, filepath.Base(dir))))
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("the process that holds the FUSE mount (\"relay --dir %s\") has it in another mount namespace: end the containers there, and that process", dir)
+	}
+	return err
+}
+
 // startRelay starts the relay by a process that ends at once, so that nobody has to wait
 // for the relay.
 func startRelay(dir, spare string, ln net.Listener, dev *os.File, state relay.State) error {
-	unixListener, ok := ln.(*net.UnixListener)
-	if !ok {
-		return errors.New("not a unix socket")
-	}
-	unixListener.SetUnlinkOnClose(false) // the relay's file it is
-	f, err := unixListener.File()
+	f, err := listenerFile(ln)
 	if err != nil {
 		return err
 	}

@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// TestMain is the relay when a daemon of these tests starts one: that runs its own
-// program, which is this test. It is all of the program where a test wants that.
+// TestMain is a helper when a daemon of these tests starts one: that runs its own program,
+// which is this test. It is all of the program where a test wants that.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == relayCommand().Name() || os.Getenv(asDaemon) != "" {
+	if os.Getenv(asDaemon) != "" || len(os.Args) > 1 && (os.Args[1] == relayCommand().Name() || os.Args[1] == imagesCommand().Name()) {
 		main()
 		return
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/packs"
 	"github.com/hinshun/ipcs/internal/profile"
 	"github.com/hinshun/ipcs/internal/relay"
 	"github.com/hinshun/ipcs/ipfs/embedded"
@@ -62,6 +63,7 @@ func (c closers) close() error {
 
 // parts is the running daemon, as the status sees it.
 type parts struct {
+	packs   *packs.Packs
 	store   *objects.Store
 	node    *embedded.Node
 	fetcher *fetch.Fetcher
@@ -103,7 +105,7 @@ func listen(ctx context.Context, cfg config, started *closers) (s sockets, err e
 func run(ctx context.Context, cfg config) (err error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
 	if os.Geteuid() != 0 {
-		return errors.New("mounting needs root: run it as root (sudo ipcs-snapshotter)")
+		return errors.New("mounting needs root: run it as root (sudo ipcs-snapshotter), or as root of the user namespace that a rootless containerd runs in (README, \"Rootless\")")
 	}
 	var started closers
 	defer func() { err = errors.Join(err, started.close()) }()
@@ -142,7 +144,11 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	var err error
 	// Nothing is evicted before Limit is called, and then there are lazy files.
 	evicted := func() { p.lazy.DropRemoved() }
-	if p.store, err = objects.Open(filepath.Join(cfg.Root, "repo"), objects.Options{Logger: log, Evicted: evicted}); err != nil {
+	if p.packs, err = packs.Open(filepath.Join(cfg.Root, "packs"), p.packsRoom(cfg), log); err != nil {
+		return nil, err
+	}
+	started.add("compressed forms", p.packs.Close)
+	if p.store, err = objects.Open(filepath.Join(cfg.Root, "repo"), objects.Options{Logger: log, Evicted: evicted, Spare: p.packs}); err != nil {
 		return nil, err
 	}
 	started.add("store", p.store.Close)
@@ -153,6 +159,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		KeyFile:  filepath.Join(cfg.Root, "identity.key"),
 		SwarmKey: cfg.Node.SwarmKey,
 		Timeout:  timeout,
+		Forms:    forms{p.packs, p.store},
 		Logger:   log,
 	}, p.store); err != nil {
 		return nil, err
@@ -168,7 +175,11 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	}
 	started.add("connection to containerd", containerd.Close)
 	p.tasks = tasksapi.NewTasksClient(containerd)
-	p.snaps, err = snapshotter.New(ctx, p.snapshots(cfg, contentproxy.NewContentStore(containerd), log), p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
+	images := &imageServer{state: cfg.State, listen: listenPackets(ctx)}
+	started.add("connection to the server of images", images.close)
+	snaps := p.snapshots(cfg, contentproxy.NewContentStore(containerd), log)
+	snaps.ServeImage = images.mount
+	p.snaps, err = snapshotter.New(ctx, snaps, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		p.lazy, err = p.serveLazy(ctx, cfg, dir, files, log)
 		return p.lazy, err
 	})
@@ -177,7 +188,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	}
 	started.add("snapshotter", p.snaps.Close)
 	p.store.Limit(int64(cfg.Store.Limit), p.indexes(ctx, log))
-	if p.differ, err = startDiffer(cfg, containerd, p.node, log); err != nil {
+	if p.differ, err = startDiffer(cfg, containerd, p.node, p.snaps, log); err != nil {
 		return nil, err
 	}
 	return &p, nil

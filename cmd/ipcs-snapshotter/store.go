@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/packs"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
 )
@@ -67,12 +68,41 @@ func (p *parts) indexes(ctx context.Context, log *slog.Logger) func() []cid.Cid 
 	}
 }
 
+// packsRoom says how much of the disk compressed forms may take: half of what the objects
+// take, and with a limit what these leave of nine tenths of it, but no more than a quarter.
+func (p *parts) packsRoom(cfg config) func() int64 {
+	return func() int64 {
+		space := p.store.Space()
+		used := space.Used - space.Spare
+		if limit := int64(cfg.Store.Limit); limit > 0 {
+			return max(0, min(limit/4, limit-limit/10-used))
+		}
+		return used / 2
+	}
+}
+
+// forms are the compressed forms of what is in the store. A file is used when a peer gets it
+// in this form as well.
+type forms struct {
+	*packs.Packs
+	store *objects.Store
+}
+
+// Form implements embedded.Forms.
+func (f forms) Form(c cid.Cid) (frame []byte, size int, ok bool) {
+	if frame, size, ok = f.Packs.Form(c); ok {
+		f.store.TouchLeaf(c)
+	}
+	return frame, size, ok
+}
+
 // storeStatus is the store's part of the status. Counts are since the daemon's start.
 type storeStatus struct {
 	Objects        int64  `json:"objects"`
 	Bytes          int64  `json:"bytes"`
-	Limit          int64  `json:"limit"` // 0: none
-	Used           int64  `json:"used"`  // as the limit counts
+	Limit          int64  `json:"limit"`      // 0: none
+	Used           int64  `json:"used"`       // as the limit counts
+	Compressed     int64  `json:"compressed"` // of used: forms of files that are kept for peers
 	EvictedObjects int64  `json:"evicted_objects"`
 	EvictedBytes   int64  `json:"evicted_bytes"`
 	HeldBytes      *int64 `json:"held_bytes,omitempty"` // evicted, and not given back yet; absent if not known
@@ -81,7 +111,7 @@ type storeStatus struct {
 func newStoreStatus(s *objects.Store) storeStatus {
 	stored, space := s.Stats(), s.Space()
 	st := storeStatus{
-		Objects: stored.Objects, Bytes: stored.Bytes, Limit: space.Limit, Used: space.Used,
+		Objects: stored.Objects, Bytes: stored.Bytes, Limit: space.Limit, Used: space.Used, Compressed: space.Spare,
 		EvictedObjects: space.EvictedObjects, EvictedBytes: space.EvictedBytes,
 	}
 	if space.Held >= 0 {
@@ -92,10 +122,15 @@ func newStoreStatus(s *objects.Store) storeStatus {
 
 // lines are what is shown of it.
 func (s storeStatus) lines() []string {
+	var out []string
 	if s.Limit == 0 {
-		return []string{fmt.Sprintf("%d objects, %s", s.Objects, humanBytes(s.Bytes))}
+		out = append(out, fmt.Sprintf("%d objects, %s", s.Objects, humanBytes(s.Bytes)))
+	} else {
+		out = append(out, fmt.Sprintf("%d objects, %s of at most %s", s.Objects, humanBytes(s.Used), humanBytes(s.Limit)))
 	}
-	out := []string{fmt.Sprintf("%d objects, %s of at most %s", s.Objects, humanBytes(s.Used), humanBytes(s.Limit))}
+	if s.Compressed > 0 {
+		out = append(out, fmt.Sprintf("%s of compressed forms for peers", humanBytes(s.Compressed)))
+	}
 	if s.EvictedObjects > 0 {
 		held := "an unknown part"
 		if s.HeldBytes != nil {

@@ -21,6 +21,20 @@ const (
 	priorities
 )
 
+// rank is what the source is told of it.
+func (p Priority) rank() ipfs.Rank {
+	switch p {
+	case demanded:
+		return ipfs.Demanded
+	case ahead:
+		return ipfs.Ahead
+	case Profile:
+		return ipfs.Planned
+	default:
+		return ipfs.Spare
+	}
+}
+
 // limits bound what is under way: concurrent batches, and leaves and bytes in a batch.
 // Batches that somebody waits for are small, so that a leaf which nobody has holds up no
 // others, and many. Those of the others are few, so that what is demanded never has much

@@ -218,7 +218,7 @@ func (f *Fetcher) run(ctx *idleContext, b *batch) {
 	cids := make([]cid.Cid, 0, len(b.wants))
 	for _, w := range b.wants {
 		if data := f.local(ctx, w); data != nil {
-			f.deliver(ctx, w, data)
+			f.deliver(ctx, w, ipfs.Block{Cid: w.cid, Data: data})
 			f.count(func(s *Stats) { s.LocalBytes += int64(len(data)) })
 			continue
 		}
@@ -227,7 +227,7 @@ func (f *Fetcher) run(ctx *idleContext, b *batch) {
 	}
 	var err error
 	if len(cids) > 0 {
-		err = f.src.Fetch(ctx, cids, func(block ipfs.Block) error {
+		err = f.src.Fetch(ipfs.WithRank(ctx, b.priority.rank()), cids, func(block ipfs.Block) error {
 			key := block.Cid.KeyString()
 			w, ok := missing[key]
 			if !ok {
@@ -235,7 +235,7 @@ func (f *Fetcher) run(ctx *idleContext, b *batch) {
 			}
 			delete(missing, key)
 			ctx.extend()
-			f.deliver(ctx, w, block.Data)
+			f.deliver(ctx, w, block)
 			f.count(func(s *Stats) {
 				s.Bytes += int64(len(block.Data))
 				f.origins.add(block.Cid, block.From)
@@ -290,7 +290,7 @@ func (f *Fetcher) local(ctx context.Context, w *want) []byte {
 
 // deliver writes a leaf into every file that wants it, also those that come to want it
 // meanwhile, and then wakes whoever waits.
-func (f *Fetcher) deliver(ctx context.Context, w *want, data []byte) {
+func (f *Fetcher) deliver(ctx context.Context, w *want, leaf ipfs.Block) {
 	var failed error
 	for {
 		f.mu.Lock()
@@ -303,17 +303,17 @@ func (f *Fetcher) deliver(ctx context.Context, w *want, data []byte) {
 		}
 		f.mu.Unlock()
 		for _, at := range places {
-			if err := f.write(ctx, at, data); err != nil {
+			if err := f.write(ctx, at, leaf); err != nil {
 				failed = err
 			}
 		}
 	}
 }
 
-func (f *Fetcher) write(ctx context.Context, at place, data []byte) error {
-	if err := at.file.partial.WriteLeaf(at.leaf, data); err != nil {
+func (f *Fetcher) write(ctx context.Context, at place, leaf ipfs.Block) error {
+	if err := at.file.partial.WriteLeaf(at.leaf, leaf); err != nil {
 		if errors.Is(err, ipfs.ErrFile) && at.file.NumLeaves() == 1 {
-			err = errors.Join(err, f.refute(ctx, at.file, data))
+			err = errors.Join(err, f.refute(ctx, at.file, leaf))
 		}
 		f.log.Warn("cannot store a leaf", "cid", at.file.Cid.String(), "leaf", at.leaf, "error", err)
 		return err
@@ -331,11 +331,11 @@ func (f *Fetcher) write(ctx context.Context, at place, data []byte) error {
 
 // refute keeps the content of a file that is of another size than was claimed. So it is
 // fetched once, and the store knows from now on which claim is true.
-func (f *Fetcher) refute(ctx context.Context, st *file, data []byte) error {
+func (f *Fetcher) refute(ctx context.Context, st *file, content ipfs.Block) error {
 	f.mu.Lock()
 	delete(f.files, st.key())
 	f.mu.Unlock()
-	return f.store.Put(ctx, ipfs.Block{Cid: st.Cid, Data: data})
+	return f.store.Put(ctx, content)
 }
 
 // endLocked ends a want: nil says that its leaf was written.

@@ -28,6 +28,7 @@ const Namespace = "default"
 type Containerd struct {
 	*Process
 	Address string // its socket
+	NRI     string // its socket for plugins, with CRI.Network
 	Client  *client.Client
 
 	machine *Machine
@@ -47,7 +48,18 @@ type ContainerdOptions struct {
 type CRI struct {
 	Registry string // host:port of a registry that is spoken to in plain HTTP
 	Sandbox  string // reference of the image that holds a pod together
+	Mirror   bool   // that registry has the images of all others, too
+	// Pods have networks of their own, made with the plugins of Debian's package
+	// containernetworking-plugins, and containerd takes plugins of its own (NRI). Else pods
+	// are on the machine's network.
+	Network bool
 }
+
+// plugins is where Debian has CNI's.
+const plugins = "/usr/lib/cni"
+
+//go:embed cni.json
+var podNetwork string
 
 // criOnOverlayfs has Kubernetes' images unpacked, too.
 const criOnOverlayfs = `
@@ -82,7 +94,7 @@ func (m *Machine) StartContainerd(ctx context.Context, opts ContainerdOptions) (
 	if err != nil {
 		return nil, err
 	}
-	c := &Containerd{Process: p, Address: values["Socket"], machine: m}
+	c := &Containerd{Process: p, Address: values["Socket"], NRI: values["NRI"], machine: m}
 	return c, p.ready(ctx, c.connect)
 }
 
@@ -119,15 +131,40 @@ func (o ContainerdOptions) files(state string, values map[string]string) error {
 	if o.CRI == nil {
 		return nil
 	}
-	values["Sandbox"] = o.CRI.Sandbox
+	return o.CRI.files(state, values)
+}
+
+// files writes what the configuration of the CRI plugin refers to.
+func (c CRI) files(state string, values map[string]string) error {
+	values["Sandbox"] = c.Sandbox
 	values["CNI"] = filepath.Join(state, "cni")
-	values["Certs"] = filepath.Join(state, "certs.d")
-	host := filepath.Join(values["Certs"], o.CRI.Registry)
-	if err := os.MkdirAll(host, 0o700); err != nil {
-		return err
+	values["CNIPlugins"] = values["CNI"]
+	if c.Network {
+		values["CNIPlugins"] = plugins
+		values["NRI"] = filepath.Join(state, "nri.sock")
+		if err := os.MkdirAll(values["CNI"], 0o700); err != nil {
+			return err
+		}
+		if err := writeTemplate(filepath.Join(values["CNI"], "pods.conflist"), podNetwork, values); err != nil {
+			return err
+		}
 	}
-	text := fmt.Sprintf("server = 'http://%[1]s'\n[host.'http://%[1]s']\n", o.CRI.Registry)
-	return os.WriteFile(filepath.Join(host, "hosts.toml"), []byte(text), 0o600)
+	values["Certs"] = filepath.Join(state, "certs.d")
+	hosts := []string{c.Registry}
+	if c.Mirror {
+		hosts = append(hosts, "_default")
+	}
+	text := fmt.Sprintf("server = 'http://%[1]s'\n[host.'http://%[1]s']\n", c.Registry)
+	for _, name := range hosts {
+		dir := filepath.Join(values["Certs"], name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // connect makes the client, once containerd answers.

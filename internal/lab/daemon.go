@@ -34,6 +34,7 @@ type Daemon struct {
 	root    string
 	state   string
 	config  string
+	port    int
 }
 
 // DaemonOptions say what a daemon is given.
@@ -50,6 +51,8 @@ type DaemonOptions struct {
 	Window time.Duration
 	// Metrics says that the daemon counts and serves metrics.
 	Metrics bool
+	// Image and Data are mounts.image and mounts.data; "" is auto.
+	Image, Data string
 }
 
 // Status is what the tests and the demo need of `ipcs-snapshotter status --json`.
@@ -94,6 +97,7 @@ type Status struct {
 			Bytes int64  `json:"bytes"`
 		} `json:"peers"`
 		Mode string `json:"mode"`
+		Data string `json:"data"`
 	} `json:"chains"`
 }
 
@@ -139,8 +143,15 @@ func (m *Machine) StartDaemon(ctx context.Context, opts DaemonOptions) (*Daemon,
 	return d, d.Start(ctx)
 }
 
+// SetMounts changes how a daemon mounts that is started again.
+func (d *Daemon) SetMounts(image, data string) error {
+	d.opts.Image, d.opts.Data = image, data
+	return d.configure(d.port)
+}
+
 // configure writes the daemon's configuration file.
 func (d *Daemon) configure(port int) error {
+	d.port = port
 	t, err := template.New("daemon.toml").Funcs(template.FuncMap{"quote": strconv.Quote}).Parse(daemonConfig)
 	if err != nil {
 		return err
@@ -152,7 +163,7 @@ func (d *Daemon) configure(port int) error {
 	defer f.Close()
 	return t.Execute(f, map[string]any{
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
-		"Limit": d.opts.Limit, "Metrics": d.Metrics,
+		"Limit": d.opts.Limit, "Metrics": d.Metrics, "Image": d.opts.Image, "Data": d.opts.Data,
 		"Fill": d.opts.Fill, "Window": d.opts.Window.String(),
 		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})

@@ -45,12 +45,9 @@ func (m *Machine) Addr() string {
 // Command is a command that runs on the machine: in its network namespace, with the
 // lab's programs on PATH and temporary files in the machine's folders. The caller starts it and waits for it.
 func (m *Machine) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	path := m.lab.opts.Bin + ":" + m.lab.opts.Tools + ":" + os.Getenv("PATH")
-	for _, dir := range filepath.SplitList(path) {
-		if file := filepath.Join(dir, name); executable(file) {
-			name = file
-			break
-		}
+	path := m.path()
+	if file, err := m.program(name); err == nil {
+		name = file
 	}
 	if m.holder != nil {
 		args = append([]string{"--net=" + m.holder.netns(), "--", name}, args...)
@@ -62,6 +59,21 @@ func (m *Machine) Command(ctx context.Context, name string, args ...string) *exe
 	// machine's own it is unmounted with the lab when they are killed meanwhile.
 	cmd.Env = append(os.Environ(), "PATH="+path, "XDG_RUNTIME_DIR="+m.run, "TMPDIR="+m.temp())
 	return cmd
+}
+
+// path has the lab's programs first.
+func (m *Machine) path() string {
+	return m.lab.opts.Bin + ":" + m.lab.opts.Tools + ":" + os.Getenv("PATH")
+}
+
+// program finds a program's file.
+func (m *Machine) program(name string) (string, error) {
+	for _, dir := range filepath.SplitList(m.path()) {
+		if file := filepath.Join(dir, name); executable(file) {
+			return file, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w", name, exec.ErrNotFound)
 }
 
 func executable(file string) bool {

@@ -37,6 +37,7 @@ type Snapshot struct {
 
 	FetchedFiles, FetchedBytes, LeavesInFlight int64
 	Peers                                      []Peer
+	Transfer                                   Transfer
 
 	// What was not fetched because it was here: whole files, and leaves of files that were not.
 	SavedFiles, SavedFileBytes, SavedLeafBytes int64
@@ -44,6 +45,7 @@ type Snapshot struct {
 	Prefetched map[string]Prefetched // by why: "profile", "fill"
 
 	StoreObjects, StoreUsed, StoreLimit int64
+	StoreCompressed                     int64 // of StoreUsed
 	StoreHeld                           int64 // -1 if it is not known
 	EvictedObjects, EvictedBytes        int64
 
@@ -61,6 +63,9 @@ type Latency struct {
 	Counts []int64
 	Sum    time.Duration
 }
+
+// Transfer counts bytes of blocks, and of the frames that they travelled in.
+type Transfer struct{ ReceivedBlocks, ReceivedWire, SentBlocks, SentWire uint64 }
 
 // Peer is another node.
 type Peer struct {

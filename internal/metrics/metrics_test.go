@@ -36,6 +36,7 @@ func TestScrape(t *testing.T) {
 		},
 		Peers:      []metrics.Peer{{ID: "a", Received: 5, Connected: true}, {ID: "b"}},
 		Prefetched: map[string]metrics.Prefetched{"fill": {Files: 5, OpenedFiles: 2}},
+		Transfer:   metrics.Transfer{ReceivedBlocks: 30, ReceivedWire: 10, SentBlocks: 3, SentWire: 1},
 		StoreHeld:  -1, RelayConnected: true,
 	}
 	got := scrape(t, handler(&s))
@@ -48,6 +49,9 @@ func TestScrape(t *testing.T) {
 		`ipcs_read_wait_seconds_sum 3`,
 		`ipcs_peer_received_bytes_total{peer="a"} 5`,
 		`ipcs_peer_received_bytes_total{peer="other"} 0`,
+		`ipcs_transfer_bytes_total{direction="received",of="blocks"} 30`,
+		`ipcs_transfer_bytes_total{direction="received",of="wire"} 10`,
+		`ipcs_transfer_bytes_total{direction="sent",of="wire"} 1`,
 		`ipcs_peers{state="connected"} 1`,
 		`ipcs_peers{state="disconnected"} 1`,
 		`ipcs_prefetch_unopened_files{by="fill"} 3`,

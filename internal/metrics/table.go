@@ -87,6 +87,13 @@ func fetchFamilies() []Family {
 				}
 				emit(float64(others), otherPeers)
 			}},
+		{"ipcs_transfer_bytes_total", Counter, []string{"direction", "of"}, "Bytes that went over ipcs's own protocol, received and sent: of blocks, and of the frames (wire) that they travelled in, most of them compressed. What went over bitswap is not counted.",
+			func(s *Snapshot, emit emit) {
+				emit(float64(s.Transfer.ReceivedBlocks), "received", "blocks")
+				emit(float64(s.Transfer.ReceivedWire), "received", "wire")
+				emit(float64(s.Transfer.SentBlocks), "sent", "blocks")
+				emit(float64(s.Transfer.SentWire), "sent", "wire")
+			}},
 		{"ipcs_peers", Gauge, []string{"state"}, "Peers by state: connected, disconnected, refused (for wrong bytes).",
 			func(s *Snapshot, emit emit) {
 				counts := map[string]float64{"connected": 0, "disconnected": 0, "refused": 0}
@@ -146,6 +153,8 @@ func storeFamilies() []Family {
 			func(s *Snapshot, emit emit) { emit(float64(s.StoreObjects)) }},
 		{"ipcs_store_used_bytes", Gauge, nil, "What they use, as the limit counts it.",
 			func(s *Snapshot, emit emit) { emit(float64(s.StoreUsed)) }},
+		{"ipcs_store_compressed_bytes", Gauge, nil, "Of ipcs_store_used_bytes: compressed forms of files, kept for peers. They go first.",
+			func(s *Snapshot, emit emit) { emit(float64(s.StoreCompressed)) }},
 		{"ipcs_store_limit_bytes", Gauge, nil, "store.limit; 0 is none.",
 			func(s *Snapshot, emit emit) { emit(float64(s.StoreLimit)) }},
 		{"ipcs_store_held_bytes", Gauge, nil, "What mounts still hold of evicted files. Absent where it is not known.",

@@ -88,7 +88,7 @@ func (st step) fetch(s *Store) error {
 		return err
 	}
 	for i, b := range st.leaves {
-		if err := p.WriteLeaf(i, b.Data); err != nil {
+		if err := p.WriteLeaf(i, b); err != nil {
 			return err
 		}
 	}

@@ -47,7 +47,7 @@ func commit(t *testing.T, s *Store, f ipfs.File, leaves []ipfs.Block) {
 		t.Fatal(err)
 	}
 	for i, b := range leaves {
-		if err := p.WriteLeaf(i, b.Data); err != nil {
+		if err := p.WriteLeaf(i, b); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -149,7 +149,7 @@ func TestOpenAfterUncleanEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.WriteLeaf(1, leaves[1].Data); err != nil {
+	if err := p.WriteLeaf(1, leaves[1]); err != nil {
 		t.Fatal(err)
 	}
 	leave(t, s)
@@ -187,11 +187,11 @@ func TestFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.WriteLeaf(0, leaves[0].Data); err != nil {
+	if err := p.WriteLeaf(0, leaves[0]); err != nil {
 		t.Fatal(err)
 	}
 	kept := fillUp(t, s)
-	wantNoSpace(t, "WriteLeaf", p.WriteLeaf(1, leaves[1].Data), dir)
+	wantNoSpace(t, "WriteLeaf", p.WriteLeaf(1, leaves[1]), dir)
 	if p.Have(1) {
 		t.Error("a leaf that was not written counts as there")
 	}
@@ -210,7 +210,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	commit(t, s, f, leaves)
 	for i, b := range leaves {
-		if err := p.WriteLeaf(i, b.Data); err != nil {
+		if err := p.WriteLeaf(i, b); err != nil {
 			t.Fatal(err)
 		}
 	}

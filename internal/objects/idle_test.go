@@ -25,7 +25,7 @@ func begun(t *testing.T, s *Store, seed int64) (*Partial, []ipfs.Block) {
 		t.Fatal(err)
 	}
 	for i, b := range leaves[:2] {
-		if err := p.WriteLeaf(i, b.Data); err != nil {
+		if err := p.WriteLeaf(i, b); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,7 +73,7 @@ func TestPartialFilesCountForTheLimit(t *testing.T) {
 		}
 	}
 	for i, b := range leaves[0] {
-		if err := parts[0].WriteLeaf(i, b.Data); err != nil {
+		if err := parts[0].WriteLeaf(i, b); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,7 +119,7 @@ func TestEmptiedUnderAReaderAndAWriter(t *testing.T) {
 	if p.empty(time.Now()) == 0 {
 		t.Fatal("not emptied")
 	}
-	if err := p.WriteLeaf(2, leaves[2].Data); err != nil { // into a new file
+	if err := p.WriteLeaf(2, leaves[2]); err != nil { // into a new file
 		t.Fatal(err)
 	}
 	if _, err := p.ReadAt(make([]byte, 1), 0); !errors.Is(err, ErrMissing) {
@@ -156,7 +156,7 @@ func TestEmptiedAllTheTime(t *testing.T) {
 			got := make([]byte, 1000)
 			for i := range 200 {
 				leaf := (i + n) % len(leaves)
-				if err := p.WriteLeaf(leaf, leaves[leaf].Data); !allowed(err) {
+				if err := p.WriteLeaf(leaf, leaves[leaf]); !allowed(err) {
 					t.Errorf("WriteLeaf: %v", err)
 				}
 				off := int64(leaf) * ipfs.LeafSize
@@ -171,7 +171,7 @@ func TestEmptiedAllTheTime(t *testing.T) {
 	}
 	wg.Wait()
 	for i, b := range leaves {
-		if err := p.WriteLeaf(i, b.Data); err != nil {
+		if err := p.WriteLeaf(i, b); err != nil {
 			t.Error(err)
 		}
 	}

@@ -45,9 +45,10 @@ type room struct {
 // Space says how much of the disk objects use. Counts are since Open.
 type Space struct {
 	Limit int64 // 0: none
-	// Used counts file sizes, in blocks of the disk, and what came of files that are not whole:
-	// holes count, the database does not.
+	// Used counts file sizes, in blocks of the disk, what came of files that are not whole, and
+	// Spare: holes count, the database does not.
 	Used           int64
+	Spare          int64 // of Used, what goes first
 	EvictedObjects int64
 	EvictedBytes   int64
 	// Held is what mounts and open files still hold of the objects that were evicted: the disk
@@ -58,7 +59,7 @@ type Space struct {
 // Space returns the usage and the limit.
 func (s *Store) Space() Space {
 	return Space{
-		Limit: s.room.limit.Load(), Used: s.total(),
+		Limit: s.room.limit.Load(), Used: s.total(), Spare: s.spare.Bytes(),
 		EvictedObjects: s.room.objects.Load(), EvictedBytes: s.room.bytes.Load(),
 		Held: s.heldBytes(),
 	}
@@ -163,7 +164,14 @@ func (s *Store) evictDown() {
 		return // another has evicted meanwhile
 	}
 	start := time.Now()
-	freed, err := s.evict(used - limit + limit/evictShare)
+	need := used - limit + limit/evictShare
+	freed := s.spare.Drop(need)
+	var err error
+	if freed < need {
+		var evicted int64
+		evicted, err = s.evict(need - freed)
+		freed += evicted
+	}
 	if err != nil {
 		s.log.Error("cannot evict objects", "dir", s.dir, "error", err)
 	}
@@ -175,9 +183,12 @@ func (s *Store) evictDown() {
 	}
 }
 
-// makeRoom evicts objects for somebody who found the disk full. It says whether it is worth
-// to try again.
+// makeRoom drops what is spare, or else evicts objects, for somebody who found the disk full.
+// It says whether it is worth to try again.
 func (s *Store) makeRoom() bool {
+	if s.spare.Drop(1) > 0 {
+		return true
+	}
 	limit := s.room.limit.Load()
 	if limit == 0 || !s.waitCounted(nil) {
 		return false
@@ -221,8 +232,8 @@ func (s *Store) grew(bytes int64) {
 	s.nudgeIfOver()
 }
 
-// total is the space that objects and files in the making take.
-func (s *Store) total() int64 { return s.used.Load() + s.parts.bytes.Load() }
+// total is the space that objects, files in the making and what is spare take.
+func (s *Store) total() int64 { return s.used.Load() + s.parts.bytes.Load() + s.spare.Bytes() }
 
 func (s *Store) nudgeIfOver() {
 	if s.room.limit.Load() > 0 && s.room.isOver(s.total()) {

@@ -256,7 +256,7 @@ func TestReadOfWhatWasEvictedAfterCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, b := range leaves {
-		if err := p.WriteLeaf(i, b.Data); err != nil {
+		if err := p.WriteLeaf(i, b); err != nil {
 			t.Fatal(err)
 		}
 	}

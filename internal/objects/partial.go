@@ -59,30 +59,34 @@ func (s *Store) Create(f ipfs.File) (*Partial, error) {
 	return &Partial{store: s, file: f, have: make([]uint64, (f.NumLeaves()+63)/64)}, nil
 }
 
-// WriteLeaf verifies and writes leaf i. Writing one that is here is no error.
-func (p *Partial) WriteLeaf(i int, data []byte) error {
-	if err := p.store.withRoom(func() error { return p.writeLeaf(i, data) }); err != nil {
+// WriteLeaf verifies and writes leaf i, of which only one that is not verified yet is hashed.
+// Writing one that is here is no error.
+func (p *Partial) WriteLeaf(i int, leaf ipfs.Block) error {
+	if err := p.store.withRoom(func() error { return p.writeLeaf(i, leaf) }); err != nil {
 		return fmt.Errorf("write leaf %d of file %s: %w", i, p.file.Cid, noSpace(p.store.dir, err))
 	}
 	return nil
 }
 
-func (p *Partial) writeLeaf(i int, data []byte) error {
+func (p *Partial) writeLeaf(i int, leaf ipfs.Block) error {
 	if i < 0 || i >= p.file.NumLeaves() {
 		return fmt.Errorf("%w: it has %d leaves", ipfs.ErrFile, p.file.NumLeaves())
 	}
 	if p.Have(i) {
 		return nil
 	}
-	if len(data) != p.file.LeafLen(i) {
-		return fmt.Errorf("%w: leaf has %d bytes, want %d", ipfs.ErrFile, len(data), p.file.LeafLen(i))
+	if len(leaf.Data) != p.file.LeafLen(i) {
+		return fmt.Errorf("%w: leaf has %d bytes, want %d", ipfs.ErrFile, len(leaf.Data), p.file.LeafLen(i))
 	}
-	if err := ipfs.Verify(p.file.Leaf(i), data); err != nil {
+	if want := p.file.Leaf(i); !leaf.Cid.Equals(want) {
+		return fmt.Errorf("%w: %s is offered for %s", ipfs.ErrHash, leaf.Cid, want)
+	}
+	if err := leaf.Check(); err != nil {
 		return err
 	}
 	var err error
 	for range maxEmptied {
-		if err = p.writeVerified(i, data); !errors.Is(err, ErrEvicted) {
+		if err = p.writeVerified(i, leaf.Data); !errors.Is(err, ErrEvicted) {
 			break
 		}
 	}

@@ -32,7 +32,7 @@ func create(t *testing.T, s *objects.Store, f ipfs.File) *objects.Partial {
 func fill(t *testing.T, p *objects.Partial, leaves []ipfs.Block) {
 	t.Helper()
 	for i, b := range leaves {
-		if err := p.WriteLeaf(i, b.Data); err != nil {
+		if err := p.WriteLeaf(i, b); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -58,7 +58,7 @@ func TestFilesOfAllSizes(t *testing.T) {
 			if err := p.Commit(); !errors.Is(err, objects.ErrMissing) {
 				t.Fatalf("%d bytes: Commit without leaf %d: %v", size, i, err)
 			}
-			if err := p.WriteLeaf(i, leaves[i].Data); err != nil {
+			if err := p.WriteLeaf(i, leaves[i]); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -118,18 +118,21 @@ func TestPartialRefusesWhatIsNotTheFile(t *testing.T) {
 	p := create(t, s, f)
 	bad := slices.Clone(leaves[0].Data)
 	bad[9] ^= 1
-	if err := p.WriteLeaf(0, bad); !errors.Is(err, ipfs.ErrHash) {
+	if err := p.WriteLeaf(0, ipfs.Block{Cid: leaves[0].Cid, Data: bad}); !errors.Is(err, ipfs.ErrHash) {
 		t.Errorf("WriteLeaf of a wrong leaf: %v", err)
 	}
-	if err := p.WriteLeaf(2, leaves[0].Data); !errors.Is(err, ipfs.ErrFile) {
+	if err := p.WriteLeaf(0, leaves[1]); !errors.Is(err, ipfs.ErrHash) {
+		t.Errorf("WriteLeaf of another, right one: %v", err)
+	}
+	if err := p.WriteLeaf(2, leaves[0]); !errors.Is(err, ipfs.ErrFile) {
 		t.Errorf("WriteLeaf of a leaf of the wrong size: %v", err)
 	}
 	for _, i := range []int{-1, 3, 1 << 20} {
-		if err := p.WriteLeaf(i, leaves[0].Data); !errors.Is(err, ipfs.ErrFile) || p.Have(i) {
+		if err := p.WriteLeaf(i, leaves[0]); !errors.Is(err, ipfs.ErrFile) || p.Have(i) {
 			t.Errorf("WriteLeaf(%d): %v", i, err)
 		}
 	}
-	if err := p.WriteLeaf(1, leaves[1].Data); err != nil {
+	if err := p.WriteLeaf(1, leaves[1]); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 10)
@@ -145,7 +148,7 @@ func TestPartialRefusesWhatIsNotTheFile(t *testing.T) {
 	if err := p.Abort(); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.WriteLeaf(0, leaves[0].Data); !errors.Is(err, objects.ErrAborted) {
+	if err := p.WriteLeaf(0, leaves[0]); !errors.Is(err, objects.ErrAborted) {
 		t.Errorf("WriteLeaf after Abort: %v", err)
 	}
 }
@@ -241,7 +244,7 @@ func TestConcurrentWritersAndReaders(t *testing.T) {
 		for part := range 3 {
 			parts.Go(func() {
 				for i := range leaves {
-					if err := p.WriteLeaf((i+3*part+w)%len(leaves), leaves[(i+3*part+w)%len(leaves)].Data); err != nil {
+					if err := p.WriteLeaf((i+3*part+w)%len(leaves), leaves[(i+3*part+w)%len(leaves)]); err != nil {
 						t.Error(err)
 					}
 					buf := make([]byte, 1000)

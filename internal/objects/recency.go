@@ -67,6 +67,17 @@ func (s *Store) Touch(object cid.Cid) {
 	}
 }
 
+// TouchLeaf says that a leaf was used just now, whichever object it lies in.
+func (s *Store) TouchLeaf(leaf cid.Cid) {
+	digest, ok := digestOf(leaf)
+	if s.room.limit.Load() == 0 || !ok {
+		return
+	}
+	if object, _, err := s.find(leaf, digest); err == nil {
+		s.Touch(object)
+	}
+}
+
 // writeRecency writes the access times of the objects that were used.
 func (s *Store) writeRecency() {
 	for c, at := range s.recent.take() {

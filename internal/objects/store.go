@@ -21,7 +21,7 @@
 // later are found when a block is read: every Get verifies what it returns.
 //
 // Limit. With one, objects that were not used for longest are unlinked when there are too
-// many bytes of them: recency is the objects' access times, written in batches (Touch). What
+// many bytes of them, and nothing spare is left: recency is the objects' access times, written in batches (Touch). What
 // pins need stays, which is found out by walking their DAGs whenever something has to go; so
 // does what was Put within the last hour, since pins come last. Nothing is truncated: what is
 // open or mounted can still be read, and the disk gets the space when that ends.
@@ -68,13 +68,29 @@ type Options struct {
 	// Evicted is called after objects were evicted or freed: who keeps objects open is to close
 	// them. Default: nobody does.
 	Evicted func()
+	// Spare is what goes before any object when there is no room. Default: nothing.
+	Spare Spare
 }
+
+// Spare is what takes room beside the objects, and can be done without. It has locks of its own,
+// and calls nothing of the Store.
+type Spare interface {
+	Bytes() int64
+	// Drop frees about so many bytes at least, or all, and says how many.
+	Drop(bytes int64) int64
+}
+
+type noSpare struct{}
+
+func (noSpare) Bytes() int64     { return 0 }
+func (noSpare) Drop(int64) int64 { return 0 }
 
 // A Store keeps blocks, files and pins in one directory.
 type Store struct {
 	dir    string
 	log    *slog.Logger
 	gone   func() // Options.Evicted
+	spare  Spare
 	lock   *os.File
 	root   *os.File // the directory, for syncfs
 	db     *kv
@@ -134,8 +150,11 @@ func openBoot(dir string, opts Options, bootID string) (*Store, error) {
 	if opts.Evicted == nil {
 		opts.Evicted = func() {}
 	}
+	if opts.Spare == nil {
+		opts.Spare = noSpare{}
+	}
 	s := &Store{
-		dir: dir, log: opts.Logger, gone: opts.Evicted, bootID: bootID,
+		dir: dir, log: opts.Logger, gone: opts.Evicted, spare: opts.Spare, bootID: bootID,
 		partials: fdcache.New[partKey](maxPartialFDs),
 		dirty:    make(chan struct{}, 1), closing: make(chan struct{}),
 		counted: make(chan struct{}),

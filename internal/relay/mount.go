@@ -69,7 +69,7 @@ func explain(err error) error {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return fmt.Errorf("%w: %w: load the kernel module (modprobe fuse), and in a container pass the device in (--device /dev/fuse)", ErrNoFuse, err)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w: %w: run as root, and in a container with CAP_SYS_ADMIN and the device /dev/fuse", ErrNoFuse, err)
+		return fmt.Errorf("%w: %w: run as root, and in a container with CAP_SYS_ADMIN and the device /dev/fuse; without root rights, whoever mounts must be allowed to open /dev/fuse", ErrNoFuse, err)
 	}
 	return err
 }

@@ -67,7 +67,7 @@ func (s *Spare) give() {
 		if err != nil {
 			continue
 		}
-		err = errors.Join(sock.writeWith([]byte{0}, s.dev), sock.Close())
+		err = errors.Join(sock.give(s.dev), sock.Close())
 		if err == nil {
 			return
 		}

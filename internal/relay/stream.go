@@ -34,23 +34,19 @@ func newStream(sock *net.UnixConn) (*stream, error) {
 func (s *stream) Read(b []byte) (int, error)  { return s.file.Read(b) }
 func (s *stream) Write(b []byte) (int, error) { return s.file.Write(b) }
 
-// writeWith writes b, which is not empty, and gives the other end a file.
-func (s *stream) writeWith(b []byte, file *os.File) error {
+// give gives the other end a file, with a byte.
+func (s *stream) give(file *os.File) error {
 	for {
-		// A byte goes whole or not at all, and the file with it.
-		_, err := unix.SendmsgN(int(s.file.Fd()), b[:1], unix.UnixRights(int(file.Fd())), nil, unix.MSG_NOSIGNAL)
-		if errors.Is(err, unix.EINTR) {
-			continue
+		_, err := unix.SendmsgN(int(s.file.Fd()), []byte{0}, unix.UnixRights(int(file.Fd())), nil, unix.MSG_NOSIGNAL)
+		if !errors.Is(err, unix.EINTR) {
+			return err
 		}
-		if err == nil {
-			_, err = s.Write(b[1:])
-		}
-		return err
 	}
 }
 
-// readWith reads the first byte of what writeWith wrote, the number of the process that did,
-// and the file. It is nil if the other end gave none. The socket is one of dialCreds.
+// readWith reads the first byte that the other end has sent, and returns the number of the
+// process that did, and the file that came with it, nil if there was none. The socket is one of
+// dialCreds.
 func (s *stream) readWith(b []byte, name string) (pid int, file *os.File, err error) {
 	oob := make([]byte, unix.CmsgSpace(4)+unix.CmsgSpace(unix.SizeofUcred))
 	var n, oobn int

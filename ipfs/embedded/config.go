@@ -42,6 +42,16 @@ type Config struct {
 	Timeout  time.Duration // how long a block may take to come from peers; default 30 s
 	BanTime  time.Duration // how long a peer that sent wrong blocks is refused; default 10 min
 	Logger   *slog.Logger  // default: discard
+	// Forms keeps blocks in compressed form for peers. Default: nothing is kept.
+	Forms Forms
+}
+
+// Forms keeps blocks in compressed form, as zstd frames. It may lose any of them at any time.
+type Forms interface {
+	// Form returns the frame of a block, as it was kept, and the block's size.
+	Form(c cid.Cid) (frame []byte, size int, ok bool)
+	// Keep is offered a frame, which is not changed afterwards.
+	Keep(c cid.Cid, frame []byte, size int)
 }
 
 func (c Config) withDefaults() Config {
@@ -86,6 +96,9 @@ type PeerInfo struct {
 	Bad       int    // messages it sent with blocks that nobody wanted
 	Banned    bool
 }
+
+// Traffic is bytes: of blocks, and of the frames that they travelled in.
+type Traffic struct{ ReceivedBlocks, ReceivedWire, SentBlocks, SentWire uint64 }
 
 // A NotFoundError says that a block could not be had, and what was tried. It is
 // ipfs.ErrNotFound, and the error of the context if that ran out first.

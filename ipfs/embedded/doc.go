@@ -1,5 +1,5 @@
-// Package embedded runs an IPFS node in this process: a store on this machine, and
-// bitswap with configured peers over libp2p (TCP, noise, yamux, nothing else: no
+// Package embedded runs an IPFS node in this process: a store on this machine, and our own
+// protocol (package transfer) or bitswap with configured peers over libp2p (TCP, noise, yamux, nothing else: no
 // DHT, no mDNS, no relay, no NAT traversal, no ping).
 //
 // # Getting blocks
@@ -23,20 +23,36 @@
 // second; a mount that is read lazily makes thousands. The messages, the network
 // and the server are boxo's.
 //
+// # Other ipcs nodes
+//
+// Whether a peer speaks our own protocol is found out when it connects. Then the wants that are
+// given to it go over a stream of that instead, each with the rank of its request, and the answers
+// mean what those of bitswap mean. Only what all have said no to is put on their bitswap
+// wantlists, too, so that they send it when they get it. When a stream breaks, the peer is
+// spoken to over bitswap until it connects again.
+//
+// A peer that has nothing left to send takes over half of what the busiest other one owes, of that
+// what was wanted last and is not urgent; so no list waits long for a slow peer. A block
+// that comes from both all the same is taken from the first.
+//
+// Blocks that are Put are compressed in the background (packer) if there is a place for the
+// forms (Config.Forms).
+//
 // # Peers
 //
 // Configured peers are kept connected: dialled at once, again with growing, jittered
 // delays up to five seconds, at once when a connection breaks, and twice a second
 // while anybody waits for a block. bitswap carries the bytes of a block and not its
 // CID, so that wrong bytes arrive as a block that nobody wanted. A peer that sends
-// maxBad messages with such blocks is disconnected and neither dialled nor accepted
+// maxBad messages with such blocks, or breaks our protocol as often, is disconnected and neither dialled nor accepted
 // for Config.BanTime. In the first seconds after a restart under the same identity they
 // are not counted, since they may be answers to what an earlier life of the node wanted.
 //
 // # Concurrency
 //
 // All methods may be called concurrently. Open starts one goroutine for each
-// configured peer, one for each connected peer (it writes the messages) and one
-// that watches for wants that stall; Close waits for all of them, then for the
-// bitswap server, then for libp2p.
+// configured peer, one to three for each connected peer (they write the messages, and write
+// and read the stream of our protocol), one that compresses, and one
+// that watches for wants that stall; Close waits for all of them, then for what is being
+// served, then for the bitswap server, then for libp2p.
 package embedded

@@ -36,6 +36,7 @@ type bitswapNetwork interface {
 // exchange is the client half of bitswap; see the package comment for how it asks.
 type exchange struct {
 	net     bitswapNetwork
+	streams *blockStreams // of our own protocol
 	book    *peerBook
 	timeout time.Duration
 	log     *slog.Logger
@@ -57,9 +58,9 @@ type exchange struct {
 
 // newExchange returns an exchange whose goroutines live until ctx ends; wait for
 // them with wg.
-func newExchange(ctx context.Context, net bitswapNetwork, book *peerBook, timeout time.Duration, log *slog.Logger) *exchange {
+func newExchange(ctx context.Context, net bitswapNetwork, streams *blockStreams, book *peerBook, timeout time.Duration, log *slog.Logger) *exchange {
 	x := &exchange{
-		net: net, book: book, timeout: timeout, log: log, demand: func() {},
+		net: net, streams: streams, book: book, timeout: timeout, log: log, demand: func() {},
 		slots: semaphore.NewWeighted(maxWants), bulk: semaphore.NewWeighted(maxBulk),
 		wants: map[cid.Cid]*want{}, remotes: map[peer.ID]*remote{},
 		avgSize: ipfs.LeafSize, wake: make(chan struct{}, 1),
@@ -72,10 +73,14 @@ func newExchange(ctx context.Context, net bitswapNetwork, book *peerBook, timeou
 
 // order says how a block is wanted.
 type order struct {
-	priority int32
-	patient  bool // wait for peers to come back; else fail when all connected said no
-	bulk     bool // one of many
+	rank     ipfs.Rank
+	priority int32 // within its rank
+	patient  bool  // wait for peers to come back; else fail when all connected said no
+	bulk     bool  // one of many
 }
+
+// bitswapPriority is the priority among all ranks.
+func (o order) bitswapPriority() int32 { return o.priority - int32(o.rank)*(topPriority/4) }
 
 // request asks for c on behalf of out, which gets one result, unless forget is called
 // first, and must have room for it. It waits while too many wants are on the wire.
@@ -201,7 +206,7 @@ func (x *exchange) askPeer(w *want, r *remote) {
 		}
 	}
 	w.set(r, stateAsked, now)
-	r.push(w.cid, wantEntry{priority: w.priority, kind: pb.Message_Wantlist_Block})
+	r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Block})
 }
 
 // next asks another peer for a want that nobody is asked for, and ends one whose
@@ -212,6 +217,8 @@ func (x *exchange) next(w *want) bool {
 	}
 	if !w.patient && !w.undecided() {
 		x.fail(w, nil)
+	} else if !w.undecided() {
+		x.rest(w)
 	}
 	return false
 }
@@ -221,7 +228,7 @@ func (x *exchange) probe(w *want) {
 	for _, r := range x.remotes {
 		if w.state(r) == stateUnknown {
 			w.set(r, stateProbed, time.Now())
-			r.push(w.cid, wantEntry{priority: w.priority, kind: pb.Message_Wantlist_Have})
+			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Have})
 		}
 	}
 }
@@ -237,6 +244,9 @@ func (x *exchange) end(w *want, answered *remote) {
 		}
 		if a.remote != answered {
 			a.remote.push(w.cid, wantEntry{cancel: true})
+		}
+		if a.bitswap && a.remote.speaks {
+			a.remote.pushBitswap(w.cid, wantEntry{cancel: true})
 		}
 	}
 	x.release(w.bulk)

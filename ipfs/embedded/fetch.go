@@ -26,7 +26,7 @@ func (n *Node) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	x := n.online.exchange
 	start := time.Now()
 	out := make(chan result, 1)
-	if err := x.request(ctx, c, order{priority: topPriority, patient: true}, out); err != nil {
+	if err := x.request(ctx, c, order{rank: ipfs.RankOf(ctx), priority: topPriority, patient: true}, out); err != nil {
 		return nil, n.gaveUp(c, start, err)
 	}
 	select {
@@ -34,7 +34,7 @@ func (n *Node) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 		if res.err != nil {
 			return nil, res.err
 		}
-		return res.data, n.keep(ctx, res)
+		return res.block.Data, n.keep(ctx, res)
 	case <-ctx.Done():
 		err := n.gaveUp(c, start, ctx.Err()) // while the want says what was tried
 		x.forget(c, out)
@@ -46,7 +46,7 @@ func (n *Node) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 // or not the one who does it gives up.
 func (n *Node) keep(ctx context.Context, res result) (err error) {
 	res.store.Do(func() {
-		err = n.Cache(context.WithoutCancel(ctx), ipfs.Block{Cid: res.cid, Data: res.data})
+		err = n.Cache(context.WithoutCancel(ctx), res.block)
 	})
 	if err != nil {
 		return fmt.Errorf("store block %s that came from a peer: %w", res.cid, err)
@@ -147,7 +147,7 @@ func (f *fetch) consume(ctx context.Context, n int, fn func(ipfs.Block) error) e
 		case res.err != nil:
 			return res.err
 		default:
-			if err := fn(ipfs.Block{Cid: res.cid, Data: res.data, From: res.from}); err != nil {
+			if err := fn(res.block); err != nil {
 				return err
 			}
 		}
@@ -182,7 +182,7 @@ func (f *fetch) produce(ctx context.Context, cids []cid.Cid) {
 			}
 		}
 		select {
-		case f.local <- result{cid: c, data: data, err: err}:
+		case f.local <- result{cid: c, block: ipfs.Block{Cid: c, Data: data}, err: err}:
 		case <-ctx.Done():
 			return
 		}
@@ -198,7 +198,11 @@ func (f *fetch) request(ctx context.Context, c cid.Cid, i int) error {
 	f.mu.Lock()
 	f.weight[c] = weight
 	f.mu.Unlock()
-	how := order{priority: int32(topPriority - 1 - min(i, topPriority/2)), patient: !f.hasty.Load(), bulk: i >= firstFew}
+	rank := ipfs.RankOf(ctx)
+	how := order{
+		rank: rank, priority: int32(topPriority - 1 - min(i, topPriority/2)),
+		patient: !f.hasty.Load(), bulk: i >= firstFew || rank > ipfs.Ahead,
+	}
 	return x.request(ctx, c, how, f.arrived)
 }
 

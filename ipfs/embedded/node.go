@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/ipfs/internal/transfer"
 )
 
 const (
@@ -46,10 +47,13 @@ type online struct {
 	book     *peerBook
 	peers    []peer.AddrInfo
 	net      bsnetwork.BitSwapNetwork
+	streams  *blockStreams
 	exchange *exchange
 	server   *server.Server
 	receiver *receiver
 	dialler  *dialler
+	packer   *packer // nil: no forms are kept
+	packing  sync.WaitGroup
 
 	cancel context.CancelFunc
 	once   sync.Once
@@ -71,13 +75,18 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 	if hasIdentity(cfg.KeyFile) {
 		book.lenientUntil = time.Now().Add(restartGrace)
 	}
+	codec, err := transfer.NewCodec()
+	if err != nil {
+		return nil, err
+	}
 	h, err := newHost(cfg, book)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	o := &online{host: h, book: book, peers: peers, net: bsnet.NewFromIpfsHost(h), cancel: cancel}
-	o.exchange = newExchange(ctx, o.net, book, cfg.Timeout, cfg.Logger)
+	o.streams = newBlockStreams(h, book, store, cfg.Forms, codec)
+	o.exchange = newExchange(ctx, o.net, o.streams, book, cfg.Timeout, cfg.Logger)
 	o.dialler = newDialler(h, book, peers, o.exchange.busy, cfg.Logger)
 	o.exchange.demand = o.dialler.demand
 	o.server = server.New(ctx, o.net, served{store},
@@ -85,6 +94,11 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 		server.MaxQueuedWantlistEntriesPerPeer(maxQueuedWants), server.TaskWorkerCount(serverWorkers),
 		server.EngineTaskWorkerCount(serverWorkers), server.EngineBlockstoreWorkerCount(storeWorkers))
 	o.receiver = &receiver{exchange: o.exchange, server: o.server}
+	if cfg.Forms != nil {
+		o.packer = newPacker(store, cfg.Forms, codec, cfg.Logger)
+		o.packing.Go(func() { o.packer.run(ctx) })
+	}
+	o.streams.start(ctx)
 	o.net.Start(o.receiver)
 	o.dialler.start(ctx, peers)
 	cfg.Logger.Info("node started", "id", h.ID(), "listen", h.Addrs(), "peers", len(peers))
@@ -101,8 +115,10 @@ func (n *Node) Close() error {
 	o.once.Do(func() {
 		o.exchange.close()
 		o.cancel()
+		o.packing.Wait()
 		o.dialler.wg.Wait()
 		o.exchange.wg.Wait()
+		o.streams.close()
 		o.receiver.close()
 		o.net.Stop()
 		o.server.Close()
@@ -160,6 +176,17 @@ func (n *Node) Peers() []PeerInfo {
 	return out
 }
 
+// Traffic counts what went over our own protocol, and not over bitswap.
+func (n *Node) Traffic() Traffic {
+	if n.online == nil {
+		return Traffic{}
+	}
+	in, out := n.online.streams.received.Counts(), n.online.streams.server.Sent()
+	return Traffic{
+		ReceivedBlocks: in.Blocks, ReceivedWire: in.Wire, SentBlocks: out.Blocks, SentWire: out.Wire,
+	}
+}
+
 // Connected returns the addresses of connected peers, each with /p2p/ID.
 func (n *Node) Connected() []string {
 	if n.online == nil {
@@ -187,7 +214,13 @@ func (n *Node) Put(ctx context.Context, blks ...ipfs.Block) error {
 	if err := n.store.Put(ctx, blks...); err != nil {
 		return err
 	}
-	return n.tell(ctx, blks)
+	if err := n.tell(ctx, blks); err != nil {
+		return err
+	}
+	if n.online != nil && n.online.packer != nil {
+		n.online.packer.offer(blks)
+	}
+	return nil
 }
 
 // Cache stores blocks that came from peers, and that need not stay.

@@ -11,6 +11,8 @@ import (
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 // sendTimeout bounds how long a peer may take to read a message of ours.
@@ -21,14 +23,17 @@ const maxMisses = 16
 
 // remote is a connected peer. All but the constants is guarded by exchange.mu.
 type remote struct {
-	id   peer.ID
-	name string // id as text
-	wake chan struct{}
+	id         peer.ID
+	name       string // id as text
+	wake       chan struct{}
+	wakeBlocks chan struct{}
 
 	gone    bool
 	greeted bool                  // it was sent a message
 	cancel  context.CancelFunc    // stops the writer, nil before it started
-	queue   map[cid.Cid]wantEntry // to be sent; of two for a CID the later counts
+	queue   map[cid.Cid]wantEntry // to be sent over bitswap; of two for a CID the later counts
+	speaks  bool                  // our protocol, too
+	wants   map[cid.Cid]wantEntry // to be sent over that
 	pending int                   // wants it was asked for and has not answered
 	served  uint64                // wanted blocks it sent
 	misses  int                   // blocks it did not have since it last sent one
@@ -36,9 +41,9 @@ type remote struct {
 }
 
 type wantEntry struct {
-	priority int32
-	kind     pb.Message_Wantlist_WantType
-	cancel   bool
+	order
+	kind   pb.Message_Wantlist_WantType
+	cancel bool
 }
 
 // cost orders peers for a want: by queue, with recent misses as a factor, and those
@@ -52,10 +57,24 @@ func (r *remote) cost(state answerState) int {
 	return cost
 }
 
+// push has a want sent over the protocol that the peer speaks.
 func (r *remote) push(c cid.Cid, e wantEntry) {
+	if !r.speaks {
+		r.pushBitswap(c, e)
+		return
+	}
+	r.wants[c] = e
+	nudge(r.wakeBlocks)
+}
+
+func (r *remote) pushBitswap(c cid.Cid, e wantEntry) {
 	r.queue[c] = e
+	nudge(r.wake)
+}
+
+func nudge(wake chan<- struct{}) {
 	select {
-	case r.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
 	}
 }
@@ -78,7 +97,10 @@ func (x *exchange) addRemote(p peer.ID) *remote {
 	if x.closed || x.remotes[p] != nil {
 		return nil
 	}
-	r := &remote{id: p, name: p.String(), wake: make(chan struct{}, 1), queue: map[cid.Cid]wantEntry{}, lastIn: time.Now()}
+	r := &remote{
+		id: p, name: p.String(), wake: make(chan struct{}, 1), queue: map[cid.Cid]wantEntry{}, lastIn: time.Now(),
+		wakeBlocks: make(chan struct{}, 1), wants: map[cid.Cid]wantEntry{},
+	}
 	x.remotes[p] = r
 	for _, w := range x.wants {
 		if !w.pendingAt() {
@@ -104,7 +126,7 @@ func (x *exchange) startWriters(ctx context.Context) {
 			x.mu.Unlock()
 			x.wg.Go(func() {
 				defer cancel()
-				x.write(ctx, r)
+				x.converse(ctx, r)
 			})
 		}
 	}
@@ -177,7 +199,7 @@ func (x *exchange) take(r *remote) message.BitSwapMessage {
 		if e.cancel {
 			msg.Cancel(c)
 		} else {
-			msg.AddEntry(c, e.priority, e.kind, true)
+			msg.AddEntry(c, e.bitswapPriority(), e.kind, true)
 		}
 	}
 	clear(r.queue)
@@ -214,8 +236,8 @@ func (x *exchange) receivedBlocks(p peer.ID, blks []blocks.Block) int {
 		w, ok := x.wants[b.Cid()]
 		switch {
 		case ok:
-			x.deliver(w, r, b.RawData())
-			x.book.received(p, len(b.RawData()))
+			x.book.received(p, len(b.RawData())) // before anybody knows
+			x.deliver(w, r, ipfs.Block{Cid: w.cid, Data: b.RawData()})
 		case !x.recent.has(b.Cid()):
 			bad++
 		}
@@ -244,14 +266,15 @@ func (r *remote) text() string {
 	return r.name
 }
 
-func (x *exchange) deliver(w *want, r *remote, data []byte) {
+func (x *exchange) deliver(w *want, r *remote, b ipfs.Block) {
 	if r != nil {
 		r.lastIn, r.misses = time.Now(), 0
 		r.served++
 	}
-	x.avgSize += (int64(len(data)) - x.avgSize) / 16
+	x.avgSize += (int64(len(b.Data)) - x.avgSize) / 16
 	x.end(w, r)
-	res := result{cid: w.cid, data: data, from: r.text(), store: new(sync.Once)}
+	b.From = r.text()
+	res := result{cid: w.cid, block: b, store: new(sync.Once)}
 	for _, out := range w.waiters {
 		out <- res
 	}

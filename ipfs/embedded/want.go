@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 const (
@@ -32,10 +34,11 @@ const (
 )
 
 type answer struct {
-	remote *remote
-	state  answerState
-	since  time.Time
-	served uint64 // blocks the peer had served when it was asked
+	remote  *remote
+	state   answerState
+	since   time.Time
+	served  uint64 // blocks the peer had served when it was asked
+	bitswap bool   // it has the want in its wantlist
 }
 
 // want is a block that somebody waits for. Guarded by exchange.mu.
@@ -45,6 +48,7 @@ type want struct {
 	created time.Time
 	waiters []chan<- result
 	answers []answer
+	resting bool // see exchange.rest
 
 	retryAt    time.Time
 	retryDelay time.Duration
@@ -53,28 +57,34 @@ type want struct {
 // result is what a waiter gets.
 type result struct {
 	cid   cid.Cid
-	data  []byte
-	from  string     // the peer
+	block ipfs.Block
 	store *sync.Once // shared by all waiters, for the one that stores the block
 	err   error
 }
 
-func (w *want) state(r *remote) answerState {
+// answer returns what became of the want at r, or nil if it was not asked.
+func (w *want) answer(r *remote) *answer {
 	for i := range w.answers {
 		if w.answers[i].remote == r {
-			return w.answers[i].state
+			return &w.answers[i]
 		}
+	}
+	return nil
+}
+
+func (w *want) state(r *remote) answerState {
+	if a := w.answer(r); a != nil {
+		return a.state
 	}
 	return stateUnknown
 }
 
 func (w *want) set(r *remote, state answerState, now time.Time) {
-	a := answer{remote: r, state: state, since: now, served: r.served}
-	for i := range w.answers {
-		if w.answers[i].remote == r {
-			w.answers[i] = a
-			return
-		}
+	a := answer{remote: r, state: state, since: now, served: r.served, bitswap: !r.speaks}
+	if old := w.answer(r); old != nil {
+		a.bitswap = a.bitswap || old.bitswap
+		*old = a
+		return
 	}
 	w.answers = append(w.answers, a)
 }
@@ -214,12 +224,9 @@ func (x *exchange) tendWant(w *want, now time.Time) {
 // askAgain keeps the time and count of the first ask, by which silence is measured.
 func (x *exchange) askAgain(w *want, a answer) {
 	x.askPeer(w, a.remote)
-	if a.state == stateAsked {
-		for i := range w.answers {
-			if w.answers[i].remote == a.remote {
-				w.answers[i] = a
-			}
-		}
+	if now := w.answer(a.remote); a.state == stateAsked && now != nil {
+		a.bitswap = now.bitswap
+		*now = a
 	}
 }
 

@@ -43,3 +43,19 @@ func (c *container) exec(ctx context.Context, name string, command ...string) (s
 	args := append([]string{"task", "exec", "--exec-id", name, c.id}, command...)
 	return lab.Output(c.w.containerd.Ctr(ctx, args...))
 }
+
+// execution is what became of a command.
+type execution struct {
+	out string
+	err error
+}
+
+// begin runs a command beside the test.
+func (c *container) begin(ctx context.Context, name string, command ...string) <-chan execution {
+	ended := make(chan execution, 1)
+	go func() {
+		out, err := c.exec(ctx, name, command...)
+		ended <- execution{out, err}
+	}()
+	return ended
+}

@@ -111,11 +111,6 @@ type pod struct {
 	config *cri.PodSandboxConfig
 }
 
-// unconfined: the lab's runc is built without seccomp.
-func unconfined() *cri.SecurityProfile {
-	return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}
-}
-
 func (k *kubelet) runPod(ctx context.Context) *pod {
 	k.w.t.Helper()
 	config := &cri.PodSandboxConfig{
@@ -123,7 +118,6 @@ func (k *kubelet) runPod(ctx context.Context) *pod {
 		LogDirectory: k.w.t.TempDir(),
 		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{
 			NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE},
-			Seccomp:          unconfined(),
 		}},
 	}
 	made, err := k.runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: config})
@@ -141,7 +135,6 @@ func (p *pod) create(ctx context.Context, image string, command ...string) strin
 			Image:    &cri.ImageSpec{Image: image},
 			Command:  command,
 			LogPath:  "c.log",
-			Linux:    &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{Seccomp: unconfined()}},
 		},
 	})
 	p.k.w.must(err)

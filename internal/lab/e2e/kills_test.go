@@ -31,20 +31,11 @@ func TestKills(t *testing.T) {
 	// The container must be busy for as long as daemons die.
 	w.must(w.consume.SetRate(t.Context(), 60))
 
-	type result struct {
-		out string
-		err error
-	}
-	read := make(chan result)
-	go func() {
-		var r result
-		r.out, r.err = reader.exec(t.Context(), "hash", "sh", "-c", hashAll)
-		read <- r
-	}()
+	read := reader.begin(t.Context(), "hash", "sh", "-c", hashAll)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	moments := rand.New(rand.NewPCG(seed, 0))
-	var got *result
+	var got *execution
 	died := 0
 	for ; died < kills && got == nil; died++ {
 		select {

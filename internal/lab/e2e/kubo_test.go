@@ -22,6 +22,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/labtest"
+	"github.com/hinshun/ipcs/internal/lab/tools"
 	"github.com/hinshun/ipcs/mediatype"
 )
 
@@ -31,7 +32,7 @@ var profile = []string{"add", "--quieter", "--recursive", "--hidden", "--cid-ver
 // TestKubo reads a converted image with the stock tools of IPFS: a layer is a directory like
 // any other, and importing its files again makes the same one.
 func TestKubo(t *testing.T) {
-	labtest.Kubo(t)
+	labtest.Tools(t, tools.Kubo...)
 	w := newWorld(t, "kubo", 0)
 	kubo, err := w.store.StartKubo(t.Context())
 	w.must(err)

@@ -34,6 +34,7 @@ type options struct {
 	loopback bool          // no network of its own: this process reaches the registry, too
 	limit    int64         // bytes of the consumer's store
 	cri      bool          // the consumer's containerd has its CRI plugin
+	pods     bool          // with cri: pods have networks, and the registry has all images
 	unpack   bool          // the consumer's containerd unpacks ipcs images on overlayfs and native
 }
 
@@ -66,7 +67,7 @@ func newWorldWith(t testing.TB, name string, opts options) *world {
 	w.must(err)
 	run := lab.ContainerdOptions{Daemon: w.daemon, Unpack: opts.unpack}
 	if opts.cri {
-		run.CRI = &lab.CRI{Registry: w.registry.Addr, Sandbox: w.sandbox()}
+		run.CRI = &lab.CRI{Registry: w.registry.Addr, Sandbox: w.sandbox(), Mirror: opts.pods, Network: opts.pods}
 	}
 	w.containerd, err = w.consume.StartContainerd(ctx, run)
 	w.must(err)

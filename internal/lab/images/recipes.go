@@ -55,6 +55,16 @@ var recipes = cookbook{
 	"files-100k": {version: "1", from: "busybox", make: crowd(100_000).make},
 	"files-1m":   {version: "1", from: "busybox", make: crowd(1_000_000).make},
 
+	// For critest: a web server, busybox, users, and a setuid program that says as whom it runs.
+	"web": {version: "2", from: "base", make: dockerfile{
+		steps: []string{
+			install("nginx-light", "busybox-static") + " && " + clean,
+			"mkdir /busybox && busybox --install -s /busybox && cp /usr/bin/id /usr/bin/id-setuid && chmod 4755 /usr/bin/id-setuid",
+			"useradd -u 1000 -U default-user && groupadd -g 50000 -U default-user group-defined-in-image",
+		},
+		config: config("nginx", "-g", "daemon off;"),
+	}.make},
+
 	// For tests.
 	"nasty": {version: "2", make: makeNasty},
 	"files": {version: "1", make: makeFiles},

@@ -68,11 +68,19 @@ func Open(t testing.TB, name string, rate int) *lab.Lab {
 	return l
 }
 
-// Kubo makes the program ipfs available to the lab.
-func Kubo(t testing.TB) {
+// Tools makes further programs available to the lab.
+func Tools(t testing.TB, names ...string) {
 	t.Helper()
-	if err := tools.Ensure(t.Context(), filepath.Join(Cache(t), "bin"), t.Logf, tools.Kubo...); err != nil {
+	if err := tools.Ensure(t.Context(), filepath.Join(Cache(t), "bin"), t.Logf, names...); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Nightly skips a test that takes longer than everything else together, but for nightly runs.
+func Nightly(t testing.TB) {
+	t.Helper()
+	if os.Getenv("IPCS_NIGHTLY") != "1" {
+		t.Skip("NOT TESTED here: this takes long, and `make nightly` runs it")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,12 +22,23 @@ func LabCommands() map[string]string {
 		"nsenter":    "util-linux",
 		"mmdebstrap": "mmdebstrap",
 		"fsck.erofs": "erofs-utils",   // a second opinion on our images
-		"gcc":        "gcc libc6-dev", // runc, and go test -race
+		"gcc":        "gcc libc6-dev", // go test -race
+
+		"rootlesskit": "rootlesskit", // containerd without root rights
+		"newuidmap":   "uidmap",
 	}
 }
 
-// Packages installs Debian packages for commands that the machine lacks. The map
-// goes from a command to the packages, separated by spaces, that bring it.
+// headers are for runc.
+func headers() map[string]string {
+	return map[string]string{
+		"gcc": "gcc libc6-dev", "pkg-config": "pkg-config", "/usr/include/seccomp.h": "libseccomp-dev",
+	}
+}
+
+// Packages installs Debian packages for commands or files that the machine lacks. The map
+// goes from a command, or the path of a file, to the packages, separated by spaces, that
+// bring it.
 func Packages(ctx context.Context, commands map[string]string) error {
 	if len(missing(commands)) == 0 {
 		return nil
@@ -53,11 +65,18 @@ func Packages(ctx context.Context, commands map[string]string) error {
 	return apt(ctx, append([]string{"install", "-qy", "--no-install-recommends"}, packages...)...)
 }
 
-// missing returns the packages for the commands that are not on PATH.
+// missing returns the packages for the files that are not there and the commands that are
+// not on PATH.
 func missing(commands map[string]string) []string {
 	var packages []string
 	for command, names := range commands {
-		if _, err := exec.LookPath(command); err != nil {
+		var err error
+		if filepath.IsAbs(command) {
+			_, err = os.Stat(command)
+		} else {
+			_, err = exec.LookPath(command)
+		}
+		if err != nil {
 			packages = append(packages, strings.Fields(names)...)
 		}
 	}

@@ -29,10 +29,12 @@ type build struct {
 	module, version string
 	packages        []string // below module; "" is the module itself
 	cgo             bool
+	tags            string
 	// inside builds in the module's own folder. `go install` asks the proxy for the list
 	// of a module's versions, to see whether this one was withdrawn, and proxies do not
 	// give the list of every module; nor does it take a go.mod that replaces modules.
 	inside bool
+	tests  bool // the programs are tests: `go test -c` makes them
 }
 
 // builds are the pins. What is built without cgo is static and needs no C compiler.
@@ -42,18 +44,24 @@ var builds = []build{
 		packages: []string{"cmd/containerd", "cmd/ctr", "cmd/containerd-shim-runc-v2"},
 	},
 	{module: "github.com/distribution/distribution/v3", version: "v3.1.2", packages: []string{"cmd/registry"}},
-	{module: "github.com/opencontainers/runc", version: "v1.5.2", packages: []string{""}, cgo: true},
+	{module: "github.com/opencontainers/runc", version: "v1.5.2", packages: []string{""}, cgo: true, tags: "seccomp"},
 	{module: "github.com/ipfs/kubo", version: "v0.43.0", packages: []string{"cmd/ipfs"}, inside: true},
+	{module: "github.com/moby/buildkit", version: "v0.26.2", packages: []string{"cmd/buildkitd", "cmd/buildctl"}, inside: true},
+	{module: "sigs.k8s.io/cri-tools", version: "v1.37.0", packages: []string{"cmd/critest"}, inside: true, tests: true},
+	{module: "github.com/hanwen/go-fuse/v2", version: "v2.12.1", packages: []string{"posixtest"}, inside: true, tests: true},
 	{module: "honnef.co/go/tools", version: "v0.8.2", packages: []string{"cmd/staticcheck"}},
 	{module: "github.com/OpenPeeDeeP/depguard/v2", version: "v2.3.0", packages: []string{"cmd/depguard"}},
 }
 
-// Lab, Kubo and Lint are the programs that the lab runs, that a benchmark with Kubo runs
-// besides, and that the linters are.
+// Lab are the programs that the lab runs, BuildKit, CRI, Kubo and Posix those that some tests
+// run besides, and Lint the linters.
 var (
-	Lab  = []string{"containerd", "ctr", "containerd-shim-runc-v2", "runc", "registry"}
-	Kubo = []string{"ipfs"}
-	Lint = []string{"staticcheck", "depguard"}
+	Lab      = []string{"containerd", "ctr", "containerd-shim-runc-v2", "runc", "registry"}
+	Kubo     = []string{"ipfs"}
+	BuildKit = []string{"buildkitd", "buildctl"}
+	CRI      = []string{"critest"}
+	Posix    = []string{"posixtest"}
+	Lint     = []string{"staticcheck", "depguard"}
 )
 
 // ErrUnknown is returned for a name that no pin stands for.
@@ -104,7 +112,15 @@ func Ensure(ctx context.Context, dir string, log func(format string, args ...any
 	return nil
 }
 
-func (b build) stamp() string { return b.module + "@" + b.version }
+// source is the module at the version.
+func (b build) source() string { return b.module + "@" + b.version }
+
+func (b build) stamp() string {
+	if b.tags != "" {
+		return b.source() + " " + b.tags
+	}
+	return b.source()
+}
 
 // current says whether dir holds the program as the stamp says.
 func current(dir, name, stamp string) bool {
@@ -119,7 +135,7 @@ func current(dir, name, stamp string) bool {
 // install builds the programs and puts them into dir.
 func (b build) install(ctx context.Context, dir string) error {
 	if b.cgo {
-		if err := Packages(ctx, map[string]string{"gcc": "gcc libc6-dev"}); err != nil {
+		if err := Packages(ctx, headers()); err != nil {
 			return err
 		}
 	}
@@ -144,7 +160,7 @@ func (b build) compile(ctx context.Context, tmp string) error {
 		cgo = "CGO_ENABLED=1"
 	}
 	env := []string{"GOBIN=" + tmp, "GOFLAGS=-buildvcs=false", "GOWORK=off", cgo}
-	flags := []string{"-trimpath", "-ldflags=-s -w"}
+	flags := []string{"-trimpath", "-ldflags=-s -w", "-tags=" + b.tags}
 	if !b.inside {
 		args := append([]string{"install"}, flags...)
 		for _, p := range b.packages {
@@ -153,11 +169,15 @@ func (b build) compile(ctx context.Context, tmp string) error {
 		_, err := goCommand(ctx, tmp, env, args...)
 		return err
 	}
-	dir, err := Module(ctx, b.stamp())
+	dir, err := Module(ctx, b.source())
 	if err != nil {
 		return err
 	}
-	args := append([]string{"build", "-mod=readonly", "-o", tmp + "/"}, flags...)
+	args := []string{"build", "-mod=readonly", "-o", tmp + "/"}
+	if b.tests {
+		args = []string{"test", "-c", "-mod=readonly", "-o", filepath.Join(tmp, b.programs()[0])}
+	}
+	args = append(args, flags...)
 	for _, p := range b.packages {
 		args = append(args, "./"+p)
 	}

@@ -1,0 +1,309 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	pb "github.com/ipfs/boxo/bitswap/message/pb"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/ipfs/internal/transfer"
+)
+
+const (
+	// maxStreams bounds the streams on which one peer is served: one, and one that it has
+	// given up without our knowing yet.
+	maxStreams = 2
+	// maxServed bounds the streams of all peers. Others are served over bitswap.
+	maxServed = 128
+	// openTimeout bounds how long it may take to find out whether a peer has the protocol.
+	openTimeout = 10 * time.Second
+	// leastTakenOver is how many blocks a peer must owe before another takes some of them over.
+	leastTakenOver = 4
+	// maxIdleMisses is how many blocks in a row a peer may not have had before it takes over no
+	// others.
+	maxIdleMisses = 4
+)
+
+// blockStreams opens and serves streams of our own protocol.
+type blockStreams struct {
+	host     host.Host
+	book     *peerBook
+	codec    *transfer.Codec
+	server   *transfer.Server
+	received transfer.Received
+
+	mu     sync.Mutex
+	closed bool
+	served map[peer.ID]int
+	all    int
+	wg     sync.WaitGroup
+}
+
+func newBlockStreams(h host.Host, book *peerBook, store transfer.Store, forms transfer.Forms, codec *transfer.Codec) *blockStreams {
+	return &blockStreams{
+		host: h, book: book, codec: codec, server: transfer.NewServer(store, forms, codec),
+		served: map[peer.ID]int{},
+	}
+}
+
+// start serves peers until ctx ends; wait for it with close.
+func (b *blockStreams) start(ctx context.Context) {
+	b.host.SetStreamHandler(transfer.ID, func(s network.Stream) { b.serve(ctx, s) })
+}
+
+// close waits for what is being served. The context of start has ended.
+func (b *blockStreams) close() {
+	b.host.RemoveStreamHandler(transfer.ID)
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.wg.Wait()
+}
+
+func (b *blockStreams) serve(ctx context.Context, s network.Stream) {
+	p := s.Conn().RemotePeer()
+	if !b.begin(p) {
+		_ = s.Reset() // it may be over already
+		return
+	}
+	defer b.end(p)
+	// How it ends is the peer's business: it asks again, or another.
+	_ = b.server.Serve(ctx, s)
+}
+
+// begin says whether a peer may have one more stream.
+func (b *blockStreams) begin(p peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.served[p] >= maxStreams || b.all >= maxServed || b.book.bannedFor(p) > 0 {
+		return false
+	}
+	b.served[p]++
+	b.all++
+	b.wg.Add(1)
+	return true
+}
+
+func (b *blockStreams) end(p peer.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.all--
+	if b.served[p]--; b.served[p] == 0 {
+		delete(b.served, p)
+	}
+	b.wg.Done()
+}
+
+// open opens a stream to a connected peer. The error is of a peer that does not speak the
+// protocol, or is not there any more.
+func (b *blockStreams) open(ctx context.Context, p peer.ID) (network.Stream, *transfer.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	s, err := b.host.NewStream(network.WithNoDial(ctx, "only peers that are connected"), p, transfer.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, transfer.NewClient(deadlined{s}, b.codec, &b.received), nil
+}
+
+// deadlined gives up a peer that does not read what it is sent.
+type deadlined struct{ network.Stream }
+
+func (d deadlined) Write(b []byte) (int, error) {
+	if err := d.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return 0, err
+	}
+	return d.Stream.Write(b)
+}
+
+// converse sends what is queued for a peer until ctx ends: over our protocol if it speaks that,
+// and what is left over bitswap. Finding out waits for what bitswap would wait for as well.
+func (x *exchange) converse(ctx context.Context, r *remote) {
+	s, client, err := x.streams.open(ctx, r.id)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err == nil {
+		x.setSpeaks(r, true)
+		wg.Go(func() { x.talk(ctx, r, s, client) })
+	}
+	x.write(ctx, r)
+}
+
+// talk asks a peer over our protocol, until the stream ends.
+func (x *exchange) talk(ctx context.Context, r *remote, s network.Stream, client *transfer.Client) {
+	var err error
+	ctx, cancel := context.WithCancel(ctx)
+	received := make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer cancel()
+		received <- client.Receive(s, func(answers []transfer.Answer) { x.answered(r, answers) })
+	})
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() }) // ends both directions
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-r.wakeBlocks:
+			err = client.Send(x.takeWants(r))
+		}
+	}
+	cancel()
+	wg.Wait()
+	stop()
+	x.setSpeaks(r, false)
+	if err := <-received; errors.Is(err, transfer.ErrProtocol) || errors.Is(err, ipfs.ErrHash) {
+		x.misbehaved(ctx, r.id, err)
+	}
+}
+
+// misbehaved hangs up on a peer that sent what is wrong.
+func (x *exchange) misbehaved(ctx context.Context, p peer.ID, err error) {
+	banned := x.book.misbehaved(p)
+	x.log.Warn("peer sent wrong blocks", "peer", p, "err", err, "banned", banned)
+	if err := x.net.DisconnectFrom(context.WithoutCancel(ctx), p); err != nil {
+		x.log.Debug("cannot hang up", "peer", p, "err", err)
+	}
+}
+
+// setSpeaks says that a peer speaks our protocol from now on, or does no more. What it was
+// asked for in the other one is asked for anew.
+func (x *exchange) setSpeaks(r *remote, speaks bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r.speaks = speaks
+	if !speaks {
+		clear(r.wants)
+	}
+	queued := r.queue
+	if speaks {
+		r.queue = map[cid.Cid]wantEntry{}
+		for c, e := range queued {
+			r.push(c, e)
+		}
+		x.takeOver(r)
+		return
+	}
+	for _, w := range x.wants {
+		a := w.answer(r)
+		if a == nil {
+			continue
+		}
+		switch a.state {
+		case stateAsked:
+			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Block})
+		case stateProbed:
+			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Have})
+		default:
+			continue
+		}
+		a.bitswap = true
+	}
+}
+
+// takeWants empties the queue, the most urgent first.
+func (x *exchange) takeWants(r *remote) []transfer.Want {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	type entry struct {
+		transfer.Want
+		priority int32
+	}
+	entries := make([]entry, 0, len(r.wants))
+	for c, e := range r.wants {
+		entries = append(entries, entry{transfer.Want{
+			Cid: c, Rank: uint8(e.rank), Have: e.kind == pb.Message_Wantlist_Have && !e.cancel, Cancel: e.cancel,
+		}, e.priority})
+	}
+	clear(r.wants)
+	slices.SortFunc(entries, func(a, b entry) int {
+		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(b.priority, a.priority))
+	})
+	wants := make([]transfer.Want, len(entries))
+	for i, e := range entries {
+		wants[i] = e.Want
+	}
+	return wants
+}
+
+// answered takes the answers of a frame.
+func (x *exchange) answered(r *remote, answers []transfer.Answer) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, a := range answers {
+		w, ok := x.wants[a.Cid]
+		if !ok {
+			continue
+		}
+		switch a.State {
+		case transfer.Sent:
+			x.book.received(r.id, len(a.Block.Data)) // before anybody knows
+			x.deliver(w, r, a.Block)
+		case transfer.Here:
+			x.has(w, r)
+		case transfer.Absent:
+			x.denied(w, r)
+		}
+	}
+	x.takeOver(r)
+}
+
+// takeOver gives a peer that has nothing left to do half of what the busiest other one has not
+// sent yet, of that what it would send last. So a slow peer, or one that is silent, holds up
+// little of a long list, and a fast one is never idle.
+func (x *exchange) takeOver(idle *remote) {
+	if idle.pending > 0 || !idle.speaks || idle.gone || idle.misses > maxIdleMisses {
+		return
+	}
+	var busiest *remote
+	for _, r := range x.remotes {
+		if r.speaks && r.pending >= leastTakenOver && (busiest == nil || r.pending > busiest.pending) {
+			busiest = r
+		}
+	}
+	if busiest == nil {
+		return
+	}
+	var list []*want
+	for _, w := range x.wants {
+		a, state := w.answer(busiest), w.state(idle)
+		if a != nil && a.state == stateAsked && !a.bitswap && state != stateAsked && state != stateDenied {
+			list = append(list, w)
+		}
+	}
+	slices.SortFunc(list, func(a, b *want) int {
+		return cmp.Or(cmp.Compare(b.rank, a.rank), cmp.Compare(a.priority, b.priority))
+	})
+	for _, w := range list[:min(len(list), busiest.pending/2)] {
+		w.drop(busiest)
+		busiest.pending--
+		busiest.push(w.cid, wantEntry{cancel: true})
+		x.askPeer(w, idle)
+	}
+}
+
+// rest has peers that speak our protocol, and have said no to a want that nobody answers,
+// told of it over bitswap too: they send the block as soon as they get it.
+func (x *exchange) rest(w *want) {
+	if w.resting {
+		return
+	}
+	w.resting = true
+	for i := range w.answers {
+		if a := &w.answers[i]; a.state == stateDenied && a.remote.speaks {
+			a.bitswap = true
+			a.remote.pushBitswap(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Block})
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package transfer
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// ErrBusy says that a server has not answered so many wants that there is no room for more.
+var ErrBusy = errors.New("the peer has too many wants without an answer")
+
+// A Want is what a client asks for, or takes back.
+type Want struct {
+	Cid    cid.Cid // IsWantable
+	Rank   uint8   // the lower, the sooner
+	Have   bool    // only whether it is there
+	Cancel bool    // the block is not wanted any more
+}
+
+// State is how a want was answered.
+type State int
+
+// The states.
+const (
+	Absent State = iota // it is not there
+	Here                // it is there; the block was not wanted
+	Sent                // Block is it
+)
+
+// An Answer is one want's. A want that was cancelled may be answered with its block, if that was
+// on its way, and else has no answer.
+type Answer struct {
+	Cid   cid.Cid
+	State State
+	Block ipfs.Block
+}
+
+// A Client is the side of a stream that wants blocks. One goroutine may send and another
+// receive.
+type Client struct {
+	stream   io.Writer
+	codec    *Codec
+	received *counter
+
+	mu     sync.Mutex
+	next   uint64
+	open   map[uint64]asked   // without an answer
+	blocks map[cid.Cid]uint64 // those of open that want the block
+}
+
+// asked is a want without an answer.
+type asked struct {
+	cid       cid.Cid
+	have      bool
+	cancelled bool
+}
+
+// Received counts what the clients of a node receive.
+type Received struct{ counter }
+
+// Counts returns what was received.
+func (r *Received) Counts() Counts { return r.counts() }
+
+// NewClient returns the client of a stream.
+func NewClient(stream io.Writer, codec *Codec, received *Received) *Client {
+	return &Client{
+		stream: stream, codec: codec, received: &received.counter,
+		open: make(map[uint64]asked), blocks: make(map[cid.Cid]uint64),
+	}
+}
+
+// Send asks for blocks. A block that was asked for already, and is still to come, is not
+// asked for twice.
+func (c *Client) Send(wants []Want) error {
+	for len(wants) > 0 {
+		n := min(len(wants), maxRequest/maxAsk)
+		if err := c.send(wants[:n]); err != nil {
+			return err
+		}
+		wants = wants[n:]
+	}
+	return nil
+}
+
+func (c *Client) send(wants []Want) error {
+	body, err := c.encode(wants)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	buf := binary.AppendUvarint(make([]byte, 0, len(body)+binary.MaxVarintLen64), uint64(len(body)))
+	if _, err := c.stream.Write(append(buf, body...)); err != nil {
+		return fmt.Errorf("send wants: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) encode(wants []Want) (body []byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range wants {
+		id, there := c.blocks[w.Cid]
+		switch {
+		case w.Cancel && there:
+			delete(c.blocks, w.Cid)
+			c.open[id] = asked{cid: w.Cid, cancelled: true}
+			body = appendAsk(body, ask{verb: wantCancel, id: id})
+		case w.Cancel || there:
+		case len(c.open) >= MaxUnanswered:
+			return nil, ErrBusy
+		default:
+			a := ask{verb: wantBlock, rank: w.Rank, cid: w.Cid}
+			if w.Have {
+				a.verb = wantHave
+			} else {
+				c.blocks[w.Cid] = c.next
+			}
+			c.open[c.next] = asked{cid: w.Cid, have: w.Have}
+			c.next++
+			body = appendAsk(body, a)
+		}
+	}
+	return body, nil
+}
+
+// Receive calls fn with the answers of each frame that comes, and returns when the stream
+// ends, which is no error between frames. The error is ErrProtocol or ipfs.ErrHash, wrapped,
+// if the peer is to blame: what fn was given before is right all the same.
+func (c *Client) Receive(stream io.Reader, fn func([]Answer)) error {
+	r := &wireReader{r: stream}
+	buf := bufio.NewReaderSize(r, writePiece)
+	for {
+		before := r.n - buf.Buffered()
+		h, err := readHeader(buf)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		answers, err := c.frame(buf, h)
+		c.received.add(size(answers), r.n-buf.Buffered()-before)
+		fn(answers)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// wireReader counts what is read.
+type wireReader struct {
+	r io.Reader
+	n int
+}
+
+func (r *wireReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	r.n += n
+	return n, err
+}
+
+func size(answers []Answer) (n int) {
+	for _, a := range answers {
+		n += len(a.Block.Data)
+	}
+	return n
+}
+
+// frame reads the rest of a frame, and verifies what it holds.
+func (c *Client) frame(r *bufio.Reader, h header) (answers []Answer, err error) {
+	wants, err := c.close(h)
+	if err != nil {
+		return nil, err
+	}
+	var data []byte
+	if h.kind == frameRaw || h.kind == frameZstd {
+		if data, err = readBlocks(r, h, c.codec); err != nil {
+			return nil, err
+		}
+	}
+	answers = make([]Answer, 0, len(wants))
+	for i, w := range wants {
+		end := h.parts[i].size
+		block := data[:end:end]
+		data = data[end:]
+		a := Answer{Cid: w.cid, State: Absent}
+		switch h.kind {
+		case frameHere:
+			a.State = Here
+		case frameRaw, frameZstd:
+			a.State = Sent
+			if a.Block, err = ipfs.VerifiedBlock(w.cid, block); err != nil {
+				return answers, err
+			}
+		}
+		if w.cancelled && a.State != Sent {
+			continue
+		}
+		answers = append(answers, a)
+	}
+	return answers, nil
+}
+
+// close returns the wants that a frame answers. They are then no longer open.
+func (c *Client) close(h header) ([]asked, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wants := make([]asked, len(h.parts))
+	for i, p := range h.parts {
+		w, ok := c.open[p.id]
+		if !ok {
+			return nil, fmt.Errorf("%w: an answer to want %d, which has one or was never made", ErrProtocol, p.id)
+		}
+		if (h.kind == frameHere) != w.have && h.kind != frameAbsent && !w.cancelled {
+			return nil, fmt.Errorf("%w: a frame of kind %d answers want %d", ErrProtocol, h.kind, p.id)
+		}
+		delete(c.open, p.id)
+		if id, there := c.blocks[w.cid]; there && id == p.id {
+			delete(c.blocks, w.cid)
+		}
+		wants[i] = w
+	}
+	return wants, nil
+}

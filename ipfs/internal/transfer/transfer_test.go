@@ -1,0 +1,173 @@
+package transfer
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"slices"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// check holds answers to what was wanted.
+func check(t *testing.T, answers []Answer, want []ipfs.Block) {
+	t.Helper()
+	data := map[cid.Cid][]byte{}
+	for _, b := range want {
+		data[b.Cid] = b.Data
+	}
+	for _, a := range answers {
+		if a.State != Sent || !bytes.Equal(a.Block.Data, data[a.Cid]) || a.Block.Check() != nil {
+			t.Errorf("block %s: state %d, %d bytes", a.Cid, a.State, len(a.Block.Data))
+		}
+		delete(data, a.Cid)
+	}
+	if len(data) > 0 {
+		t.Errorf("%d blocks were not answered", len(data))
+	}
+}
+
+func TestSmallBlocksShareFrames(t *testing.T) {
+	list := text(t, 400, 3000)
+	store := newMemory(list...)
+	s := connect(t, store)
+	s.want(t, wants(list, 1)...)
+	got, frames := s.answers(t, len(list))
+	check(t, got, list)
+	if frames > 20 {
+		t.Errorf("%d blocks of 3,000 bytes came in %d frames", len(list), frames)
+	}
+	in, out := s.received.Counts(), s.server.Sent()
+	if in.Blocks != 400*3000 || in.Wire == 0 || in.Wire > in.Blocks/4 || in != out {
+		t.Errorf("received %+v, sent %+v", in, out)
+	}
+}
+
+func TestLargeBlocksAreKeptCompressed(t *testing.T) {
+	list := append(text(t, 3, 1<<20), noise(t, 2, 1<<20)...)
+	store := newMemory(list...)
+	s := connect(t, store)
+	for round := range 2 {
+		s.want(t, wants(list, 0)...)
+		got, _ := s.answers(t, len(list))
+		check(t, got, list)
+		if len(store.forms) != 3 {
+			t.Errorf("%d forms are kept, want those of the blocks that compress", len(store.forms))
+		}
+		if gets := store.gets; gets != 5+2*round {
+			t.Errorf("%d blocks were read in %d rounds", gets, round+1)
+		}
+	}
+}
+
+func TestAbsentAndHere(t *testing.T) {
+	list := text(t, 4, 500)
+	s := connect(t, newMemory(list[:2]...))
+	s.want(t, Want{Cid: list[0].Cid}, Want{Cid: list[1].Cid, Have: true}, Want{Cid: list[2].Cid}, Want{Cid: list[3].Cid, Have: true})
+	got, _ := s.answers(t, 4)
+	states := map[cid.Cid]State{}
+	for _, a := range got {
+		states[a.Cid] = a.State
+	}
+	for i, want := range []State{Sent, Here, Absent, Absent} {
+		if states[list[i].Cid] != want {
+			t.Errorf("block %d: state %d, want %d", i, states[list[i].Cid], want)
+		}
+	}
+}
+
+// TestRanks wants a block that somebody waits for behind a list that nobody does.
+func TestRanks(t *testing.T) {
+	list, urgent := noise(t, 40, 100_000), noise(t, 1, 5000)
+	store := newMemory(append(list, urgent...)...)
+	store.gate = make(chan struct{})
+	s := connect(t, store)
+	s.want(t, wants(list, 3)...)
+	s.want(t, wants(urgent, 0)...)
+	close(store.gate)
+	s.answers(t, 41)
+	if i := slices.Index(store.begun, urgent[0].Cid); i < 0 || i > preparers {
+		t.Errorf("it was read as number %d", i)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	list := noise(t, 10, 100_000)
+	store := newMemory(list...)
+	store.gate = make(chan struct{})
+	s := connect(t, store)
+	s.want(t, wants(list, 0)...)
+	for _, b := range list[5:] {
+		s.want(t, Want{Cid: b.Cid, Cancel: true})
+	}
+	s.want(t, Want{Cid: list[9].Cid}) // after all
+	close(store.gate)
+	got, _ := s.answers(t, 6)
+	check(t, got, append(list[:5:5], list[9]))
+	if store.gets > 6+preparers {
+		t.Errorf("%d blocks were read for 6 that were wanted", store.gets)
+	}
+}
+
+func TestTwiceIsOnce(t *testing.T) {
+	list := noise(t, 1, 100_000)
+	store := newMemory(list...)
+	store.gate = make(chan struct{})
+	s := connect(t, store)
+	s.want(t, wants(list, 0)...)
+	s.want(t, wants(list, 0)...)
+	close(store.gate)
+	s.answers(t, 1)
+	if store.gets != 1 {
+		t.Errorf("the block was sent %d times", store.gets)
+	}
+}
+
+// TestTooManyWants ends the stream of who wants without end.
+func TestTooManyWants(t *testing.T) {
+	near, far := net.Pipe()
+	store := newMemory()
+	store.gate = make(chan struct{}) // nothing is answered
+	done := make(chan error, 1)
+	go func() { done <- NewServer(store, nil, newCodec(t)).Serve(t.Context(), pipe{far}) }()
+	client := NewClient(near, newCodec(t), new(Received))
+	var err error
+	for i := 0; err == nil && i < MaxUnanswered+2; i++ {
+		clear(client.open) // it counts, too
+		err = client.Send(wants(text(t, 1, 10+i), 0))
+	}
+	if err := <-done; !errors.Is(err, ErrProtocol) {
+		t.Errorf("Serve = %v, want ErrProtocol", err)
+	}
+	if err == nil {
+		t.Error("the stream is still open")
+	}
+	near.Close()
+}
+
+func TestClientBoundsItsWants(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	defer near.Close()
+	go func() {
+		buf := make([]byte, 1<<16)
+		for {
+			if _, err := far.Read(buf); err != nil {
+				return
+			}
+		}
+	}()
+	client := NewClient(near, newCodec(t), new(Received))
+	var err error
+	for i := range MaxUnanswered {
+		if err = client.Send(wants(text(t, 1, 20+i), 0)); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if err := client.Send(wants(text(t, 1, 5), 0)); !errors.Is(err, ErrBusy) {
+		t.Errorf("one more want: %v", err)
+	}
+}
