@@ -335,3 +335,19 @@ func (s *Snapshotter) freeLeft(ctx context.Context) error {
 	s.freer.start(ctx)
 	return nil
 }
+
+// retain counts an ipcs snapshot, the first link, as a user of its layer and its chain.
+func (s *Snapshotter) retain(links []link) {
+	s.files.retain(links[0].root)
+	s.chains.retain(firstRun(links))
+}
+
+// release counts it no longer. A layer or chain without a user is forgotten.
+func (s *Snapshotter) release(links []link) error {
+	if root := links[0].root; s.files.release(root) {
+		// From now on nothing keeps its index on this disk: who prepares it again is to see
+		// to it that it is there.
+		s.opener.forget([]cid.Cid{root})
+	}
+	return s.chains.release(firstRun(links))
+}
