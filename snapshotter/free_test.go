@@ -3,6 +3,8 @@
 package snapshotter_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -13,8 +15,14 @@ import (
 // TestFree removes one of two images: its files go, and those that the other has, too, stay,
 // also if no container has used the other since the daemon's start.
 func TestFree(t *testing.T) {
+	for name, limit := range map[string]int64{"unlimited": 0, "limited": 1 << 40} {
+		t.Run(name, func(t *testing.T) { testFree(t, limit) })
+	}
+}
+
+func testFree(t *testing.T, limit int64) {
 	l, publisher, store := newLazyLab(t)
-	store.Limit(1<<40, nil)
+	store.Limit(limit, nil)
 	l.config.Fill, l.config.Free = snapshotter.FillOn, store.Free
 	l.restart()
 	common, own := file("common", "in both", 0o644), file("own", "in one", 0o644)
@@ -65,6 +73,13 @@ func TestFree(t *testing.T) {
 	if err := l.Remove(l.ctx, two.parent); err != nil {
 		t.Fatal(err)
 	}
+	l.restart() // the process that follows frees what this one has not got to
 	until(false, "in both", "in the other")
 	until(true, "in the third")
+	if n := store.Stats().Objects; n != 1 {
+		t.Errorf("%d objects are left", n)
+	}
+	if left, err := os.ReadDir(filepath.Join(l.config.Root, "unused")); err != nil || len(left) > 0 {
+		t.Errorf("layers are still to be freed: %v, %v", left, err)
+	}
 }

@@ -21,13 +21,18 @@ import (
 // that it fetches, since of files these go into objects.
 type keeper struct {
 	layer.Source
-	node ipfs.Putter
+	node cacher
 	log  *slog.Logger
+}
+
+// A cacher stores blocks that came from elsewhere.
+type cacher interface {
+	Cache(ctx context.Context, blocks ...ipfs.Block) error
 }
 
 // keepFrom returns src as a keeper, or as it is if it stores nothing.
 func keepFrom(src layer.Source, log *slog.Logger) layer.Source {
-	if node, ok := src.(ipfs.Putter); ok {
+	if node, ok := src.(cacher); ok {
 		return &keeper{src, node, log}
 	}
 	return src
@@ -43,7 +48,7 @@ func (k *keeper) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 
 // put stores a block, if it can: what is asked for now is here, stored or not.
 func (k *keeper) put(ctx context.Context, b ipfs.Block) {
-	if err := k.node.Put(ctx, b); err != nil && ctx.Err() == nil {
+	if err := k.node.Cache(ctx, b); err != nil && ctx.Err() == nil {
 		k.log.Warn("what a layer is mounted by is not kept; the next daemon needs a peer that has it", "block", b.Cid, "err", err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
 )
 
@@ -170,7 +171,12 @@ func (s *Snapshotter) commitActive(ctx context.Context, name, key, id string, in
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	var links []link // of an ipcs snapshot
 	var dirs []string
-	err := s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+	removed, err := s.aboutToRemove(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer removed()
+	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
 		_, info, _, err := storage.GetInfo(ctx, key)
 		if err != nil {
 			return fmt.Errorf("remove snapshot %s: %w", key, err)
@@ -230,7 +236,7 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 // writes, so that no snapshot comes into being meanwhile.
 func (s *Snapshotter) abandoned(ctx context.Context) ([]string, error) {
 	ids, err := storage.IDMap(ctx)
-	if err != nil {
+	if err != nil && !errdefs.IsNotFound(err) { // there was never a snapshot
 		return nil, err
 	}
 	parent := filepath.Join(s.root, snapshotsDir)

@@ -130,6 +130,9 @@ func TestRemove(t *testing.T) {
 
 func TestCleanup(t *testing.T) {
 	l := newLab(t)
+	if err := l.Cleanup(l.ctx); err != nil {
+		t.Errorf("where there was never a snapshot: %v", err)
+	}
 	ipcs, _ := l.build("i", stack()[:1])
 	l.view(l.Snapshotter, ipcs.parent)
 	junk := []string{filepath.Join(l.config.Root, "chains", "abc.erofs"), filepath.Join(l.config.Root, "snapshots", "999")}

@@ -191,6 +191,7 @@ type Snapshotter struct {
 	recorder *recorder
 	uses     *uses
 	freer    *freer
+	healer   *healer
 	shared   *shared
 	ahead    *ahead
 	prefetch Prefetcher // may be nil
@@ -241,8 +242,9 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		s.manifests = cfg.Content
 	}
 	s.uses = newUses(cfg.Used, s.mountedImages, s.log)
-	s.freer = newFreer(cfg.Free, s.unusedFiles, s.log)
+	s.freer = newFreer(filepath.Join(cfg.Root, unusedDir), cfg.Free, s.unusedObjects, s.log)
 	s.shared = newShared(cfg.Here, s.files)
+	s.healer = &healer{get: s.getAll, lazy: s.lazyPath, log: s.log}
 	if err := s.openProfiles(&cfg); err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}
@@ -254,14 +256,16 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 		return nil, errors.Join(err, s.ms.Close())
 	}
 	s.lazyUsed = func() (bool, error) { return s.mayBeMounted(context.WithoutCancel(ctx)) }
-	if s.lazy, err = lazy(s.lazyPath, s); err != nil {
-		return nil, errors.Join(fmt.Errorf("mount the lazy file system: %w", err), s.ms.Close())
+	if err := s.mountLazy(ctx, lazy, before); err != nil {
+		return nil, errors.Join(err, s.ms.Close())
 	}
 	for key, on := range before.used {
 		s.used(ctx, key, on.id, on.links, stageUnknown)
 	}
 	s.uses.start(ctx)
-	s.freer.start(ctx)
+	if err := s.freeLeft(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 
@@ -271,6 +275,7 @@ const (
 	chainsDir    = "chains"
 	profilesDir  = "profiles"
 	hideDir      = "hide"
+	unusedDir    = "unused"
 	mergedDir    = "merged"
 	mappedDir    = "mapped"
 	lazyDir      = "lazy"
@@ -350,27 +355,11 @@ func overlayOptions(root string, log *slog.Logger) []string {
 	return options
 }
 
-// retain counts an ipcs snapshot, the first link, as a user of its layer and its chain.
-func (s *Snapshotter) retain(links []link) {
-	s.files.retain(links[0].root)
-	s.chains.retain(firstRun(links))
-}
-
-// release counts it no longer. A layer or chain without a user is forgotten.
-func (s *Snapshotter) release(links []link) error {
-	if root := links[0].root; s.files.release(root) {
-		// From now on nothing keeps its index on this disk: who prepares it again is to see
-		// to it that it is there.
-		s.opener.forget([]cid.Cid{root})
-		s.freer.add(root)
-	}
-	return s.chains.release(firstRun(links))
-}
-
 // Close unmounts what is in State. Overlays of containers stay, and so does the lazy file
 // system if there may be any: they wait for the next process if they read from it.
 func (s *Snapshotter) Close() error {
 	s.closing.Do(func() {
+		s.healer.close()
 		s.freer.close()
 		s.shared.close()
 		s.uses.close()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -117,6 +118,26 @@ func (s *Snapshotter) recall(ctx context.Context, roots map[cid.Cid]struct{}) er
 		})
 	}
 	return group.Wait()
+}
+
+// mountLazy mounts the lazy file system, or takes up the one of a process before. If there was
+// one that could not be taken up, containers lie on what is dead.
+func (s *Snapshotter) mountLazy(ctx context.Context, mount MountLazy, before running) error {
+	old, err := deviceOf(s.lazyPath)
+	if err != nil {
+		return err
+	}
+	if s.lazy, err = mount(s.lazyPath, s); err != nil {
+		return fmt.Errorf("mount the lazy file system: %w", err)
+	}
+	now, err := deviceOf(s.lazyPath)
+	if err == nil && now != old {
+		err = s.healer.heal(ctx, slices.Collect(maps.Keys(before.roots)))
+	}
+	if err != nil {
+		return errors.Join(err, s.lazy.Close())
+	}
+	return nil
 }
 
 // closeLazy ends the lazy file system, or leaves it if it may be in use.

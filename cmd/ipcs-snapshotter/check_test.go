@@ -90,7 +90,7 @@ func TestCheckOfARunningDaemon(t *testing.T) {
 	dir := t.TempDir()
 	s := stored(t, filepath.Join(dir, "repo"), true)
 	defer s.Close()
-	l, err := listenUnix(filepath.Join(dir, "api.sock"))
+	l, err := listenUnix(t.Context(), filepath.Join(dir, "api.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestCheckEndsWithTheDaemon(t *testing.T) {
 	dir := t.TempDir()
 	s := stored(t, filepath.Join(dir, "repo"), false)
 	defer s.Close()
-	l, err := listenUnix(filepath.Join(dir, "api.sock"))
+	l, err := listenUnix(t.Context(), filepath.Join(dir, "api.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -127,7 +127,7 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 
 func TestSocketThatIsTaken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.sock")
-	l, err := listenUnix(path)
+	l, err := listenUnix(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,13 +135,13 @@ func TestSocketThatIsTaken(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("socket has mode %v, %v; want 0600", info.Mode(), err)
 	}
-	if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "another process answers") {
+	if _, err := listenUnix(t.Context(), path); err == nil || !strings.Contains(err.Error(), "another process answers") {
 		t.Fatalf("second listen: %v", err)
 	}
 	// A socket whose process is gone is replaced.
 	l.(interface{ SetUnlinkOnClose(bool) }).SetUnlinkOnClose(false)
 	l.Close()
-	l, err = listenUnix(path)
+	l, err = listenUnix(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestSocketThatIsTaken(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenUnix(path); err == nil {
+	if _, err := listenUnix(t.Context(), path); err == nil {
 		t.Fatal("a plain file in the socket's place was replaced")
 	}
 }

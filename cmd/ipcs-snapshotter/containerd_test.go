@@ -53,7 +53,7 @@ func dial(t *testing.T, address string) *grpc.ClientConn {
 
 func serveUnix(t *testing.T, path string, s *grpc.Server) {
 	t.Helper()
-	l, err := listenUnix(path)
+	l, err := listenUnix(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

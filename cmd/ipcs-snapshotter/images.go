@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,7 +57,8 @@ func serveImages(ctx context.Context) error {
 // An imageServer mounts images through the process that serves them, which is started if
 // there is none when it is needed first.
 type imageServer struct {
-	state string // folder of its socket
+	state  string // folder of its socket
+	listen func(socket string) (net.Listener, error)
 
 	mu     sync.Mutex
 	client *metafs.Client
@@ -76,7 +78,7 @@ func (s *imageServer) mount(path, dir string, data ...string) error {
 		}
 		s.client = nil
 	}
-	client, err := connectImages(s.state)
+	client, err := connectImages(s.state, s.listen)
 	if err != nil {
 		return fmt.Errorf("start the process that serves images: %w", err)
 	}
@@ -94,9 +96,14 @@ func (s *imageServer) close() error {
 	return s.client.Close()
 }
 
+// listenPackets returns what listens on the socket of that process.
+func listenPackets(ctx context.Context) func(socket string) (net.Listener, error) {
+	return func(socket string) (net.Listener, error) { return listenSocket(ctx, "unixpacket", socket) }
+}
+
 // connectImages connects to the process that a daemon before has left, or to a new one. One
 // in another mount namespace would look for files there.
-func connectImages(state string) (*metafs.Client, error) {
+func connectImages(state string, listen func(socket string) (net.Listener, error)) (*metafs.Client, error) {
 	var namespace unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/mnt", &namespace); err != nil {
 		return nil, err
@@ -109,7 +116,7 @@ func connectImages(state string) (*metafs.Client, error) {
 	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, metafs.ErrGone) {
 		return nil, err
 	}
-	ln, err := listenSocket("unixpacket", socket)
+	ln, err := listen(socket)
 	if err != nil {
 		return nil, err
 	}

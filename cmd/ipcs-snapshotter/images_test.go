@@ -32,7 +32,7 @@ func TestImageServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &imageServer{state: dir}
+	s := &imageServer{state: dir, listen: listenPackets(t.Context())}
 	mount := func(name string) string {
 		t.Helper()
 		at := filepath.Join(dir, name)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -11,21 +13,29 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/relay"
 )
 
 // The relay is this program too: a process of its own that holds the FUSE mount. The
 // daemon starts it once and leaves it running for the daemons that follow. It is given the
-// socket that it listens on and the device of the mount.
-const relayDevice = inherited + 1
+// socket that it listens on, the device of the mount, and what a relay before knew of it.
+const (
+	relayDevice = inherited + 1
+	relayState  = inherited + 2
+)
+
+// relaySettles is how long after its start the relay gives back what that has needed.
+const relaySettles = 5 * time.Second
 
 // relayCommand is what the daemon runs to have a relay.
 func relayCommand() *cobra.Command {
-	var dir string
+	var dir, spare string
 	var detach bool
 	cmd := &cobra.Command{
 		Use:    "relay",
@@ -33,14 +43,18 @@ func relayCommand() *cobra.Command {
 		Hidden: true,
 		Args:   usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if detach {
-				return detachRelay(dir)
+			switch {
+			case detach:
+				return relayProcess(dir, inheritedFiles(), "--spare", spare).Start()
+			case spare != "":
+				return keepSpare(cmd.Context(), dir, spare)
 			}
 			return runRelay(cmd.Context(), dir)
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "where the file system is mounted")
-	cmd.Flags().BoolVar(&detach, "detach", false, "start the relay and exit")
+	cmd.Flags().StringVar(&spare, "spare", "", "start the relay, keep its device, and give that away at this socket when the relay dies")
+	cmd.Flags().BoolVar(&detach, "detach", false, "have another process do so, and exit")
 	return cmd
 }
 
@@ -52,21 +66,81 @@ func runRelay(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return relay.New(dir, os.NewFile(relayDevice, "/dev/fuse"), ln, relay.Options{Logger: log}).Serve(ctx)
+	file := os.NewFile(relayState, "state")
+	state, err := relay.ReadState(bufio.NewReader(file))
+	if err := errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	r := relay.New(dir, os.NewFile(relayDevice, "/dev/fuse"), ln, relay.Options{State: state, Logger: log})
+	settled := time.AfterFunc(relaySettles, func() {
+		if err := relay.Trim(); err != nil {
+			log.Info("the relay takes more memory than it needs", "err", err)
+		}
+	})
+	defer settled.Stop()
+	return r.Serve(ctx)
 }
 
-// detachRelay starts the relay as a process that belongs to nobody.
-func detachRelay(dir string) error {
-	return relayProcess(dir, os.NewFile(inherited, "listener"), os.NewFile(relayDevice, "/dev/fuse")).Start()
+// spareSocket is where the device is to be had when the relay at a socket has died.
+func spareSocket(relay string) string { return relay + ".spare" }
+
+// inheritedFiles are what a relay is given.
+func inheritedFiles() []*os.File {
+	return []*os.File{os.NewFile(inherited, "listener"), os.NewFile(relayDevice, "/dev/fuse"), os.NewFile(relayState, "state")}
 }
 
-func relayProcess(dir string, ln, dev *os.File, more ...string) *exec.Cmd {
-	return helper([]*os.File{ln, dev}, append([]string{"relay", "--dir", dir}, more...)...)
+// relayProcess is a relay, or what is to start one.
+func relayProcess(dir string, files []*os.File, more ...string) *exec.Cmd {
+	return helper(files, append([]string{"relay", "--dir", dir}, more...)...)
+}
+
+// keepSpare starts a relay, and keeps its device until it has ended the file system, or somebody
+// takes its place.
+func keepSpare(ctx context.Context, dir, socket string) error {
+	files := inheritedFiles()
+	child := relayProcess(dir, files)
+	err := child.Start()
+	// A socket that somebody else has open does not refuse who looks for a relay.
+	if err := errors.Join(err, files[0].Close(), files[2].Close()); err != nil {
+		return err
+	}
+	// One that it takes the place of may have left it.
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	ln, err := listenUnix(ctx, socket)
+	if err != nil {
+		return err
+	}
+	unixListener, ok := ln.(*net.UnixListener)
+	if !ok {
+		return errors.New("not a unix socket")
+	}
+	unixListener.SetUnlinkOnClose(false) // it may be another's by then
+	outlive(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	ctx, over := context.WithCancel(ctx)
+	defer over()
+	dead := make(chan struct{})
+	var died error // set before dead is closed
+	go func() {
+		defer close(dead)
+		if died = child.Wait(); died == nil {
+			over()
+		}
+	}()
+	trim := time.AfterFunc(relaySettles, func() { _ = relay.Trim() }) // the relay says what is wrong
+	defer trim.Stop()
+	err = relay.NewSpare(files[1], unixListener).Keep(ctx, dead)
+	<-dead
+	if died == nil { // or the socket may be another's by now
+		err = errors.Join(err, os.Remove(socket))
+	}
+	return err
 }
 
 // connectRelay connects to the relay that a daemon before has left, or to a new one that
 // holds a mount at dir.
-func connectRelay(socket, dir string, log *slog.Logger) (*relay.Client, error) {
+func connectRelay(ctx context.Context, socket, dir string, log *slog.Logger) (*relay.Client, error) {
 	client, err := relay.Dial(socket)
 	switch {
 	case err == nil:
@@ -80,17 +154,26 @@ func connectRelay(socket, dir string, log *slog.Logger) (*relay.Client, error) {
 	case !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	ln, err := listenUnix(socket)
-	if err != nil {
-		return nil, err
+	// Its relay and the daemon have died together: nobody answers there any more.
+	if err := relay.Abandon(dir); err != nil {
+		return nil, fmt.Errorf("end the lazy file system at %s, whose processes have died: %w", dir, err)
 	}
-	defer ln.Close()
 	dev, err := relay.Mount(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer dev.Close()
-	if err := startRelay(dir, ln, dev); err != nil {
+	return newRelay(ctx, socket, dir, dev, relay.State{})
+}
+
+// newRelay starts a relay for the file system at dir, and connects to it.
+func newRelay(ctx context.Context, socket, dir string, dev *os.File, state relay.State) (*relay.Client, error) {
+	ln, err := listenUnix(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	if err := startRelay(dir, spareSocket(socket), ln, dev, state); err != nil {
 		return nil, fmt.Errorf("start the process that holds the FUSE mount: %w", err)
 	}
 	return relay.Dial(socket)
@@ -113,11 +196,32 @@ func mountedHere(dir string) error {
 
 // startRelay starts the relay by a process that ends at once, so that nobody has to wait
 // for the relay.
-func startRelay(dir string, ln net.Listener, dev *os.File) error {
+func startRelay(dir, spare string, ln net.Listener, dev *os.File, state relay.State) error {
 	f, err := listenerFile(ln)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return relayProcess(dir, f, dev, "--detach").Run()
+	known, err := stateFile(state)
+	if err != nil {
+		return err
+	}
+	defer known.Close()
+	return relayProcess(dir, []*os.File{f, dev, known}, "--detach", "--spare", spare).Run()
+}
+
+// stateFile returns a file in memory to read a state from.
+func stateFile(state relay.State) (*os.File, error) {
+	fd, err := unix.MemfdCreate("relay", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "state")
+	if _, err = state.WriteTo(f); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }

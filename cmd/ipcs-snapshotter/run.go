@@ -29,6 +29,7 @@ import (
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/packs"
 	"github.com/hinshun/ipcs/internal/profile"
+	"github.com/hinshun/ipcs/internal/relay"
 	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/ipfs/kubo"
 	"github.com/hinshun/ipcs/snapshotter"
@@ -81,7 +82,7 @@ type parts struct {
 type sockets struct{ snaps, diff, api, metrics net.Listener }
 
 // listen opens the sockets.
-func listen(cfg config, started *closers) (s sockets, err error) {
+func listen(ctx context.Context, cfg config, started *closers) (s sockets, err error) {
 	for _, of := range []struct {
 		what, path string
 		to         *net.Listener
@@ -90,7 +91,7 @@ func listen(cfg config, started *closers) (s sockets, err error) {
 		{"diff socket", cfg.diffSocket(), &s.diff},
 		{"API socket", cfg.apiSocket(), &s.api},
 	} {
-		if *of.to, err = listenUnix(of.path); err != nil {
+		if *of.to, err = listenUnix(ctx, of.path); err != nil {
 			return s, err
 		}
 		started.add(of.what, ignoreClosed(*of.to))
@@ -121,12 +122,12 @@ func run(ctx context.Context, cfg config) (err error) {
 	}
 	// The lock and the sockets first: a daemon that runs already is then found before
 	// anything of its is touched.
-	lock, err := lockDir(cfg.State)
+	lock, err := lockDir(ctx, cfg.State)
 	if err != nil {
 		return err
 	}
 	started.add("lock", lock.Close)
-	socks, err := listen(cfg, &started)
+	socks, err := listen(ctx, cfg, &started)
 	if err != nil {
 		return err
 	}
@@ -180,20 +181,13 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	}
 	started.add("connection to containerd", containerd.Close)
 	p.tasks = tasksapi.NewTasksClient(containerd)
-	images := &imageServer{state: cfg.State}
+	images := &imageServer{state: cfg.State, listen: listenPackets(ctx)}
 	started.add("connection to the server of images", images.close)
 	snaps := p.snapshots(cfg, contentproxy.NewContentStore(containerd), log)
 	snaps.ServeImage = images.mount
 	p.snaps, err = snapshotter.New(ctx, snaps, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
-		client, err := connectRelay(cfg.relaySocket(), dir, log)
-		if err != nil {
-			return nil, fmt.Errorf("serve lazy files: %w", err)
-		}
-		p.lazy = lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{Logger: log, Observe: func(c cid.Cid) {
-			files.Observe(c)
-			p.fetcher.Opened(c)
-		}})
-		return p.lazy, nil
+		p.lazy, err = p.serveLazy(ctx, cfg, dir, files, log)
+		return p.lazy, err
 	})
 	if err != nil {
 		return nil, err
@@ -204,6 +198,29 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	return &p, nil
+}
+
+// serveLazy serves lazy files at dir.
+func (p *parts) serveLazy(ctx context.Context, cfg config, dir string, files snapshotter.Files, log *slog.Logger) (*lazyfs.Server, error) {
+	client, err := connectRelay(ctx, cfg.relaySocket(), dir, log)
+	if err != nil {
+		return nil, fmt.Errorf("serve lazy files: %w", err)
+	}
+	return lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{
+		Logger: log,
+		Observe: func(c cid.Cid) {
+			files.Observe(c)
+			p.fetcher.Opened(c)
+		},
+		Restart: func(state relay.State) (*relay.Client, error) {
+			dev, err := relay.AskSpare(spareSocket(cfg.relaySocket()), state)
+			if err != nil {
+				return nil, err
+			}
+			defer dev.Close()
+			return newRelay(ctx, cfg.relaySocket(), dir, dev, state)
+		},
+	}), nil
 }
 
 // snapshots is the configuration of the snapshotter on what is below it.
@@ -224,8 +241,9 @@ func (p *parts) snapshots(cfg config, content snapshotter.Content, log *slog.Log
 		Logger:        log,
 	}
 	limited, counted := cfg.Store.Limit > 0, cfg.Metrics.Address != ""
+	c.Free = p.store.Free
 	if limited { // or else nothing is evicted
-		c.Used, c.Free = p.store.Touch, p.store.Free
+		c.Used = p.store.Touch
 	}
 	if counted {
 		c.Here = p.store.HasFile

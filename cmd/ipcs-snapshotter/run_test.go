@@ -126,7 +126,7 @@ func listenNotify(t *testing.T, path string) <-chan string {
 // TestStoppedBeforeServing ends a server before it has begun, as a daemon that is stopped at
 // once does: that is no failure.
 func TestStoppedBeforeServing(t *testing.T) {
-	l, err := listenUnix(filepath.Join(t.TempDir(), "sock"))
+	l, err := listenUnix(t.Context(), filepath.Join(t.TempDir(), "sock"))
 	if err != nil {
 		t.Fatal(err)
 	}

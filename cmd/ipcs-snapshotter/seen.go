@@ -112,7 +112,7 @@ func (p *parts) counted(context.Context) metrics.Snapshot {
 		StoreObjects: stored.Objects, StoreUsed: space.Used, StoreCompressed: space.Spare, StoreLimit: space.Limit, StoreHeld: space.Held,
 		EvictedObjects: space.EvictedObjects, EvictedBytes: space.EvictedBytes,
 		Images: make(map[string]int), Mounted: snaps.Mounted, Layers: snaps.Layers,
-		RelayConnected: p.relayed(), Unanswered: lazy.Unanswered,
+		RelayConnected: p.relayed(), RelayRestarts: lazy.Restarts, Unanswered: lazy.Unanswered,
 	}
 	for _, peer := range p.node.Peers() {
 		s.Peers = append(s.Peers, metrics.Peer{ID: peer.ID, Received: peer.BytesIn, Connected: peer.Connected, Refused: peer.Banned})

@@ -61,6 +61,15 @@ type lazyStatus struct {
 
 	Connected  bool  `json:"connected"`  // the process that holds the mount is there
 	Unanswered int64 `json:"unanswered"` // requests that are being answered
+
+	// The process that holds the mount: how many were started because one had died, and the
+	// memory of this one, its own and that of files, which it shares with the daemon.
+	RelayRestarts int64 `json:"relay_restarts"`
+	RelayPID      int   `json:"relay_pid,omitempty"`
+	RelayOwn      int64 `json:"relay_own_bytes,omitempty"`
+	RelayFiles    int64 `json:"relay_file_bytes,omitempty"`
+	// BrokenContainers lie on a mount that has died: what they have not read is being fetched.
+	BrokenContainers int64 `json:"broken_containers"`
 }
 
 // chainStatus is one merged run of ipcs layers: what an image ends in, or all of it.
@@ -234,6 +243,19 @@ func sortedPeers(bytes map[string]int64) []chainPeer {
 	return list
 }
 
+func (p *parts) lazyStatus() lazyStatus {
+	lazy := p.lazy.Stats()
+	s := lazyStatus{
+		Lookups: lazy.Lookups, Reads: lazy.Reads, Errors: lazy.Errors,
+		Connected: p.relayed(), Unanswered: lazy.Unanswered, RelayRestarts: lazy.Restarts,
+		BrokenContainers: p.snaps.Broken(),
+	}
+	if pid, memory, err := p.lazy.Relay(); err == nil { // or it is just going
+		s.RelayPID, s.RelayOwn, s.RelayFiles = pid, memory.Own, memory.Files
+	}
+	return s
+}
+
 func (p *parts) status(ctx context.Context) status {
 	fetched := p.fetcher.Stats()
 	s := status{
@@ -246,8 +268,7 @@ func (p *parts) status(ctx context.Context) status {
 		Store:   newStoreStatus(p.store),
 		Fetch:   fetchStatus{Files: fetched.Files, Bytes: fetched.Bytes, InFlight: fetched.InFlight},
 	}
-	lazy := p.lazy.Stats()
-	s.Lazy = lazyStatus{Lookups: lazy.Lookups, Reads: lazy.Reads, Errors: lazy.Errors, Connected: p.relayed(), Unanswered: lazy.Unanswered}
+	s.Lazy = p.lazyStatus()
 	for _, peer := range p.node.Peers() {
 		s.Peers = append(s.Peers, peerStatus{ID: peer.ID, Addr: peer.Addr, Connected: peer.Connected, BytesIn: peer.BytesIn, Banned: peer.Banned})
 	}

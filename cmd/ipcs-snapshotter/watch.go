@@ -130,6 +130,12 @@ func (s *snapshot) lines(before *snapshot) []string {
 	} else if s.Lazy.Unanswered > 0 {
 		row("lazy files", "%d requests wait", s.Lazy.Unanswered)
 	}
+	if s.Lazy.BrokenContainers > 0 {
+		row("lazy files", "%d containers have lost their mount: what they have not read is being fetched; start them again", s.Lazy.BrokenContainers)
+	}
+	if s.Lazy.RelayRestarts > 0 {
+		row("lazy files", "the process that holds the mount has died %d times, without loss", s.Lazy.RelayRestarts)
+	}
 	row("fetched", "%d files, %s since the start%s", s.Fetch.Files, humanBytes(s.Fetch.Bytes), s.rate(before, s.Fetch.Bytes, before.Fetch.Bytes))
 	s.chainLines(before, row)
 	_ = tw.Flush() // a buffer takes everything

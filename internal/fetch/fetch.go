@@ -19,6 +19,10 @@
 // A leaf that arrives is verified as it is written into the partial file, and reads are
 // served from there until the last leaf is in; then the file becomes an object.
 //
+// A read that has waited for a second has all interrupted that nobody waits for, on a slow link
+// as elsewhere: what it waits for may be under way among much else. What was interrupted is
+// queued again.
+//
 // A read waits for Timeout at most, and an attempt as long as anything comes. A read fails
 // with what the source said when an attempt that began no earlier than the read has
 // failed, so a reader that joins a doomed attempt at its end gets one of its own; the next
@@ -48,6 +52,8 @@ const (
 	// grace is how much longer than the attempt its readers wait, for the source's own
 	// words on what went wrong.
 	grace = time.Second
+	// patience is how long a read waits beside what nobody waits for.
+	patience = time.Second
 	// smallFile is the number of leaves up to which a file is fetched whole.
 	smallFile = 8
 	// maxAhead bounds the leaves read ahead of a reader.

@@ -42,7 +42,7 @@ var ErrNoRoom = errors.New("the store has no room for more files that nobody wai
 // Prefetch gets whole files, in their order, at the given priority: Profile or Fill. It
 // returns when they are in the store, or none of those that are left can be had: a file
 // that fails is left, and when many fail in a row, so are those that follow. The error is
-// then ErrIncomplete. Filling ends with ErrNoRoom before anything would be evicted for it.
+// then ErrIncomplete. It ends with ErrNoRoom before anything would be evicted for it.
 func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Priority) error {
 	if p != Profile && p != Fill {
 		return fmt.Errorf("prefetch: %d is no priority of it", p)
@@ -93,10 +93,9 @@ func (r *prefetch) all(ctx context.Context, files iter.Seq[ipfs.File]) error {
 		if r.store.HasFile(file) {
 			continue
 		}
-		if r.priority == Fill {
-			if ok, err := r.store.HasRoom(ctx, r.coming.Load()+file.Size); err != nil || !ok {
-				return cmp.Or(err, ErrNoRoom)
-			}
+		// To fill leaves the room that evicting has made; a profile may use it. Neither evicts.
+		if ok, err := r.store.HasRoom(ctx, r.coming.Load()+file.Size, r.priority == Fill); err != nil || !ok {
+			return cmp.Or(err, ErrNoRoom)
 		}
 		if err := r.file(ctx, file); err != nil {
 			return err

@@ -54,12 +54,15 @@ type scheduler struct {
 	places map[*want]*list.Element // of those that are queued
 	busy   map[*batch]context.CancelFunc
 	count  [priorities]int // of busy batches
+	hurry  int             // readers that have waited long: nothing else goes beside them
 }
 
 // batch is what the source is asked for at once.
 type batch struct {
 	priority Priority
 	wants    []*want
+	// interrupted says that what it has not got is queued again.
+	interrupted bool
 }
 
 func newScheduler() scheduler {
@@ -88,6 +91,9 @@ func (s *scheduler) promote(w *want, p Priority) {
 
 // most returns how many batches of a priority may be under way now.
 func (s *scheduler) most(p Priority) int {
+	if p >= Profile && s.hurry > 0 {
+		return 0
+	}
 	if p == Fill {
 		for urgent := demanded; urgent < Fill; urgent++ {
 			if s.count[urgent] > 0 {
@@ -113,11 +119,36 @@ func (s *scheduler) next() *batch {
 			}
 			queue.Remove(s.places[w])
 			delete(s.places, w)
+			w.batch = b
 			b.wants = append(b.wants, w)
 		}
 		return b
 	}
 	return nil
+}
+
+// interrupt makes wants that are under way go first: the batches that hold them end, and so
+// does all that nobody waits for. What these have not got is queued again.
+func (s *scheduler) interrupt(wants []*want, p Priority) {
+	hold := make(map[*batch]bool)
+	for _, w := range wants {
+		if s.promote(w, p); w.priority > p {
+			w.priority = p
+			hold[w.batch] = true
+		}
+	}
+	for b, cancel := range s.busy {
+		if hold[b] || b.priority >= Profile {
+			b.interrupted = true
+			cancel()
+		}
+	}
+}
+
+// again queues a want of a batch that was interrupted, before others.
+func (s *scheduler) again(w *want) {
+	w.batch = nil
+	s.places[w] = s.queues[w.priority].PushFront(w)
 }
 
 func (s *scheduler) started(b *batch, cancel context.CancelFunc) {

@@ -16,6 +16,7 @@ type want struct {
 	cid      cid.Cid
 	size     int // as claimed by whoever wanted it first: for the account only
 	priority Priority
+	batch    *batch  // that it is under way in; guarded by Fetcher.mu
 	places   []place // where to write it; guarded by Fetcher.mu
 
 	done chan struct{} // closed when it was written or could not be had
@@ -52,12 +53,69 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 	defer func() { f.count(func(s *Stats) { s.Waits.add(time.Since(start)) }) }()
 	timer := time.NewTimer(f.timeout + grace)
 	defer timer.Stop()
+	hurried := f.hurryAfter(ctx, attempts)
+	defer hurried()
 	for _, a := range attempts {
 		if err := f.obtain(ctx, st, a, timer.C); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// hurryAfter makes the rest of what a read waits for go before all else when it has waited for
+// some time: it may have joined what is under way with much beside it that nobody waits for.
+// That lasts for half of the time that the read has, since nobody may have what it waits for.
+// done must be called when the read is.
+func (f *Fetcher) hurryAfter(ctx context.Context, attempts []attempt) (done func()) {
+	h := &hurry{Fetcher: f, attempts: attempts}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h.timer = time.AfterFunc(min(patience, f.timeout/8), func() { h.next(ctx) })
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		h.timer.Stop()
+		h.endLocked(ctx)
+	}
+}
+
+// hurry is the end of a read's patience. Fetcher.mu guards it.
+type hurry struct {
+	*Fetcher
+	attempts  []attempt
+	timer     *time.Timer
+	on, ended bool
+}
+
+// next begins the hurry, or ends it.
+func (h *hurry) next(ctx context.Context) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.on || h.ended || h.closed {
+		h.endLocked(ctx)
+		return
+	}
+	h.on = true
+	h.timer.Reset(h.timeout / 2)
+	h.sched.hurry++
+	waiting := make([]*want, 0, len(h.attempts))
+	for _, a := range h.attempts {
+		if h.sched.wants[a.cid.KeyString()] == a.want {
+			waiting = append(waiting, a.want)
+		}
+	}
+	h.sched.interrupt(waiting, demanded)
+	h.dispatchLocked(ctx)
+}
+
+func (h *hurry) endLocked(ctx context.Context) {
+	if h.on {
+		h.on = false
+		h.sched.hurry--
+		h.dispatchLocked(ctx)
+	}
+	h.ended = true
 }
 
 // attempt is the use of a want by a reader. It was joined if it had been there before.
@@ -194,6 +252,10 @@ func (f *Fetcher) run(ctx *idleContext, b *batch) {
 		err = ErrClosed
 	}
 	for _, w := range missing {
+		if b.interrupted && !f.closed {
+			f.sched.again(w)
+			continue
+		}
 		f.endLocked(w, err)
 	}
 	f.sched.finished(b)

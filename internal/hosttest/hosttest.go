@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
 )
 
@@ -26,6 +27,21 @@ func Lacking(t testing.TB, what string) {
 		t.Fatalf("this test needs %s, and IPCS_REQUIRE_ALL=1 says that nothing may be skipped", what)
 	}
 	t.Skipf("NOT TESTED: this test needs %s", what)
+}
+
+// Kills returns how often a test is to kill something: what IPCS_KILLS says, as nightly runs do,
+// or else so often.
+func Kills(t testing.TB, fast int) int {
+	t.Helper()
+	text := os.Getenv("IPCS_KILLS")
+	if text == "" {
+		return fast
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("IPCS_KILLS=%q is no number of kills", text)
+	}
+	return n
 }
 
 // program in the environment of a test's binary names the program that it is to be.

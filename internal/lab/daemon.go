@@ -80,6 +80,12 @@ type Status struct {
 	Lazy struct {
 		Lookups int64 `json:"lookups"`
 		Reads   int64 `json:"reads"`
+
+		Errors        int64 `json:"errors"`
+		RelayRestarts int64 `json:"relay_restarts"`
+		RelayPID      int   `json:"relay_pid"`
+		RelayOwn      int64 `json:"relay_own_bytes"`
+		RelayFiles    int64 `json:"relay_file_bytes"`
 	} `json:"lazy"`
 	Chains []struct {
 		Layers     int   `json:"layers"`

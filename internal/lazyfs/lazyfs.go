@@ -16,6 +16,7 @@
 // The mount itself, and the kernel's requests until they are answered, are held by another
 // process (package relay), so that neither ends with the daemon. What the kernel knows of
 // the file system a new daemon learns from there, and it looks up the rest in Files again.
+// When that process dies, the Server has another one started, which learns it from here.
 //
 // Concurrency: each method of the file system is called from a goroutine per request. Node
 // numbers are given out by Lookup and taken back by Forget, so the table of
@@ -30,6 +31,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -59,6 +61,9 @@ type Options struct {
 	Logger *slog.Logger // default: discard
 	// Observe is told of each read; it must be quick. Default: nobody is told.
 	Observe func(c cid.Cid)
+	// Restart starts another relay for the file system of one that has died. Default: the file
+	// system ends with its relay.
+	Restart func(state relay.State) (*relay.Client, error)
 }
 
 // Stats counts requests since Serve.
@@ -70,13 +75,21 @@ type Stats struct {
 	Local      int64 // reads that were answered from a complete object
 	Errors     int64
 	Unanswered int64 // requests that are being answered
+	Restarts   int64 // relays that were started for those that died
 }
 
 // A Server serves the file system to the kernel, through a relay.
 type Server struct {
-	fs     *fileSystem
-	relay  *relay.Client
-	served chan struct{} // closed when the last request was answered
+	fs      *fileSystem
+	log     *slog.Logger
+	restart func(state relay.State) (*relay.Client, error)
+	served  chan struct{} // closed when the last request was answered
+
+	restarts atomic.Int64
+
+	mu      sync.Mutex // guards what follows
+	relay   *relay.Client
+	leaving bool // Close or Unmount was called
 
 	closing sync.Once
 	err     error
@@ -95,32 +108,73 @@ func Serve(client *relay.Client, files Files, rd Reader, opts Options) *Server {
 	for _, n := range client.Known() {
 		fs.restore(n)
 	}
-	s := &Server{fs: fs, relay: client, served: make(chan struct{})}
+	s := &Server{fs: fs, log: opts.Logger, restart: opts.Restart, relay: client, served: make(chan struct{})}
 	fs.invalidate = func(c cid.Cid) {
 		// What the kernel has forgotten is an error that does not matter.
-		if err := client.Send(invalEntry(c.String())); err != nil {
+		if err := s.client().Notify(invalEntry(c.String())); err != nil {
 			opts.Logger.Debug("the kernel was not told to look a file up again", "cid", c.String(), "error", err)
 		}
 	}
-	protocol := fuse.NewProtocolServer(fs, mountOptions(opts.Logger))
 	go func() {
 		defer close(s.served)
-		err := client.Serve(func(request, reply []byte) int {
-			fs.requests.Add(1)
-			n, status := protocol.HandleRequest([][]byte{request}, [][]byte{reply})
-			if !status.Ok() {
-				opts.Logger.Error("a request could not be answered", "status", status)
-				if n == 0 {
-					n = failed(request, reply)
-				}
-			}
-			return n
-		})
-		if err != nil {
-			opts.Logger.Error("the lazy files are no longer served", "error", err)
+		for next := client; next != nil; next = s.next(next) {
+			defer next.Wait()
+			s.serve(next)
 		}
 	}()
 	return s
+}
+
+// serve answers what comes from one relay, until it is gone.
+func (s *Server) serve(client *relay.Client) {
+	protocol := fuse.NewProtocolServer(s.fs, mountOptions(s.log))
+	err := client.Serve(func(request, reply []byte) int {
+		s.fs.requests.Add(1)
+		n, status := protocol.HandleRequest([][]byte{request}, [][]byte{reply})
+		if !status.Ok() {
+			s.log.Error("a request could not be answered", "status", status)
+			if n == 0 {
+				n = failed(request, reply)
+			}
+		}
+		return n
+	})
+	if err != nil {
+		s.log.Error("the lazy files are no longer served", "error", err)
+	}
+}
+
+// next returns the client of a relay that takes the place of one that is gone, or nil. What is
+// still being answered is answered once more: nobody knows whether the kernel got it.
+func (s *Server) next(gone *relay.Client) *relay.Client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving || s.restart == nil {
+		return nil
+	}
+	next, err := s.restart(relay.State{Init: gone.Init(), Nodes: s.fs.known()})
+	if err := errors.Join(err, gone.Close()); err != nil {
+		s.log.Error("lazy files are lost", "error", err)
+		return nil
+	}
+	s.relay = next
+	s.restarts.Add(1)
+	s.log.Warn("the process that held the FUSE mount had died: another one holds it, and nothing is lost")
+	return s.relay
+}
+
+func (s *Server) client() *relay.Client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.relay
+}
+
+// leave says that no relay will be started any more, and returns the one that there is.
+func (s *Server) leave() *relay.Client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaving = true
+	return s.relay
 }
 
 // failed answers a request with EIO, so that nobody waits for it (linux/fuse.h, struct
@@ -167,7 +221,7 @@ func (s *Server) Done() <-chan struct{} { return s.served }
 // answered, and wait for it. It returns when nothing of them runs here.
 func (s *Server) Close() error {
 	s.closing.Do(func() {
-		s.err = s.relay.Close()
+		s.err = s.leave().Close()
 		close(s.fs.stop)
 		s.ended()
 	})
@@ -179,10 +233,11 @@ func (s *Server) Close() error {
 func (s *Server) Unmount() error {
 	s.closing.Do(func() {
 		close(s.fs.stop)
-		if s.err = s.relay.End(); s.err == nil {
+		client := s.leave()
+		if s.err = client.End(); s.err == nil {
 			<-s.served // the relay is gone, and with it the mount
 		}
-		s.err = errors.Join(s.err, s.relay.Close())
+		s.err = errors.Join(s.err, client.Close())
 		s.ended()
 	})
 	return s.err
@@ -192,6 +247,9 @@ func (s *Server) ended() {
 	<-s.served
 	s.fs.fds.Close()
 }
+
+// Relay returns the number of the process that holds the mount, and its memory.
+func (s *Server) Relay() (pid int, m relay.Memory, err error) { return s.client().Memory() }
 
 // DropRemoved closes objects that are kept open for reads and have been evicted.
 func (s *Server) DropRemoved() { s.fs.fds.DropRemoved() }
@@ -205,6 +263,7 @@ func (s *Server) Stats() Stats {
 		Reads:      s.fs.reads.Load(),
 		Local:      s.fs.local.Load(),
 		Errors:     s.fs.errors.Load(),
-		Unanswered: s.relay.Unanswered(),
+		Unanswered: s.client().Unanswered(),
+		Restarts:   s.restarts.Load(),
 	}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/relay"
 	"github.com/hinshun/ipcs/ipfs"
 )
 
@@ -150,4 +152,18 @@ func (t *nodes) len() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return len(t.byID)
+}
+
+// known returns what the kernel may remember of files.
+func (fs *fileSystem) known() []relay.Node {
+	t := fs.nodes
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	all := make([]relay.Node, 0, len(t.byID))
+	for id, n := range t.byID {
+		name := n.cid.String()
+		shard, _ := shardNode(objects.Shard(name))
+		all = append(all, relay.Node{ID: id, Parent: shard, Name: name, Size: uint64(n.file().Size), Lookups: n.lookups})
+	}
+	return all
 }

@@ -53,6 +53,7 @@ type Snapshot struct {
 	Mounted        int
 	Layers         int
 	RelayConnected bool
+	RelayRestarts  int64
 	Unanswered     int64
 }
 

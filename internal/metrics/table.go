@@ -192,6 +192,8 @@ func stateFamilies() []Family {
 				}
 				emit(connected)
 			}},
+		{"ipcs_relay_restarts_total", Counter, nil, "Processes that were started to hold the FUSE mount because one had died.",
+			func(s *Snapshot, emit emit) { emit(float64(s.RelayRestarts)) }},
 		{"ipcs_relay_unanswered_requests", Gauge, nil, "Requests of the kernel that wait for the daemon's answer.",
 			func(s *Snapshot, emit emit) { emit(float64(s.Unanswered)) }},
 	}

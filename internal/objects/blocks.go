@@ -142,7 +142,7 @@ func (s *Store) salvage(f *os.File, object cid.Cid, size int64) {
 		digest, _ := digestOf(block.Cid)
 		known, err := s.db.get(bucketRefs, digest+string(object.Hash()[2:]))
 		if err == nil && known != nil {
-			err = s.writeObject(block.Cid, block.Data)
+			err = s.writeObject(block.Cid, block.Data, putMode)
 		}
 		if err != nil {
 			s.log.Warn("cannot save the good leaves of a damaged object", "cid", object.String(), "error", noSpace(s.dir, err))
@@ -244,6 +244,16 @@ func (s *Store) find(c cid.Cid, digest string) (object cid.Cid, size int, err er
 // Put verifies and stores blocks. Large batches are hashed and written on all cores.
 // After an error some of the blocks may be stored, each of them whole.
 func (s *Store) Put(ctx context.Context, blocks ...ipfs.Block) error {
+	return s.putAll(ctx, putMode, blocks)
+}
+
+// Cache is Put of blocks that came from elsewhere and can be fetched again: what Free may
+// remove.
+func (s *Store) Cache(ctx context.Context, blocks ...ipfs.Block) error {
+	return s.putAll(ctx, fetchedMode, blocks)
+}
+
+func (s *Store) putAll(ctx context.Context, mode os.FileMode, blocks []ipfs.Block) error {
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, b := range blocks {
@@ -251,25 +261,25 @@ func (s *Store) Put(ctx context.Context, blocks ...ipfs.Block) error {
 			return errors.Join(fmt.Errorf("put block %s: %w", b.Cid, err), g.Wait())
 		}
 		if len(blocks) == 1 {
-			return s.put(b)
+			return s.put(b, mode)
 		}
-		g.Go(func() error { return s.put(b) })
+		g.Go(func() error { return s.put(b, mode) })
 	}
 	return g.Wait()
 }
 
-func (s *Store) put(b ipfs.Block) error {
+func (s *Store) put(b ipfs.Block, mode os.FileMode) error {
 	if err := b.Check(); err != nil {
 		return fmt.Errorf("put: %w", err)
 	}
-	if err := s.withRoom(func() error { return s.putVerified(b) }); err != nil {
+	if err := s.withRoom(func() error { return s.putVerified(b, mode) }); err != nil {
 		return fmt.Errorf("put block %s: %w", b.Cid, noSpace(s.dir, err))
 	}
 	return nil
 }
 
 // putVerified stores a block, and says that it is there, while nothing is evicted.
-func (s *Store) putVerified(b ipfs.Block) error {
+func (s *Store) putVerified(b ipfs.Block, mode os.FileMode) error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
 	digest, _ := digestOf(b.Cid)
@@ -283,10 +293,10 @@ func (s *Store) putVerified(b ipfs.Block) error {
 	if object, n, err := s.find(b.Cid, digest); err == nil && n == len(b.Data) {
 		s.room.wasPut(object)
 		s.Touch(object)
-		return nil
+		return s.setMode(object, mode)
 	}
 	s.room.wasPut(b.Cid)
-	if err := s.writeObject(b.Cid, b.Data); err != nil {
+	if err := s.writeObject(b.Cid, b.Data, mode); err != nil {
 		return err
 	}
 	s.markDirty()
@@ -294,9 +304,9 @@ func (s *Store) putVerified(b ipfs.Block) error {
 }
 
 // writeObject writes verified bytes as the object c.
-func (s *Store) writeObject(c cid.Cid, data []byte) error {
+func (s *Store) writeObject(c cid.Cid, data []byte, mode os.FileMode) error {
 	tmp := s.tempPath()
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err == nil {
 		err = writeSparse(f, data, 0, int64(len(data)))
 		err = errors.Join(err, f.Close())

@@ -165,8 +165,11 @@ func (s *Store) removeSlice(list []victim, generation uint64) (freed int64, skip
 			freed += v.partial.empty(v.used)
 			continue
 		}
-		k, _ := keyOf(v.object)
-		if s.recent.has(v.object) || s.room.wasPutLately(k) {
+		info, err := os.Lstat(s.objectPath(v.object))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil || s.recent.has(v.object) || !s.mayFree(v.object, info) {
 			skipped = true
 			continue
 		}

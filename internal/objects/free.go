@@ -10,11 +10,9 @@ import (
 
 // Free removes those of the objects that may be evicted, as Limit says, because who used them
 // has gone, and says how many bytes it has freed. What is used meanwhile stays. In a store
-// without a limit it removes nothing: nobody has written down what was Put there lately.
+// without a limit nobody writes down what was Put lately or used: there it removes nothing that
+// was ever Put, and all that was fetched, unless it is pinned or kept.
 func (s *Store) Free(ctx context.Context, objects []cid.Cid) (freed int64, err error) {
-	if s.room.limit.Load() == 0 {
-		return 0, nil
-	}
 	if !s.waitCounted(ctx.Done()) && ctx.Err() == nil {
 		return 0, nil // the store is being closed
 	}
@@ -46,10 +44,10 @@ func (s *Store) Free(ctx context.Context, objects []cid.Cid) (freed int64, err e
 func (s *Store) free(objects []cid.Cid, needed map[key]bool) (list []victim) {
 	for _, c := range objects {
 		k, ok := keyOf(c)
-		if _, is := needed[k]; is || !ok || s.room.wasPutLately(k) {
+		if _, is := needed[k]; is || !ok {
 			continue
 		}
-		if info, err := os.Lstat(s.objectPath(c)); err == nil && info.Size() > 0 {
+		if info, err := os.Lstat(s.objectPath(c)); err == nil && info.Size() > 0 && s.mayFree(c, info) {
 			list = append(list, victim{object: c, size: info.Size()})
 		}
 	}

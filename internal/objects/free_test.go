@@ -1,6 +1,8 @@
 package objects
 
 import (
+	"errors"
+	"os"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -8,6 +10,52 @@ import (
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
 	"github.com/hinshun/ipcs/ipfs"
 )
+
+// TestFreeUnlimited frees what was fetched, and nothing that was ever put.
+func TestFreeUnlimited(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, "boot")
+	s.Limit(0, nil)
+	fetched, pinned, both := aged(t, s, 1, 3*ipfs.LeafSize, 1), aged(t, s, 2, 1000, 1), aged(t, s, 3, 1000, 1)
+	leaf := aged(t, s, 4, 2*ipfs.LeafSize, 1)
+	_, again := objectstest.NewFile(t, objectstest.Random(3, 1000))
+	_, some := objectstest.NewFile(t, objectstest.Random(4, 2*ipfs.LeafSize))
+	put, puts := objectstest.NewFile(t, objectstest.Random(5, 1000))
+	cached, blocks := objectstest.NewFile(t, objectstest.Random(6, 1000))
+	// Put as leaves, then fetched whole: then the leaves are removed.
+	late, leaves := objectstest.NewFile(t, objectstest.Random(7, 2*ipfs.LeafSize))
+	err := errors.Join(s.Pin(t.Context(), ipfs.Pin{Root: pinned.Cid}), s.Put(t.Context(), again...), s.Put(t.Context(), some[:1]...),
+		s.Put(t.Context(), puts...), s.Cache(t.Context(), blocks...), s.Cache(t.Context(), puts...), s.Put(t.Context(), leaves...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, s, late, leaves)
+	if err := s.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if has, err := os.Lstat(s.objectPath(leaves[0].Cid)); err == nil {
+		t.Fatalf("the loose leaf is still there: %v", has)
+	}
+	if err := s.Close(); err != nil { // what is known is known to the next process
+		t.Fatal(err)
+	}
+	s = openAt(t, dir, "boot")
+	freed, err := s.Free(t.Context(), []cid.Cid{fetched.Cid, pinned.Cid, both.Cid, leaf.Cid, put.Cid, cached.Cid, late.Cid})
+	if want := onDisk(fetched.Size) + onDisk(cached.Size); freed != want || err != nil {
+		t.Errorf("freed %d bytes, want %d (%v)", freed, want, err)
+	}
+	for _, f := range []ipfs.File{pinned, both, leaf, put, late} {
+		if !s.HasFile(f) {
+			t.Errorf("file %s of %d bytes is gone", f.Cid, f.Size)
+		}
+	}
+	for _, f := range []ipfs.File{fetched, cached} {
+		if s.HasFile(f) {
+			t.Errorf("file %s of %d bytes is here", f.Cid, f.Size)
+		}
+	}
+	wantWhole(t, s)
+}
 
 // TestFree frees what nothing needs, however lately it was used.
 func TestFree(t *testing.T) {
@@ -19,9 +67,6 @@ func TestFree(t *testing.T) {
 	all := []cid.Cid{small.Cid, large.Cid, pinned.Cid, kept.Cid, put.Cid, ipfs.RawCid(string(make([]byte, 32)))}
 	if err := s.Pin(t.Context(), ipfs.Pin{Root: pinned.Cid}); err != nil {
 		t.Fatal(err)
-	}
-	if freed, err := s.Free(t.Context(), all); freed != 0 || err != nil {
-		t.Errorf("without a limit: %d, %v", freed, err)
 	}
 	limited(s, 1<<40, func() []cid.Cid { return []cid.Cid{kept.Cid} })
 	if err := s.Put(t.Context(), leaves...); err != nil {

@@ -65,10 +65,11 @@ func (s *Store) Space() Space {
 	}
 }
 
-// HasRoom says whether so many bytes more leave the store so far below its limit as evicting
-// does. Whoever adds what nobody waits for adds no more: so nothing is evicted for it, nor
-// does it use up what was evicted for others. It waits while the store counts what it has.
-func (s *Store) HasRoom(ctx context.Context, bytes int64) (bool, error) {
+// HasRoom says whether so many bytes more leave the store within its limit, or, if room is to be
+// spared, so far below it as evicting does. Whoever adds what nobody waits for adds no more: so
+// nothing is evicted for it, nor is used up what was evicted for others. It waits while the store
+// counts what it has.
+func (s *Store) HasRoom(ctx context.Context, bytes int64, spare bool) (bool, error) {
 	limit := s.room.limit.Load()
 	if limit == 0 {
 		return true, nil
@@ -78,8 +79,11 @@ func (s *Store) HasRoom(ctx context.Context, bytes int64) (bool, error) {
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
+	if spare {
+		limit -= limit / evictShare
+	}
 	// What is being added is in part there already.
-	return s.used.Load()+max(onDisk(bytes), s.parts.bytes.Load()) <= limit-limit/evictShare, nil
+	return s.used.Load()+max(onDisk(bytes), s.parts.bytes.Load()) <= limit, nil
 }
 
 // Limit bounds the bytes on disk that objects use from now on: when there are more, those
@@ -87,13 +91,15 @@ func (s *Store) HasRoom(ctx context.Context, bytes int64) (bool, error) {
 // putGrace, and the DAGs below the CIDs that keep returns, which is called whenever objects
 // are evicted. Mounted files are no exception: they can be fetched again. What is needed may
 // exceed the limit. Limit may be called once.
+//
+// With no limit, which is 0, keep counts for Free.
 func (s *Store) Limit(limit int64, keep func() []cid.Cid) {
-	if limit <= 0 {
-		return
-	}
 	s.room.mu.Lock()
 	s.room.keep = keep
 	s.room.mu.Unlock()
+	if limit <= 0 {
+		return
+	}
 	s.room.limit.Store(limit)
 	s.wg.Go(s.keepLimit)
 }

@@ -285,7 +285,7 @@ func (p *Partial) enter(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Chmod(path, 0o444); err != nil {
+	if err := os.Chmod(path, fetchedMode); err != nil {
 		return err
 	}
 	if err := p.rename(path); err != nil {

@@ -134,6 +134,11 @@ func (s *Store) removeSecond(digest string) error {
 		if s.hasObject(r.object) {
 			leaf := ipfs.RawCid(digest)
 			s.room.inherit(r.object, leaf)
+			if info, err := os.Lstat(s.objectPath(leaf)); err == nil && !isFetched(info) {
+				if err := s.setMode(r.object, putMode); err != nil {
+					return err
+				}
+			}
 			s.unlink(leaf)
 			return nil
 		}

@@ -4,11 +4,12 @@ package relay
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -33,8 +34,11 @@ type Client struct {
 	sock  *stream
 	from  *bufio.Reader
 	nodes []Node
+	pid   int                    // of the relay
+	init  atomic.Pointer[[]byte] // INIT as the kernel sent it
 
 	unanswered atomic.Int64
+	running    sync.WaitGroup // Handlers
 
 	sending sync.Mutex
 	small   sync.Pool
@@ -44,7 +48,7 @@ type Client struct {
 // Dial connects to the relay that listens at a socket. From then on it is this process
 // that serves the file system.
 func Dial(socket string) (*Client, error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: socket})
+	conn, err := dialCreds(socket)
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +56,16 @@ func Dial(socket string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the relay at %s: %w", socket, err)
 	}
-	c := &Client{sock: sock, from: bufio.NewReaderSize(sock, 64<<10)}
+	c := &Client{sock: sock}
 	c.small.New = func() any { b := make([]byte, smallMessage); return &b }
 	c.large.New = func() any { b := make([]byte, maxMessage); return &b }
-	if c.nodes, err = readGreeting(c.from); err != nil {
-		return nil, errors.Join(fmt.Errorf("greeting of the relay at %s: %w", socket, err), sock.Close())
+	first := make([]byte, 1)
+	if c.pid, _, err = sock.readWith(first, ""); err == nil {
+		c.from = bufio.NewReaderSize(sock, 64<<10)
+		c.nodes, err = readGreeting(io.MultiReader(bytes.NewReader(first), c.from))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("greeting of the relay at %s: %w", socket, err), c.Close())
 	}
 	return c, nil
 }
@@ -68,10 +77,8 @@ func (c *Client) Known() []Node { return c.nodes }
 func (c *Client) Unanswered() int64 { return c.unanswered.Load() }
 
 // Serve answers requests, each in a goroutine, until the relay is gone, another daemon
-// serves, or Close is called, and waits for those that are under way.
+// serves, or Close is called. What is under way then is waited for by Wait.
 func (c *Client) Serve(handle Handler) error {
-	var running sync.WaitGroup
-	defer running.Wait()
 	for {
 		request := c.small.Get().(*[]byte)
 		m, err := readMessage(c.from, *request, requestHeader)
@@ -81,19 +88,27 @@ func (c *Client) Serve(handle Handler) error {
 		if err != nil {
 			return fmt.Errorf("request from the relay: %w", err)
 		}
-		if op := in(m).opcode(); op == opForget || op == opBatchForget || op == opInit {
+		op := in(m).opcode()
+		if op == opInit {
+			init := slices.Clone(m)
+			c.init.Store(&init)
+		}
+		if op == opForget || op == opBatchForget || op == opInit {
 			c.answer(handle, m) // in order
 			c.small.Put(request)
 			continue
 		}
 		c.unanswered.Add(1)
-		running.Go(func() {
+		c.running.Go(func() {
 			defer c.unanswered.Add(-1)
 			c.answer(handle, m)
 			c.small.Put(request)
 		})
 	}
 }
+
+// Wait waits for the requests that are under way.
+func (c *Client) Wait() { c.running.Wait() }
 
 // answer answers one request.
 func (c *Client) answer(handle Handler, request []byte) {
@@ -105,14 +120,18 @@ func (c *Client) answer(handle Handler, request []byte) {
 	}
 	reply := pool.Get().(*[]byte)
 	defer pool.Put(reply)
-	if n := handle(request, *reply); n > 0 {
-		// What cannot be sent has nobody to go to: Serve ends.
-		_ = c.Send((*reply)[:n])
+	n := handle(request, *reply)
+	if n == 0 {
+		return
 	}
+	// What cannot be sent has nobody to go to: Serve ends.
+	_ = c.send((*reply)[:n])
 }
 
-// Send sends an answer or a notification.
-func (c *Client) Send(message []byte) error {
+// Notify gives the kernel a message that it has not asked for.
+func (c *Client) Notify(message []byte) error { return c.send(message) }
+
+func (c *Client) send(message []byte) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	_, err := c.sock.Write(message)
@@ -123,7 +142,15 @@ func (c *Client) Send(message []byte) error {
 func (c *Client) End() error {
 	m := errorReply(0, 0)
 	order.PutUint32(m[4:], endCode)
-	return c.Send(m)
+	return c.send(m)
+}
+
+// Init returns the kernel's INIT request, nil before it came.
+func (c *Client) Init() []byte {
+	if m := c.init.Load(); m != nil {
+		return *m
+	}
+	return nil
 }
 
 // Close leaves the file system to the next daemon.

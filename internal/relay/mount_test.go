@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 			os.Stdout.Write(b)
 			return err
 		},
+		"relay":                runRelay,
+		"reads itself":         readsItself,
 		"mount":                func(dir string) error { return tryMount(dir, "") },
 		"mount without device": func(dir string) error { return tryMount(dir, "/dev/fuse") },
 		"mount and die": func(dir string) error {

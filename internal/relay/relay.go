@@ -15,6 +15,11 @@
 // A file system without a daemon for longer than Patience fails its readers with EIO
 // until there is one again: a reader must not hang for ever where nobody starts one.
 //
+// Neither is the relay's end that of the file system. Another process keeps its device, too
+// (Spare). When the relay dies, the daemon starts another one on that (State), which has the
+// kernel say again what it has no answer to (Linux 6.9; before, the device is given up, and reads
+// fail). So only the death of both at once ends it.
+//
 // Concurrency. One goroutine reads from the kernel and sends to the daemon that is
 // connected; each connection, of which the last one counts, has a goroutine that receives
 // answers and writes them to the kernel. They share what is guarded by Relay.mu, which
@@ -45,6 +50,7 @@ const DefaultPatience = 2 * time.Minute
 // Options configure a Relay.
 type Options struct {
 	Patience time.Duration // how long requests wait for a daemon; default DefaultPatience
+	State    State         // what a relay before knew of the file system
 	Logger   *slog.Logger  // default: discard
 }
 
@@ -89,6 +95,10 @@ func New(dir string, dev *os.File, ln *net.UnixListener, opts Options) *Relay {
 	r := &Relay{
 		dir: dir, dev: dev, ln: ln, patience: opts.Patience, log: opts.Logger,
 		waiting: make(map[uint64]*request), nodes: make(nodes),
+		init: opts.State.Init, started: opts.State.Init != nil,
+	}
+	for _, n := range opts.State.Nodes {
+		r.nodes[n.ID] = n
 	}
 	r.patient = time.AfterFunc(r.patience, r.giveUp)
 	return r
@@ -99,12 +109,17 @@ func New(dir string, dev *os.File, ln *net.UnixListener, opts Options) *Relay {
 func (r *Relay) Serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, r.end)
 	defer stop()
-	accepting := make(chan struct{})
+	accepting, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(accepting)
 		r.accept()
 	}()
-	err := r.read()
+	r.running.Go(func() { r.watch(done) })
+	err := r.resume()
+	if err == nil {
+		err = r.read()
+	}
+	close(done)
 	r.mu.Lock()
 	r.ended = true
 	c := r.conn
@@ -160,9 +175,10 @@ func (r *Relay) take(m []byte) (to *conn, failed syscall.Errno) {
 	switch req.opcode() {
 	case opForget, opBatchForget:
 		r.nodes.forgotten(req)
-	case opPoll:
+	case opPoll, opFlush:
 		// Without asking a daemon: who waits for this may hold what its socket needs, if it
-		// is in the same process (epoll's lock). The kernel asks once.
+		// is in the same process (epoll's lock), or be about to start a daemon, with a copy of
+		// a file that is closed by that. The kernel asks once.
 		return nil, syscall.ENOSYS
 	case opInterrupt:
 		target, ok := r.waiting[req.interrupted()]
@@ -205,7 +221,7 @@ func (r *Relay) accept() {
 
 // connect makes a connection the one that counts, and tells it what it must know.
 func (r *Relay) connect(sock *stream) {
-	c := &conn{sock: sock}
+	c := &conn{sock: sock, pid: sock.peer()}
 	// Until it was told, nothing else is sent to it.
 	c.sending.Lock()
 	defer c.sending.Unlock()
@@ -320,6 +336,7 @@ func (r *Relay) disconnect(c *conn, err error) {
 		return
 	}
 	r.conn = nil
+	r.failOwn(c.pid)
 	r.patient.Reset(r.patience)
 	r.log.Warn("the daemon is gone: reads wait for the next one", "patience", r.patience, "err", err)
 }
@@ -344,6 +361,7 @@ func (r *Relay) giveUp() {
 // conn is the connection of a daemon.
 type conn struct {
 	sock    *stream
+	pid     int // of the daemon; 0 if it is not known
 	sending sync.Mutex
 }
 

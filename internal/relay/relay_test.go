@@ -169,7 +169,7 @@ func TestForgotten(t *testing.T) {
 	}
 	// FUSE_NOTIFY_INVAL_ENTRY of "a" in the root: the kernel looks it up no more, and forgets.
 	m := []byte{16 + 16 + 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'a', 0}
-	if err := first.Send(m); err != nil {
+	if err := first.Notify(m); err != nil {
 		t.Fatal(err)
 	}
 	var known []relay.Node

@@ -35,6 +35,7 @@ const (
 const (
 	opLookup      = 1
 	opForget      = 2
+	opFlush       = 25
 	opInit        = 26
 	opInterrupt   = 36
 	opPoll        = 40
@@ -42,6 +43,12 @@ const (
 
 	// interruptBit is set in the number of an INTERRUPT.
 	interruptBit = 1
+
+	// notifyResend is the notification that has the kernel ask again what was not answered,
+	// with a bit more in the number of each request (FUSE_NOTIFY_RESEND).
+	notifyResend = 7
+	// hasResend is set in the second flags of an INIT if the kernel knows it.
+	hasResend = 1 << 7
 )
 
 var order = binary.NativeEndian
@@ -65,6 +72,7 @@ type in []byte
 func (m in) opcode() uint32 { return order.Uint32(m[4:]) }
 func (m in) unique() uint64 { return order.Uint64(m[8:]) }
 func (m in) node() uint64   { return order.Uint64(m[16:]) }
+func (m in) caller() uint32 { return order.Uint32(m[32:]) } // a thread
 
 // interrupted returns the request that an INTERRUPT is about, 0 for none.
 func (m in) interrupted() uint64 {

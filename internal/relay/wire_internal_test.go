@@ -55,6 +55,15 @@ func FuzzGreeting(f *testing.F) {
 		if again := greeting(nodes); !bytes.HasPrefix(b, again) {
 			t.Fatalf("%x is written as %x", b, again)
 		}
+		state, err := ReadState(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		var again bytes.Buffer
+		if n, err := state.WriteTo(&again); err != nil || int(n) != again.Len() || !bytes.HasPrefix(b, again.Bytes()) {
+			t.Fatalf("the state %x is written as %x, %v", b, again.Bytes(), err)
+		}
+		canResend(state.Init)
 	})
 }
 

@@ -27,6 +27,7 @@ type Store interface {
 	Has(ctx context.Context, c cid.Cid) (bool, error)
 	BlockSize(ctx context.Context, c cid.Cid) (int, error)
 	Put(ctx context.Context, blocks ...ipfs.Block) error
+	Cache(ctx context.Context, blocks ...ipfs.Block) error // Put of what peers have as well
 	Pin(ctx context.Context, pin ipfs.Pin) error
 	Unpin(ctx context.Context, pin ipfs.Pin) error
 	Pins(ctx context.Context, name string) ([]ipfs.Pin, error)

@@ -46,7 +46,7 @@ func (n *Node) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 // or not the one who does it gives up.
 func (n *Node) keep(ctx context.Context, res result) (err error) {
 	res.store.Do(func() {
-		err = n.put(context.WithoutCancel(ctx), res.block)
+		err = n.Cache(context.WithoutCancel(ctx), res.block)
 	})
 	if err != nil {
 		return fmt.Errorf("store block %s that came from a peer: %w", res.cid, err)

@@ -211,7 +211,10 @@ func (n *Node) Put(ctx context.Context, blks ...ipfs.Block) error {
 			return err
 		}
 	}
-	if err := n.put(ctx, blks...); err != nil {
+	if err := n.store.Put(ctx, blks...); err != nil {
+		return err
+	}
+	if err := n.tell(ctx, blks); err != nil {
 		return err
 	}
 	if n.online != nil && n.online.packer != nil {
@@ -220,11 +223,16 @@ func (n *Node) Put(ctx context.Context, blks ...ipfs.Block) error {
 	return nil
 }
 
-// put stores blocks that are known to be right.
-func (n *Node) put(ctx context.Context, blks ...ipfs.Block) error {
-	if err := n.store.Put(ctx, blks...); err != nil {
+// Cache stores blocks that came from peers, and that need not stay.
+func (n *Node) Cache(ctx context.Context, blks ...ipfs.Block) error {
+	if err := n.store.Cache(ctx, blks...); err != nil {
 		return err
 	}
+	return n.tell(ctx, blks)
+}
+
+// tell gives blocks that are here now to peers that wait for them.
+func (n *Node) tell(ctx context.Context, blks []ipfs.Block) error {
 	if n.online == nil {
 		return nil
 	}

@@ -234,6 +234,9 @@ func (m *Memory) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 	return missing
 }
 
+// Cache is Put.
+func (m *Memory) Cache(ctx context.Context, blocks ...ipfs.Block) error { return m.Put(ctx, blocks...) }
+
 // Put implements ipfs.Putter.
 func (m *Memory) Put(ctx context.Context, blocks ...ipfs.Block) error {
 	count := func(n *Counts) { n.Puts++ }

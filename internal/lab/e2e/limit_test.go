@@ -54,9 +54,16 @@ func TestLimit(t *testing.T) {
 	w.same(want, w.tree(ref, "ipcs"), touched)
 }
 
-// TestRemoved removes one of two images that share a layer: what only it had goes.
+// TestRemoved removes one of two images that share a layer: what only it had goes, with a limit
+// of the store and without one.
 func TestRemoved(t *testing.T) {
-	w := newWorldWith(t, "removed", options{limit: 8 << 30})
+	for name, limit := range map[string]int64{"limited": 8 << 30, "unlimited": 0} {
+		t.Run(name, func(t *testing.T) { testRemoved(t, limit) })
+	}
+}
+
+func testRemoved(t *testing.T, limit int64) {
+	w := newWorldWith(t, "removed", options{limit: limit})
 	var refs []string
 	for _, name := range []string{"base", "debian"} { // which is the first and Python
 		ref := w.convert(w.push(labtest.Image(t, name)))

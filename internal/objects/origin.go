@@ -1,0 +1,45 @@
+package objects
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/ipfs/go-cid"
+)
+
+// An object's mode says where it came from, so that this is known after any crash. What was
+// Put may be needed by a pin that is to come, and may be nowhere else; what was fetched can be
+// fetched again. The kernel makes no difference: containers see the modes of their image.
+const (
+	putMode     os.FileMode = 0o444
+	fetchedMode os.FileMode = 0o440
+)
+
+func isFetched(info fs.FileInfo) bool { return info.Mode().Perm() == fetchedMode }
+
+// setMode notes that an object that is here was stored once more. Having been Put, it stays
+// that.
+func (s *Store) setMode(object cid.Cid, mode os.FileMode) error {
+	if mode != putMode {
+		return nil
+	}
+	info, err := os.Lstat(s.objectPath(object))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !isFetched(info) {
+		return nil
+	}
+	if err == nil {
+		err = os.Chmod(s.objectPath(object), mode)
+	}
+	return err
+}
+
+// mayFree says whether an object may be removed because who used it has gone. With a limit that
+// is what may be evicted as well; without one, only what was fetched.
+func (s *Store) mayFree(object cid.Cid, info fs.FileInfo) bool {
+	if s.room.limit.Load() == 0 {
+		return isFetched(info)
+	}
+	k, _ := keyOf(object)
+	return !s.room.wasPutLately(k)
+}
