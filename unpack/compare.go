@@ -37,7 +37,7 @@ const leaseTime = time.Hour
 const endLeaseTime = 5 * time.Second
 
 // Compare makes a layer of what upper has changed of lower: an ipcs layer if that media type
-// is asked for, else what containerd itself makes. The descriptor of an ipcs layer has the
+// is asked for, else an ordinary one, as containerd makes it. The descriptor of an ipcs layer has the
 // annotations by which the snapshotter knows it, and the digest is its diffID.
 func (d *Differ) Compare(ctx context.Context, lower, upper []mount.Mount, opts ...diff.Opt) (ocispec.Descriptor, error) {
 	var config diff.Config
@@ -46,16 +46,19 @@ func (d *Differ) Compare(ctx context.Context, lower, upper []mount.Mount, opts .
 			return ocispec.Descriptor{}, fmt.Errorf("make layer: option: %w", err)
 		}
 	}
+	if config.SourceDateEpoch == nil {
+		config.SourceDateEpoch = epoch.FromContext(ctx)
+	}
 	if config.MediaType == mediatype.Layer && config.Compressor != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("make layer: an ipcs layer is not compressed as a whole: %w", errdefs.ErrInvalidArgument)
 	}
 	if config.MediaType != mediatype.Layer {
 		return d.leased(ctx, func(ctx context.Context) (ocispec.Descriptor, error) {
+			if desc, ok, err := d.ordinary(ctx, lower, upper, &config); ok {
+				return desc, err
+			}
 			return d.comparer.Compare(ctx, lower, upper, opts...)
 		})
-	}
-	if config.SourceDateEpoch == nil {
-		config.SourceDateEpoch = epoch.FromContext(ctx)
 	}
 	desc, err := d.leased(ctx, func(ctx context.Context) (ocispec.Descriptor, error) {
 		return d.commit(ctx, lower, upper, &config)

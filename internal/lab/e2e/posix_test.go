@@ -138,6 +138,5 @@ func outcomes(t testing.TB, dir string) map[string]string {
 	if len(found) < 20 {
 		t.Fatalf("only %d tests ran: %v\n%s", len(found), err, out)
 	}
-	t.Logf("in %s:\n%s", dir, out)
 	return found
 }

@@ -56,10 +56,12 @@ var recipes = cookbook{
 	"files-1m":   {version: "1", from: "busybox", make: crowd(1_000_000).make},
 
 	// For critest: a web server, busybox, users, and a setuid program that says as whom it runs.
-	"web": {version: "2", from: "base", make: dockerfile{
+	"web": {version: "3", from: "base", make: dockerfile{
 		steps: []string{
-			install("nginx-light", "busybox-static") + " && " + clean,
-			"mkdir /busybox && busybox --install -s /busybox && cp /usr/bin/id /usr/bin/id-setuid && chmod 4755 /usr/bin/id-setuid",
+			install("nginx-light", "busybox-static", "procps") + " && " + clean,
+			// What critest expects of sh is what busybox's says; ls is to be the one in /bin.
+			"mkdir /busybox && busybox --install -s /busybox && rm /busybox/ls && ln -sf /busybox/sh /bin/sh",
+			"cp /usr/bin/id /usr/bin/id-setuid && chmod 4755 /usr/bin/id-setuid",
 			"useradd -u 1000 -U default-user && groupadd -g 50000 -U default-user group-defined-in-image",
 		},
 		config: config("nginx", "-g", "daemon off;"),
