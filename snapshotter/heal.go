@@ -55,11 +55,13 @@ func deviceOf(dir string) (string, error) {
 	return fmt.Sprintf("%d:%d", last.Major, last.Minor), nil
 }
 
-// overlaysOn returns the mount points of the overlays that have a directory as a layer.
+// overlaysOn returns the mount points of the overlays that have a directory, or what is below
+// it, as a layer.
 func overlaysOn(dir string) ([]string, error) {
 	found, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
 		layers := strings.FieldsFunc(m.VFSOptions, func(r rune) bool { return r == ',' || r == '=' || r == ':' })
-		return m.FSType != "overlay" || !slices.Contains(layers, dir), false
+		lies := func(layer string) bool { return layer == dir || strings.HasPrefix(layer, dir+"/") }
+		return m.FSType != "overlay" || !slices.ContainsFunc(layers, lies), false
 	})
 	if err != nil {
 		return nil, err
