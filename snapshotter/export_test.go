@@ -17,17 +17,21 @@ func (s *Snapshotter) Knows(image cid.Cid) bool {
 }
 
 // Recorded returns how many files were recorded of the container on a snapshot.
+// Of several recordings of it, the one with the fewest counts.
 func (s *Snapshotter) Recorded(key string) int {
 	s.recorder.mu.Lock()
 	defer s.recorder.mu.Unlock()
+	least := -1
 	for rec := range s.recorder.running {
 		if rec.key == key {
 			rec.mu.Lock()
-			defer rec.mu.Unlock()
-			return len(rec.files)
+			if n := len(rec.files); least < 0 || n < least {
+				least = n
+			}
+			rec.mu.Unlock()
 		}
 	}
-	return 0
+	return max(least, 0)
 }
 
 // Fills says whether files of an image with this annotation are all fetched.
