@@ -96,18 +96,21 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	const n, size = 4, 1000
 	dir := t.TempDir()
 	filled(t, dir, n, size)
-	for name, make := range map[string]func(path string) error{
+	for name, put := range map[string]func(path string) error{
 		"7.pack": func(path string) error { return os.Mkdir(path, 0o700) },
 		"8.pack": func(path string) error { return os.Symlink("/proc/self/mem", path) }, // EIO at its begin
 	} {
-		if err := make(filepath.Join(dir, name)); err != nil {
+		if err := put(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "9.pack", "full"), 0o700); err != nil { // nor be removed
 		t.Fatal(err)
 	}
-	p := open(t, dir, math.MaxInt64)
+	p := opened(t, dir)
+	p.SetPackSize(1) // so that new files are made beside the one that is left
+	p.Start(fixed(math.MaxInt64))
+	<-p.Scanned()
 	if have := count(t, p, n, size); have != n {
 		t.Errorf("%d forms are there", have)
 	}
