@@ -90,6 +90,31 @@ func TestRoomAtTheStart(t *testing.T) {
 	}
 }
 
+// TestDropWhileFilesAreRead finds nothing of what was dropped, and counts what is left.
+func TestDropWhileFilesAreRead(t *testing.T) {
+	const n, size = 200, 100
+	dir := t.TempDir()
+	filled(t, dir, n, size)
+	p := opened(t, dir)
+	defer p.Close()
+	p.Start(fixed(math.MaxInt64))
+	for range 30 {
+		p.Drop(1)
+	}
+	<-p.Scanned()
+	var bytes int64
+	for _, name := range files(t, dir) {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes += info.Size()
+	}
+	if have := count(t, p, n, size); have != n-60 || p.Bytes() != bytes || bytes != int64(have)*(size+44) {
+		t.Errorf("%d forms, %d bytes; the files have %d", have, p.Bytes(), bytes)
+	}
+}
+
 // TestFilesThatCannotBeRead are done without: one that cannot be opened, and one whose reading
 // fails.
 func TestFilesThatCannotBeRead(t *testing.T) {
