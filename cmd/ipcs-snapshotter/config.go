@@ -95,6 +95,7 @@ func defaultConfig() config {
 		Fetch:      fetchConfig{Fill: snapshotter.FillOn},
 		Profile:    profileConfig{Window: duration(30 * time.Second)},
 		Containerd: containerdConfig{Address: "/run/containerd/containerd.sock"},
+		Store:      storeConfig{Compressed: true},
 	}
 }
 
@@ -128,6 +129,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.DurationVar((*time.Duration)(&f.given.Profile.Window), "profile-window", time.Duration(def.Profile.Window), "how long it is recorded what the first container of an image reads; 0 records nothing")
 	own.StringVar(&f.given.Containerd.Address, "containerd", def.Containerd.Address, "containerd's socket, for layer blobs, unpacking and committing")
 	own.Var(&f.given.Store.Limit, "store-limit", "how much of the disk what was fetched may use, as 50GB or 40GiB; what was not used for longest goes then (default: no limit)")
+	own.BoolVar(&f.given.Store.Compressed, "store-compressed", def.Store.Compressed, "keep files compressed as well, for peers; false removes what was kept")
 	own.StringVar(&f.given.Metrics.Address, "metrics-address", "", "host:port to serve /metrics, /healthz and /readyz on, such as 127.0.0.1:9464 (default: off)")
 	own.BoolVar(&f.given.Metrics.Pprof, "metrics-pprof", false, "serve Go's /debug/pprof/ too, there and on the API's socket: whoever can connect can have this process profiled")
 	own.BoolVar(&f.given.AllowUnverifiedDiffIDs, "allow-unverified-diff-ids", false, "mount images that kept their diffIDs lazily, unproven: only if all images come from someone trusted")
@@ -152,6 +154,7 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		"profile-window":            func() { cfg.Profile.Window = f.given.Profile.Window },
 		"containerd":                func() { cfg.Containerd.Address = f.given.Containerd.Address },
 		"store-limit":               func() { cfg.Store.Limit = f.given.Store.Limit },
+		"store-compressed":          func() { cfg.Store.Compressed = f.given.Store.Compressed },
 		"metrics-address":           func() { cfg.Metrics.Address = f.given.Metrics.Address },
 		"metrics-pprof":             func() { cfg.Metrics.Pprof = f.given.Metrics.Pprof },
 		"pprof":                     func() { cfg.pprof = f.given.pprof },

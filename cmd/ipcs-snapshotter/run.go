@@ -68,7 +68,7 @@ func (c closers) close() error {
 
 // parts is the running daemon, as the status sees it.
 type parts struct {
-	packs   *packs.Packs
+	packs   *packs.Packs // nil: no compressed forms are kept
 	store   *objects.Store
 	node    *embedded.Node
 	fetcher *fetch.Fetcher
@@ -148,16 +148,9 @@ func run(ctx context.Context, cfg config) (err error) {
 func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) (*parts, error) {
 	var p parts
 	var err error
-	// Nothing is evicted before Limit is called, and then there are lazy files.
-	evicted := func() { p.lazy.DropRemoved() }
-	if p.packs, err = packs.Open(filepath.Join(cfg.Root, "packs"), p.packsRoom(cfg), log); err != nil {
+	if err = p.openStore(cfg, log, started); err != nil {
 		return nil, err
 	}
-	started.add("compressed forms", p.packs.Close)
-	if p.store, err = objects.Open(filepath.Join(cfg.Root, "repo"), objects.Options{Logger: log, Evicted: evicted, Spare: p.packs}); err != nil {
-		return nil, err
-	}
-	started.add("store", p.store.Close)
 	timeout := time.Duration(cfg.Node.Timeout)
 	if p.node, err = embedded.Open(ctx, embedded.Config{
 		Listen:   cfg.Node.Listen,
@@ -165,7 +158,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		KeyFile:  filepath.Join(cfg.Root, "identity.key"),
 		SwarmKey: cfg.Node.SwarmKey,
 		Timeout:  timeout,
-		Forms:    forms{p.packs, p.store},
+		Forms:    p.forms(),
 		Logger:   log,
 	}, p.store); err != nil {
 		return nil, err

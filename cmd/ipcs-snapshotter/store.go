@@ -5,19 +5,23 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"path/filepath"
 	"strconv"
 
 	"github.com/dustin/go-humanize"
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/packs"
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/layer"
 )
 
 type storeConfig struct {
-	Limit byteSize `toml:"limit"`
+	Limit      byteSize `toml:"limit"`
+	Compressed bool     `toml:"compressed"`
 }
 
 // byteSize is a number of bytes that is written as "50GB" or "40GiB".
@@ -68,17 +72,83 @@ func (p *parts) indexes(ctx context.Context, log *slog.Logger) func() []cid.Cid 
 	}
 }
 
-// packsRoom says how much of the disk compressed forms may take: half of what the objects
-// take, and with a limit what these leave of nine tenths of it, but no more than a quarter.
-func (p *parts) packsRoom(cfg config) func() int64 {
-	return func() int64 {
-		space := p.store.Space()
-		used := space.Used - space.Spare
-		if limit := int64(cfg.Store.Limit); limit > 0 {
-			return max(0, min(limit/4, limit-limit/10-used))
-		}
-		return used / 2
+// openStore opens the store, and the compressed forms of what is in it.
+func (p *parts) openStore(cfg config, log *slog.Logger, started *closers) (err error) {
+	// Nothing is evicted before Limit is called, and then there are lazy files.
+	opts := objects.Options{Logger: log, Evicted: func() { p.lazy.DropRemoved() }}
+	dir := filepath.Join(cfg.Root, "packs")
+	if p.packs = openForms(dir, cfg.Store.Compressed, log); p.packs != nil {
+		started.add("compressed forms", p.packs.Close)
+		opts.Spare = p.packs
 	}
+	if p.store, err = objects.Open(filepath.Join(cfg.Root, "repo"), opts); err != nil {
+		return err
+	}
+	started.add("store", p.store.Close)
+	if p.packs != nil {
+		room := formsRoom{int64(cfg.Store.Limit), p.store.ObjectBytes, p.packs.Bytes, func() (free, size int64, err error) { return diskSpace(dir) }}
+		p.packs.Start(room.bytes)
+	}
+	return nil
+}
+
+// openForms opens the compressed forms in dir: nil if there are to be none, or cannot be. The
+// daemon does without.
+func openForms(dir string, wanted bool, log *slog.Logger) *packs.Packs {
+	if !wanted {
+		if err := packs.Remove(dir); err != nil {
+			log.Warn("store.compressed is off, and compressed forms of before are left", "err", err)
+		}
+		return nil
+	}
+	p, err := packs.Open(dir, log)
+	if err != nil {
+		log.Warn("files are not kept compressed for peers: this takes more processor time when they are wanted", "err", err)
+	}
+	return p
+}
+
+// reserveShare of a file system's size is left free by compressed forms.
+const reserveShare = 10
+
+// formsRoom says how much of the disk compressed forms may take.
+type formsRoom struct {
+	limit   int64                                // of the store; 0: none
+	objects func() (bytes int64, known bool)     // that objects take
+	forms   func() int64                         // bytes that they take
+	disk    func() (free, size int64, err error) // where they are
+}
+
+// bytes returns half of what the objects take, and with a limit what these leave of nine tenths
+// of it, but no more than a quarter; in any case no more than leaves a part of the disk free.
+func (r formsRoom) bytes() (bytes int64, known bool) {
+	used, known := r.objects()
+	free, size, err := r.disk()
+	if !known || err != nil {
+		return 0, false
+	}
+	bytes = used / 2
+	if r.limit > 0 {
+		bytes = min(r.limit/4, r.limit-r.limit/10-used)
+	}
+	return max(0, min(bytes, r.forms()+free-size/reserveShare)), true
+}
+
+// diskSpace returns the size of the file system that dir is on, and what of it is free.
+func diskSpace(dir string) (free, size int64, err error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, 0, fmt.Errorf("find out how full the disk is: %w", err)
+	}
+	return int64(fs.Bavail) * fs.Bsize, int64(fs.Blocks) * fs.Bsize, nil
+}
+
+// forms returns where the node keeps compressed forms: nil if nowhere.
+func (p *parts) forms() embedded.Forms {
+	if p.packs == nil {
+		return nil
+	}
+	return forms{p.packs, p.store}
 }
 
 // forms are the compressed forms of what is in the store. A file is used when a peer gets it

@@ -65,6 +65,12 @@ func (s *Store) Space() Space {
 	}
 }
 
+// ObjectBytes is Used without Spare, and whether that is known: not while the store counts what it
+// has. It costs nothing, where Space looks for all that is Held.
+func (s *Store) ObjectBytes() (bytes int64, known bool) {
+	return s.used.Load() + s.parts.bytes.Load(), s.isCounted()
+}
+
 // HasRoom says whether so many bytes more leave the store within its limit, or, if room is to be
 // spared, so far below it as evicting does. Whoever adds what nobody waits for adds no more: so
 // nothing is evicted for it, nor is used up what was evicted for others. It waits while the store
@@ -167,9 +173,9 @@ func (s *Store) evictDown() {
 	need := used - limit + limit/evictShare
 	freed := s.spare.Drop(need)
 	var err error
-	if freed < need {
+	if used = s.total(); used > limit { // what is within the limit does not go for room to come
 		var evicted int64
-		evicted, err = s.evict(need - freed)
+		evicted, err = s.evict(used - limit + limit/evictShare)
 		freed += evicted
 	}
 	if err != nil {

@@ -54,6 +54,33 @@ func TestSpareGoesFirst(t *testing.T) {
 	}
 }
 
+// TestObjectsWithinTheLimitStay when what is spare is all that exceeds it, and less than is freed
+// at a time.
+func TestObjectsWithinTheLimitStay(t *testing.T) {
+	const size = 100_000
+	s, spare := openBeside(t, 10)
+	old := aged(t, s, 1, size, 2)
+	aged(t, s, 2, size, 1)
+	limited(s, 2*onDisk(size), nil)
+	s.evictDown()
+	if space := s.Space(); !s.HasFile(old) || space.EvictedObjects != 0 || spare.Bytes() != 0 {
+		t.Errorf("Space() = %+v, and the oldest file is there: %v", space, s.HasFile(old))
+	}
+}
+
+// TestObjectBytes counts no spare ones, and says so when nothing is counted yet.
+func TestObjectBytes(t *testing.T) {
+	const size = 100_000
+	s, _ := openBeside(t, 1000)
+	aged(t, s, 1, size, 1)
+	if bytes, known := s.ObjectBytes(); bytes != onDisk(size) || !known {
+		t.Errorf("%d bytes, known: %v", bytes, known)
+	}
+	if _, known := (&Store{counted: make(chan struct{})}).ObjectBytes(); known {
+		t.Error("a store that has counted nothing knows how much it has")
+	}
+}
+
 // TestSpareGoesWhenTheDiskIsFull, in a store without a limit, too.
 func TestSpareGoesWhenTheDiskIsFull(t *testing.T) {
 	s, spare := openBeside(t, 1000)

@@ -7,11 +7,15 @@
 //	            endian, and the frame
 //
 // New records are appended to the newest file, until it has packSize bytes. Where each is, is
-// kept in memory, and read from the files by Open. Nothing is synced: a record that a crash cut
-// short fails its checksum. When there is not enough room, the oldest files are removed, whole.
+// kept in memory, and read from the files after Start: until then a form is not found. Nothing is
+// synced: a record that a crash cut short fails its checksum. A file that cannot be read is removed.
+//
+// How much room there is, is asked for each record and each trimInterval, since objects go and
+// others fill the disk: when there is not enough, the oldest files are removed, whole. While it
+// is not known, nothing is written or removed.
 //
 // Concurrency. All methods may be called by any number of goroutines. Keep hands its frame to
-// the one goroutine that writes; Close waits for it.
+// the one goroutine, of Start, that reads what is there, writes and trims; Close waits for it.
 package packs
 
 import (
@@ -19,15 +23,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ipfs/go-cid"
 )
@@ -41,6 +41,8 @@ const (
 	maxWaiting = 16 << 20
 	// maxFrame bounds a frame, whatever a damaged file says.
 	maxFrame = 2 << 20
+	// trimInterval is how often it is looked whether there is still room for what is there.
+	trimInterval = time.Minute
 )
 
 type digest [digestSize]byte
@@ -53,25 +55,19 @@ type record struct {
 	sum          uint32
 }
 
-// pack is one file.
-type pack struct {
-	number uint64
-	file   *os.File
-	size   int64
-	users  sync.RWMutex // held to read while the file is read, and to write when it is closed
-}
-
 // Packs keeps compressed forms in one directory.
 type Packs struct {
-	dir   string
-	room  func() int64
-	log   *slog.Logger
-	table *crc32.Table
+	dir      string
+	log      *slog.Logger
+	table    *crc32.Table
+	full     int64 // bytes from which on a file is not appended to
+	interval time.Duration
+	scanned  chan struct{} // closed when the records of all files are known
 
 	mu      sync.Mutex // guards what follows
-	full    int64      // bytes from which on a file is not appended to
 	records map[digest]record
 	packs   []*pack // the oldest first
+	next    uint64  // number of the next file
 	closed  bool
 
 	bytes   atomic.Int64 // of all files
@@ -87,24 +83,28 @@ type entry struct {
 	size   int
 }
 
-// Open opens the directory and makes it if there is none. room says how many bytes all of it
-// may take; it is asked again and again.
-func Open(dir string, room func() int64, log *slog.Logger) (*Packs, error) {
+// Room says how many bytes all forms may take, and whether that is known yet.
+type Room func() (bytes int64, known bool)
+
+// Open opens the directory and makes it if there is none. Nothing is found or written before
+// Start.
+func Open(dir string, log *slog.Logger) (*Packs, error) {
 	p := &Packs{
-		dir: dir, room: room, log: log, table: crc32.MakeTable(crc32.Castagnoli),
-		full: packSize, records: make(map[digest]record), queue: make(chan entry, 1024),
+		dir: dir, log: log, table: crc32.MakeTable(crc32.Castagnoli), full: packSize, interval: trimInterval,
+		scanned: make(chan struct{}), records: make(map[digest]record), queue: make(chan entry, 1024),
 	}
-	if err := p.load(); err != nil {
-		for _, k := range p.packs {
-			err = errors.Join(err, k.file.Close())
-		}
+	if err := p.openAll(); err != nil {
 		return nil, fmt.Errorf("open compressed forms: %w", err)
 	}
-	p.wg.Go(p.write)
 	return p, nil
 }
 
-// Close writes what was kept and closes all files. Nothing may be called after it.
+// Start reads where everything is, and writes what is kept, both in the background. room is asked
+// again and again. Start may be called once.
+func (p *Packs) Start(room Room) { p.wg.Go(func() { p.run(room) }) }
+
+// Close writes what was kept, unless not even all files are read, and closes them. Nothing may be
+// called after it.
 func (p *Packs) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -175,7 +175,7 @@ func (p *Packs) Keep(c cid.Cid, frame []byte, size int) {
 // Drop removes files, the oldest first, until so many bytes are free, and says how many are.
 func (p *Packs) Drop(bytes int64) (freed int64) {
 	for freed < bytes {
-		n, ok := p.dropOldest()
+		n, ok := p.drop(nil)
 		if !ok {
 			break
 		}
@@ -184,49 +184,48 @@ func (p *Packs) Drop(bytes int64) (freed int64) {
 	return freed
 }
 
-func (p *Packs) dropOldest() (int64, bool) {
+// run trims, reads the files, and then writes what is kept, until Close.
+func (p *Packs) run(room Room) {
+	p.fit(room, 0)
+	all := p.scanAll()
+	close(p.scanned)
+	ticker := time.NewTicker(p.interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			p.fit(room, 0)
+		case e, more := <-p.queue:
+			if !more || !all {
+				return
+			}
+			err := p.append(room, e)
+			p.waiting.Add(-int64(len(e.frame)))
+			if err != nil {
+				p.log.Warn("cannot keep a compressed form; it is made again when it is wanted", "err", err)
+			}
+		}
+	}
+}
+
+// fit removes files, the oldest first, until there is room for so many bytes more, and says
+// whether there is.
+func (p *Packs) fit(room Room, more int64) bool {
+	bytes, known := room()
+	if !known {
+		return false
+	}
+	over := p.bytes.Load() + more - bytes
+	return over <= 0 || p.Drop(over) >= over
+}
+
+func (p *Packs) append(room Room, e entry) error {
 	p.mu.Lock()
-	if len(p.packs) == 0 || p.closed {
-		p.mu.Unlock()
-		return 0, false
-	}
-	k := p.packs[0]
-	p.packs = p.packs[1:]
-	for d, r := range p.records {
-		if r.pack == k {
-			delete(p.records, d)
-		}
-	}
-	size := k.size
-	p.bytes.Add(-size)
+	_, there := p.records[e.digest]
 	p.mu.Unlock()
-	k.users.Lock()
-	defer k.users.Unlock()
-	if err := errors.Join(os.Remove(k.file.Name()), k.file.Close()); err != nil {
-		p.log.Warn("cannot remove compressed forms", "err", err)
+	if there {
+		return nil // kept twice at once, or before it was known that it is there
 	}
-	return size, true
-}
-
-func (k *pack) read(buf []byte, off int64) error {
-	k.users.RLock()
-	defer k.users.RUnlock()
-	_, err := k.file.ReadAt(buf, off)
-	return err
-}
-
-// write writes what is kept until Close.
-func (p *Packs) write() {
-	for e := range p.queue {
-		err := p.append(e)
-		p.waiting.Add(-int64(len(e.frame)))
-		if err != nil {
-			p.log.Warn("cannot keep a compressed form; it is made again when it is wanted", "err", err)
-		}
-	}
-}
-
-func (p *Packs) append(e entry) error {
 	buf := make([]byte, headSize, headSize+len(e.frame))
 	copy(buf, e.digest[:])
 	binary.BigEndian.PutUint32(buf[digestSize:], uint32(e.size))
@@ -234,12 +233,8 @@ func (p *Packs) append(e entry) error {
 	buf = append(buf, e.frame...)
 	sum := p.checksum(buf)
 	binary.BigEndian.PutUint32(buf[digestSize+8:], sum)
-	for over := p.bytes.Load() + int64(len(buf)) - p.room(); over > 0; {
-		n, ok := p.dropOldest()
-		if !ok {
-			return nil // there is no room at all
-		}
-		over -= n
+	if !p.fit(room, int64(len(buf))) {
+		return nil
 	}
 	k, err := p.newest()
 	if err != nil {
@@ -256,11 +251,8 @@ func (p *Packs) append(e entry) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !slices.Contains(p.packs, k) {
-		return nil // dropped meanwhile
-	}
-	if _, there := p.records[e.digest]; there {
-		return nil // kept twice at once; the next record takes the place of this one
+	if k.dropped {
+		return nil
 	}
 	p.records[e.digest] = record{k, k.size, uint32(e.size), uint32(len(e.frame)), sum}
 	k.size += int64(len(buf))
@@ -268,93 +260,10 @@ func (p *Packs) append(e entry) error {
 	return nil
 }
 
-// newest returns the file to append to.
-func (p *Packs) newest() (*pack, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	number := uint64(0)
-	if n := len(p.packs); n > 0 {
-		last := p.packs[n-1]
-		if last.size < p.full {
-			return last, nil
-		}
-		number = last.number + 1
-	}
-	path := filepath.Join(p.dir, strconv.FormatUint(number, 10)+suffix)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	k := &pack{number: number, file: f}
-	p.packs = append(p.packs, k)
-	return k, nil
-}
-
 // checksum is that of a record, whatever stands in its place.
 func (p *Packs) checksum(rec []byte) uint32 {
 	sum := crc32.Update(0, p.table, rec[:digestSize+8])
 	return crc32.Update(sum, p.table, rec[headSize:])
-}
-
-// load opens all files.
-func (p *Packs) load() error {
-	if err := os.MkdirAll(p.dir, 0o700); err != nil {
-		return err
-	}
-	names, err := os.ReadDir(p.dir)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		number, err := strconv.ParseUint(strings.TrimSuffix(name.Name(), suffix), 10, 64)
-		if err != nil || !strings.HasSuffix(name.Name(), suffix) {
-			continue // none of ours
-		}
-		f, err := os.OpenFile(filepath.Join(p.dir, name.Name()), os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		p.packs = append(p.packs, &pack{number: number, file: f})
-	}
-	slices.SortFunc(p.packs, func(a, b *pack) int { return int(a.number) - int(b.number) })
-	for _, k := range p.packs {
-		if err := p.scan(k); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// scan finds the records of a file. What follows the last whole one is cut off.
-func (p *Packs) scan(k *pack) error {
-	info, err := k.file.Stat()
-	if err != nil {
-		return err
-	}
-	var head [headSize]byte
-	for {
-		_, err := k.file.ReadAt(head[:], k.size)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		r := record{
-			pack: k, off: k.size,
-			size:   binary.BigEndian.Uint32(head[digestSize:]),
-			length: binary.BigEndian.Uint32(head[digestSize+4:]),
-			sum:    binary.BigEndian.Uint32(head[digestSize+8:]),
-		}
-		end := k.size + headSize + int64(r.length)
-		if err != nil || r.length == 0 || r.length > maxFrame || r.size > maxFrame || end > info.Size() {
-			break
-		}
-		p.records[digest(head[:digestSize])] = r
-		k.size = end
-	}
-	p.bytes.Add(k.size)
-	if k.size < info.Size() {
-		return k.file.Truncate(k.size)
-	}
-	return nil
 }
 
 // digestOf returns the sha2-256 digest of c.

@@ -17,14 +17,37 @@ import (
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-func open(t testing.TB, dir string, room int64) *packs.Packs {
+func opened(t testing.TB, dir string) *packs.Packs {
 	t.Helper()
-	p, err := packs.Open(dir, func() int64 { return room }, slog.New(slog.DiscardHandler))
+	p, err := packs.Open(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
+
+// open opens the directory, and returns when all that is there is known.
+func open(t testing.TB, dir string, room int64) *packs.Packs {
+	t.Helper()
+	p := opened(t, dir)
+	p.Start(fixed(room))
+	<-p.Scanned()
+	return p
+}
+
+func fixed(room int64) packs.Room { return func() (int64, bool) { return room, true } }
+
+// await waits until something is so.
+func await(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it never comes to this: " + what)
+		}
+	}
+}
+
+func written(p *packs.Packs) func() bool { return func() bool { return p.Waiting() == 0 } }
 
 // name returns the CID of a block, and what stands for its compressed form.
 func name(t testing.TB, i, size int) (cid.Cid, []byte) {
@@ -83,16 +106,13 @@ func TestKeptOverARestart(t *testing.T) {
 func TestRoomIsKept(t *testing.T) {
 	const size, n = 10_000, 200
 	dir := t.TempDir()
-	p := open(t, dir, 1_500_000)
+	p := opened(t, dir)
 	p.SetPackSize(600_000)
+	p.Start(fixed(1_500_000))
 	for i := range n {
 		c, frame := name(t, i, size)
 		p.Keep(c, frame, 2*size)
-		for deadline := time.Now().Add(time.Minute); p.Waiting() > 0; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("what is kept is not written")
-			}
-		}
+		await(t, "what is kept is written", written(p))
 		if p.Bytes() > 1_500_000 {
 			t.Fatalf("%d bytes after %d forms", p.Bytes(), i)
 		}
@@ -191,8 +211,9 @@ func FuzzOpen(f *testing.F) {
 // TestConcurrent keeps, reads and drops at once.
 func TestConcurrent(t *testing.T) {
 	const n, size = 400, 2_000
-	p := open(t, t.TempDir(), math.MaxInt64)
+	p := opened(t, t.TempDir())
 	p.SetPackSize(100_000)
+	p.Start(fixed(math.MaxInt64))
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/klauspost/compress/zstd"
@@ -49,9 +50,18 @@ func newEncoder(level zstd.EncoderLevel) (*zstd.Encoder, error) {
 // Compress returns data as a zstd frame that is worth to be kept, or nil if there is none.
 func (c *Codec) Compress(data []byte) []byte {
 	if frame := c.thorough.EncodeAll(data, nil); worthKeeping(len(frame), len(data)) {
-		return frame
+		return clipped(frame)
 	}
 	return nil
+}
+
+// clipped returns a frame without the buffer that it was made in if that is much larger: a frame
+// waits to be written, and is counted as what it is.
+func clipped(frame []byte) []byte {
+	if cap(frame)-len(frame) >= len(frame)/4 {
+		return bytes.Clone(frame)
+	}
+	return frame
 }
 
 // decompress returns the size bytes that a zstd frame holds.

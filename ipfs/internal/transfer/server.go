@@ -277,7 +277,7 @@ func (v *serving) compress(data []byte) []byte {
 	if len(frame) >= len(data)-len(data)/16 {
 		return nil
 	}
-	return frame
+	return clipped(frame)
 }
 
 // write writes a frame. The wants that it answers are no longer open then.

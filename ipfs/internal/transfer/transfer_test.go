@@ -57,8 +57,28 @@ func TestLargeBlocksAreKeptCompressed(t *testing.T) {
 		if len(store.forms) != 3 {
 			t.Errorf("%d forms are kept, want those of the blocks that compress", len(store.forms))
 		}
+		for _, frame := range store.forms {
+			if cap(frame) > len(frame)+len(frame)/4 {
+				t.Errorf("a form of %d bytes is in a buffer of %d", len(frame), cap(frame))
+			}
+		}
 		if gets := store.gets; gets != 5+2*round {
 			t.Errorf("%d blocks were read in %d rounds", gets, round+1)
+		}
+	}
+}
+
+// TestCompressedAheadIsClipped, as what is compressed for a want is.
+func TestCompressedAheadIsClipped(t *testing.T) {
+	codec, err := NewCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{40_000, 100_000, 1 << 20} {
+		for _, b := range text(t, 1, size) {
+			if frame := codec.Compress(b.Data); frame == nil || cap(frame) > len(frame)+len(frame)/4 {
+				t.Errorf("a form of %d bytes is in a buffer of %d", len(frame), cap(frame))
+			}
 		}
 	}
 }
