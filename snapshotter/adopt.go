@@ -32,7 +32,9 @@ const labelAdopted = labelOwn + "adopted"
 // images that are mounted lazily, too.
 //
 // What they commit proves itself: the chainID on our record is made of the parent's and of
-// the digest that the layer root has, not of what the client calls the snapshot.
+// the digest that the layer root has, not of what the client calls the snapshot. Of the
+// layer's annotations only those are taken that are hints. Others are for containerd, which
+// shares snapshots by one of them, and come from whoever made the image.
 func (s *Snapshotter) Adopt(ctx context.Context, dir string, desc ocispec.Descriptor) (adopted bool, err error) {
 	id, ok := s.idOf(dir)
 	if !ok || s.support.err != nil {
@@ -57,11 +59,17 @@ func (s *Snapshotter) Adopt(ctx context.Context, dir string, desc ocispec.Descri
 		if err != nil || !isExtraction(info.Name, info.Labels) {
 			return err
 		}
-		hints := foreignLabels(snapshots.FilterInheritedLabels(desc.Annotations))
+		if had := info.Labels[labelAdopted]; had != "" && had != root.String() {
+			return fmt.Errorf("snapshot %s is layer %s already, and another is applied to it: %w", info.Name, had, errdefs.ErrFailedPrecondition)
+		}
 		if info.Labels == nil {
 			info.Labels = make(map[string]string)
 		}
-		maps.Copy(info.Labels, hints)
+		for _, hint := range []string{mediatype.AnnotationImage, mediatype.AnnotationFill} {
+			if value := desc.Annotations[hint]; value != "" {
+				info.Labels[hint] = value
+			}
+		}
 		info.Labels[labelAdopted] = root.String()
 		if err := os.WriteFile(s.rootPath(id), l.root.Data, 0o600); err != nil {
 			return fmt.Errorf("write the layer root: %w", err)
@@ -135,7 +143,8 @@ func (s *Snapshotter) commitAdopted(ctx context.Context, name, id string, info s
 }
 
 // adoptedLabels are those of the ipcs snapshot that an active one becomes: what its layer's
-// annotations say, what the commit says, and ours.
+// annotations say, what the commit says, and ours. The chainID by which containerd shares the
+// snapshot is the one that is proven, or none.
 func adoptedLabels(root cid.Cid, links []link, active, commit map[string]string) (map[string]string, error) {
 	d, err := mediatype.LayerDigest(root)
 	if err != nil {
@@ -152,6 +161,11 @@ func adoptedLabels(root cid.Cid, links []link, active, commit map[string]string)
 		own[labelChain] = d.String()
 	case links[0].chain != "":
 		own[labelChain] = identity.ChainID([]digest.Digest{links[0].chain, d}).String()
+	}
+	if ref := own[snapshots.LabelSnapshotRef]; own[labelChain] == "" {
+		delete(own, snapshots.LabelSnapshotRef)
+	} else if ref != "" && ref != own[labelChain] {
+		return nil, contradiction("a snapshot is committed as %s, and its layers make %s", ref, own[labelChain])
 	}
 	return own, nil
 }

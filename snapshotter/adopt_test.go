@@ -3,12 +3,14 @@
 package snapshotter_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/mediatype"
+	"github.com/hinshun/ipcs/snapshotter"
 )
 
 // changesOf is the directory for changes of mounts.
@@ -144,6 +147,56 @@ func TestAdoptedWritten(t *testing.T) {
 		t.Errorf("commit: %v", err)
 	}
 	if err := l.Remove(l.ctx, key); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAdoptForged applies a layer whose annotations are meant for containerd: it shares
+// snapshots by one of them, so that the layer would come into containers of another image.
+func TestAdoptForged(t *testing.T) {
+	l := newLab(t)
+	const victim = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+	desc := layerDescriptor(t, l.convert(tarOf(t, []entry{file("a", "a", 0o644)})))
+	desc.Annotations = map[string]string{
+		snapshots.LabelSnapshotRef:             victim,
+		"containerd.io/snapshot/uidmapping":    "0:0:1",
+		"containerd.io/snapshot/anything.else": "x",
+		mediatype.AnnotationFill:               "false",
+	}
+	prepare := func(name string) (key, dir string) {
+		t.Helper()
+		key = l.key("extract-1 " + name)
+		mounts, err := l.Prepare(l.ctx, key, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := l.Adopt(l.ctx, changesOf(mounts), desc); err != nil || !ok {
+			t.Fatalf("the layer was not adopted: %v", err)
+		}
+		return key, changesOf(mounts)
+	}
+	key, _ := prepare("annotated")
+	c := l.commit(l.Snapshotter, key, desc.Digest)
+	info, err := l.Stat(l.ctx, c.parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range desc.Annotations {
+		if _, there := info.Labels[name]; there != (name == mediatype.AnnotationFill) {
+			t.Errorf("label %s of the snapshot: %t", name, there)
+		}
+	}
+	key, dir := prepare("committed")
+	as := snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotRef: victim})
+	if err := l.Commit(l.ctx, l.key("forged"), key, as); !errors.Is(err, snapshotter.ErrContradiction) {
+		t.Errorf("commit as a layer of another image: %v", err)
+	}
+	other := layerDescriptor(t, l.convert(tarOf(t, []entry{file("b", "b", 0o644)})))
+	if ok, err := l.Adopt(l.ctx, dir, other); ok || !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("a second layer into the same snapshot: adopted: %t, %v", ok, err)
+	}
+	as = snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotRef: desc.Digest.String()})
+	if err := l.Commit(l.ctx, l.key("right"), key, as); err != nil {
 		t.Error(err)
 	}
 }

@@ -94,7 +94,10 @@ func (s *Snapshotter) findManifests(ctx context.Context, im *imageFiles) ([]cont
 	return found[:min(len(found), maxManifests)], err
 }
 
-func isIPCS(l ocispec.Descriptor) bool { return l.Annotations[mediatype.AnnotationRoot] != "" }
+// isIPCS says whether a layer is mounted lazily. BuildKit leaves out its annotations.
+func isIPCS(l ocispec.Descriptor) bool {
+	return l.MediaType == mediatype.Layer && l.Annotations[mediatype.AnnotationKeep] != "true"
+}
 
 var errOtherImage = errors.New("it is of another image")
 

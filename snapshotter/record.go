@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,7 @@ const redirectXattr = string(trusted) + "redirect"
 // (asked.go) waits himself.
 type recorder struct {
 	window time.Duration // 0: nothing is recorded
+	served bool          // DataServed: paths do not tell which object a file is
 	log    *slog.Logger
 	save   func(chain digest.Digest, files []cid.Cid, full bool) error
 
@@ -58,6 +60,7 @@ type candidate struct {
 	image *imageFiles
 	// first says that it was just made: it is recorded if the image never was.
 	first bool
+	has   func(cid.Cid) bool // whether the image has a file
 }
 
 // A recording is that of one container.
@@ -82,6 +85,8 @@ func newRecorder(window time.Duration, log *slog.Logger, save func(digest.Digest
 		running: make(map[*recording]struct{}), orders: make(map[*order]struct{}), done: make(map[digest.Digest]struct{}),
 	}
 }
+
+var errServed = errors.New("files are served by a process, in which nobody sees what is opened")
 
 // newRecording makes the recording of a container, which is not recorded yet. It is called
 // with r.mu.
@@ -138,11 +143,14 @@ func (r *recorder) record(ctx context.Context, rec *recording) {
 	defer cancel()
 	names := openNames(rec.dirs)
 	defer names.close()
-	err := opens.Watch(ctx, rec.upper, func(path string) {
-		if c, ok := names.cid(path); ok {
-			rec.add(c)
-		}
-	})
+	err := errServed
+	if !r.served {
+		err = opens.Watch(ctx, rec.upper, func(path string) {
+			if c, ok := names.cid(path); ok {
+				rec.add(c)
+			}
+		})
+	}
 	if err == nil || ctx.Err() != nil {
 		return
 	}
@@ -200,7 +208,7 @@ func (r *recorder) observe(c cid.Cid) {
 		rec.mu.Lock()
 		lazy := rec.lazy
 		rec.mu.Unlock()
-		if lazy {
+		if lazy && rec.has(c) { // any container may have read it
 			rec.add(c)
 		}
 	}
@@ -273,6 +281,7 @@ func (s *Snapshotter) openProfiles(cfg *Config) error {
 	s.prefetch, s.fill = cfg.Prefetch, cfg.Fill
 	s.ahead = newAhead(s.log, s.getAhead)
 	s.recorder = newRecorder(cfg.ProfileWindow, s.log, s.keepProfile)
+	s.recorder.served = s.support.data == DataServed
 	s.profiles = profiles{filepath.Join(cfg.Root, profilesDir)}
 	all, err := s.profiles.list()
 	if err != nil {
@@ -321,10 +330,20 @@ func (s *Snapshotter) used(ctx context.Context, key, id string, links []link, at
 	im.namespace = containerdNamespace(key)
 	s.uses.begin(key, s.upperPath(id), im, links)
 	if at != stageUnknown {
-		s.recorder.begin(ctx, candidate{key: key, upper: s.upperPath(id), dirs: s.imageDirs(links), image: im, first: at == stageMade})
+		s.recorder.begin(ctx, candidate{key: key, upper: s.upperPath(id), dirs: s.imageDirs(links), image: im, first: at == stageMade, has: s.hasFile(im.roots)})
 	}
 	if s.prefetch != nil {
 		s.ahead.use(ctx, key, im)
+	}
+}
+
+// hasFile says of files whether these layers have them.
+func (s *Snapshotter) hasFile(roots []cid.Cid) func(cid.Cid) bool {
+	return func(c cid.Cid) bool {
+		return slices.ContainsFunc(s.files.tables(roots), func(t *fileTable) bool {
+			_, ok := t.find(c)
+			return ok
+		})
 	}
 }
 

@@ -82,7 +82,8 @@ func chainOf(ctx context.Context, conn *grpc.ClientConn, name string) (digest.Di
 		return "", err
 	}
 	for n := min(len(m.Layers), len(diffIDs)); n > 0; n-- {
-		if m.Layers[n-1].Annotations[mediatype.AnnotationRoot] != "" {
+		// BuildKit leaves out the annotations.
+		if l := m.Layers[n-1]; l.MediaType == mediatype.Layer && l.Annotations[mediatype.AnnotationKeep] != "true" {
 			return identity.ChainID(diffIDs[:n]), nil
 		}
 	}
