@@ -119,7 +119,8 @@ func keepSpare(ctx context.Context, dir, socket string) error {
 		return err
 	}
 	outlive(slog.New(slog.NewTextHandler(os.Stderr, nil)))
-	ctx, over := context.WithCancel(ctx)
+	// It ends with the relay, and not before it: whoever ends both asks the relay, too.
+	ctx, over := context.WithCancel(context.WithoutCancel(ctx))
 	defer over()
 	dead := make(chan struct{})
 	var died error // set before dead is closed
