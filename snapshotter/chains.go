@@ -146,6 +146,9 @@ func (cs *chains) ensure(ctx context.Context, r run, build func(context.Context,
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
+	if err := unmount(dir); err != nil { // the server of an image may have died
+		return "", err
+	}
 	if err := cs.mount(cs.image(r.id), dir); err != nil {
 		return "", errors.Join(err, os.Remove(dir))
 	}

@@ -4,6 +4,7 @@ package snapshotter
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,10 +33,14 @@ const healInterval = 5 * time.Second
 // remembers that it lay on the dead file system: a reconfiguration of the overlay, which changes
 // nothing, makes it forget that of all that is not open at the time.
 //
+// Which overlays those are is kept in a file until it is done, since a process that follows could
+// not tell: what is mounted looks the same, before and after.
+//
 // One goroutine fetches, and one tells the kernel.
 type healer struct {
 	get  func(ctx context.Context, roots []cid.Cid) error // all files of layers
 	lazy string                                           // where the lazy file system is mounted
+	file string                                           // names the overlays that are not healed yet
 	log  *slog.Logger
 
 	broken atomic.Int64 // overlays of which not all is here
@@ -55,9 +60,14 @@ func deviceOf(dir string) (string, error) {
 	return fmt.Sprintf("%d:%d", last.Major, last.Minor), nil
 }
 
-// overlaysOn returns the mount points of the overlays that have a directory, or what is below
-// it, as a layer.
-func overlaysOn(dir string) ([]string, error) {
+// overlay is one that is mounted.
+type overlay struct {
+	ID  int    `json:"id"` // of the mount: another may be mounted there later
+	Dir string `json:"dir"`
+}
+
+// overlaysOn returns the overlays that have a directory, or what is below it, as a layer.
+func overlaysOn(dir string) ([]overlay, error) {
 	found, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
 		layers := strings.FieldsFunc(m.VFSOptions, func(r rune) bool { return r == ',' || r == '=' || r == ':' })
 		lies := func(layer string) bool { return layer == dir || strings.HasPrefix(layer, dir+"/") }
@@ -66,18 +76,60 @@ func overlaysOn(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var dirs []string
+	var overlays []overlay
 	for _, m := range found {
-		dirs = append(dirs, m.Mountpoint)
+		overlays = append(overlays, overlay{m.ID, m.Mountpoint})
 	}
-	return dirs, nil
+	return overlays, nil
 }
 
-// heal begins to heal the containers that run on layers, if there are any. Of ctx only the
-// values count.
-func (h *healer) heal(ctx context.Context, roots []cid.Cid) error {
+// toHeal returns the overlays on a lazy file system that has died: if it just did, all that there
+// are, and else those that a process before had not healed when it ended.
+func (h *healer) toHeal(died bool) ([]overlay, error) {
 	overlays, err := overlaysOn(h.lazy)
-	if err != nil || len(overlays) == 0 {
+	if err != nil || died {
+		return overlays, err
+	}
+	text, err := os.ReadFile(h.file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("containers that are to be healed: %w", err)
+	}
+	var before []overlay
+	if err := json.Unmarshal(text, &before); err != nil {
+		h.log.Error("it is not known which containers were to be healed: all are", "err", err)
+		return overlays, nil
+	}
+	return slices.DeleteFunc(overlays, func(o overlay) bool { return !slices.Contains(before, o) }), nil
+}
+
+// remember keeps the overlays that are to be healed for the process that follows.
+func (h *healer) remember(overlays []overlay) error {
+	return writeFile(h.file, func(f *os.File) error { return json.NewEncoder(f).Encode(overlays) })
+}
+
+// forget says that there is nothing to heal any more.
+func (h *healer) forget() error {
+	if err := os.Remove(h.file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("containers are healed, and will be again: %w", err)
+	}
+	return nil
+}
+
+// heal begins to heal the containers that run on layers, if there are any that need it: those on
+// the lazy file system if it has just died, and those that a process before has not healed. Of
+// ctx only the values count.
+func (h *healer) heal(ctx context.Context, roots []cid.Cid, died bool) error {
+	overlays, err := h.toHeal(died)
+	if err != nil {
+		return err
+	}
+	if len(overlays) == 0 {
+		return h.forget()
+	}
+	if err := h.remember(overlays); err != nil {
 		return err
 	}
 	h.log.Error("the lazy files of containers are lost, since daemon and relay died together: what they have not read yet fails until all is here; start them again where you can", "overlays", len(overlays), "layers", len(roots))
@@ -98,6 +150,9 @@ func (h *healer) heal(ctx context.Context, roots []cid.Cid) error {
 			case <-here:
 				h.refresh(overlays)
 				if ctx.Err() == nil {
+					if err := h.forget(); err != nil {
+						h.log.Warn("cannot remove a file", "err", err)
+					}
 					h.broken.Store(0)
 					h.log.Warn("all files of containers that had lost them are here: what they open from now on can be read; what they hold open cannot, until they open it again", "overlays", len(overlays))
 				}
@@ -127,10 +182,10 @@ func (h *healer) fetch(ctx context.Context, roots []cid.Cid) {
 }
 
 // refresh makes the kernel look up anew what overlays have, where they are still mounted.
-func (h *healer) refresh(overlays []string) {
-	for _, dir := range overlays {
-		if err := reconfigure(dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
-			h.log.Warn("a container may not find what is here again; start it again", "overlay", dir, "err", err)
+func (h *healer) refresh(overlays []overlay) {
+	for _, o := range overlays {
+		if err := reconfigure(o.Dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
+			h.log.Warn("a container may not find what is here again; start it again", "overlay", o.Dir, "err", err)
 		}
 	}
 }

@@ -3,7 +3,9 @@
 package snapshotter_test
 
 import (
+	"context"
 	"errors"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +15,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/internal/hosttest"
+	"github.com/hinshun/ipcs/ipfs"
 )
+
+// nothingComes is a fetcher whose peers are gone.
+type nothingComes struct{}
+
+func (nothingComes) Prefetch(ctx context.Context, _ iter.Seq[ipfs.File], _ fetch.Priority) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
 
 // TestHeal lets the lazy file system die under a container: what was opened on it fails, and can
 // be read again when the next process has fetched all of it, but for what is still open.
@@ -50,10 +62,21 @@ func TestHeal(t *testing.T) {
 	if _, err := os.ReadFile(filepath.Join(inside, "unread")); !errors.Is(err, syscall.ENOTCONN) {
 		t.Fatalf("reading what lay on the dead file system: %v", err)
 	}
+	fetcher := l.config.Prefetch
+	l.config.Prefetch = nothingComes{}
 	l.start()
 	if n := l.Broken(); n != 1 {
 		t.Errorf("%d containers are broken", n)
 	}
+	l.active(l.Snapshotter, ipcs.parent) // lies on what is alive
+	for range 2 {
+		l.restart()
+		if n := l.Broken(); n != 1 {
+			t.Errorf("%d containers are broken for a process that follows one that had begun to heal", n)
+		}
+	}
+	l.config.Prefetch = fetcher
+	l.restart()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for l.Broken() > 0 {

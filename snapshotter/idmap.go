@@ -83,7 +83,7 @@ func (s *Snapshotter) mapLower(key string, l *lower, m mapping) error {
 	}
 	defer ns.Close()
 	for i, from := range l.dirs {
-		to, err := s.mapped.ensure(m.name(from), key, func(dir string) error { return mapIDs(from, dir, int(ns.Fd())) })
+		to, err := s.mapped.ensure(m.name(from), key, []string{from}, func(dir string) error { return mapIDs(from, dir, int(ns.Fd())) })
 		if err != nil {
 			return err
 		}

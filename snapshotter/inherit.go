@@ -49,7 +49,7 @@ func (s *Snapshotter) mountBelow(ctx context.Context, r run) (path string, relea
 	if len(l.dirs) == 1 && len(l.data) == 0 {
 		return l.dirs[0], func() {}, nil // overlayfs wants two
 	}
-	path, err = s.merged.ensure(r.belowID(), key, func(dir string) error { return mountMerged(dir, l) })
+	path, err = s.merged.ensure(r.belowID(), key, l.dirs, func(dir string) error { return mountMerged(dir, l) })
 	return path, func() { s.merged.release(key) }, err
 }
 

@@ -23,26 +23,47 @@ type held struct {
 	log *slog.Logger
 
 	mu     sync.Mutex
-	all    map[string]map[string]struct{} // name of the mount to the keys of the snapshots
+	all    map[string]*heldMount // by name
 	closed bool
 }
 
+// heldMount is one that snapshots use.
+type heldMount struct {
+	keys map[string]struct{} // of the snapshots
+	on   string              // file systems that it lies on
+}
+
 func newHeld(dir string, log *slog.Logger) *held {
-	return &held{dir: dir, log: log, all: make(map[string]map[string]struct{})}
+	return &held{dir: dir, log: log, all: make(map[string]*heldMount)}
 }
 
 // ensure has mount, which is given an empty directory, make the mount of that name for the
-// snapshot key, unless it is there, and returns where it is.
-func (m *held) ensure(name, key string, mount func(dir string) error) (string, error) {
+// snapshot key, unless it is there, and returns where it is. A mount on other file systems than
+// those at the directories on lies on what has died, and was mounted anew: it is made anew, too.
+func (m *held) ensure(name, key string, on []string, mount func(dir string) error) (string, error) {
+	below, err := fileSystems(on)
+	if err != nil {
+		return "", err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return "", errClosed
 	}
 	dir := filepath.Join(m.dir, name)
-	if keys, ok := m.all[name]; ok {
-		keys[key] = struct{}{}
+	h, ok := m.all[name]
+	if ok && h.on == below {
+		h.keys[key] = struct{}{}
 		return dir, nil
+	}
+	if ok {
+		m.log.Warn("what snapshots lie on has died: it is mounted anew", "dir", dir)
+		if err := unmount(dir); err != nil {
+			return "", err
+		}
+		h.on = "" // until it is
+	} else {
+		h = &heldMount{keys: make(map[string]struct{})}
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
@@ -50,20 +71,35 @@ func (m *held) ensure(name, key string, mount func(dir string) error) (string, e
 	if err := mount(dir); err != nil {
 		return "", errors.Join(err, os.Remove(dir))
 	}
-	m.all[name] = map[string]struct{}{key: {}}
+	h.keys[key], h.on = struct{}{}, below
+	m.all[name] = h
 	return dir, nil
+}
+
+// fileSystems names the file systems of directories. As long as something is mounted on one that
+// has died, no other is given its number.
+func fileSystems(dirs []string) (string, error) {
+	var names strings.Builder
+	for _, dir := range dirs {
+		var st unix.Stat_t
+		if err := unix.Stat(dir, &st); err != nil {
+			return "", fmt.Errorf("look at %s: %w", dir, err)
+		}
+		fmt.Fprintf(&names, "%d ", st.Dev)
+	}
+	return names.String(), nil
 }
 
 // release says that a snapshot needs its mounts no longer, if it had any.
 func (m *held) release(key string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for name, keys := range m.all {
-		if _, ok := keys[key]; !ok {
+	for name, h := range m.all {
+		if _, ok := h.keys[key]; !ok {
 			continue
 		}
-		delete(keys, key)
-		if len(keys) > 0 {
+		delete(h.keys, key)
+		if len(h.keys) > 0 {
 			continue
 		}
 		delete(m.all, name)

@@ -97,7 +97,7 @@ func (s *Snapshotter) lower(ctx context.Context, key string, links []link, u use
 	if !u.plain && l.fits("workdir="+s.workPath(someID), "upperdir="+s.upperPath(someID)) {
 		return l, nil
 	}
-	dir, err := s.merged.ensure(name, key, func(dir string) error { return mountMerged(dir, l) })
+	dir, err := s.merged.ensure(name, key, l.dirs, func(dir string) error { return mountMerged(dir, l) })
 	if err != nil {
 		s.mapped.release(key)
 		return nil, err

@@ -244,7 +244,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	s.uses = newUses(cfg.Used, s.mountedImages, s.log)
 	s.freer = newFreer(filepath.Join(cfg.Root, unusedDir), cfg.Free, s.unusedObjects, s.log)
 	s.shared = newShared(cfg.Here, s.files)
-	s.healer = &healer{get: s.getAll, lazy: s.lazyPath, log: s.log}
+	s.healer = &healer{get: s.getAll, lazy: s.lazyPath, file: filepath.Join(cfg.State, "unhealed"), log: s.log}
 	if err := s.openProfiles(&cfg); err != nil {
 		return nil, errors.Join(err, s.ms.Close())
 	}

@@ -121,7 +121,8 @@ func (s *Snapshotter) recall(ctx context.Context, roots map[cid.Cid]struct{}) er
 }
 
 // mountLazy mounts the lazy file system, or takes up the one of a process before. If there was
-// one that could not be taken up, containers lie on what is dead.
+// one that could not be taken up, containers lie on what is dead, and may still when the next
+// process takes up the new one.
 func (s *Snapshotter) mountLazy(ctx context.Context, mount MountLazy, before running) error {
 	old, err := deviceOf(s.lazyPath)
 	if err != nil {
@@ -131,8 +132,8 @@ func (s *Snapshotter) mountLazy(ctx context.Context, mount MountLazy, before run
 		return fmt.Errorf("mount the lazy file system: %w", err)
 	}
 	now, err := deviceOf(s.lazyPath)
-	if err == nil && now != old {
-		err = s.healer.heal(ctx, slices.Collect(maps.Keys(before.roots)))
+	if err == nil {
+		err = s.healer.heal(ctx, slices.Collect(maps.Keys(before.roots)), now != old)
 	}
 	if err != nil {
 		return errors.Join(err, s.lazy.Close())

@@ -244,6 +244,9 @@ func (c *crashTest) mounts() {
 	if relays := relaysOf(c.t, state); relays != 1 {
 		c.t.Errorf("%d processes hold the FUSE mount", relays)
 	}
+	if !c.status().Lazy.RelaySpare {
+		c.t.Error("nobody keeps the device")
+	}
 	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	c.must(err)
 	for _, file := range backing {

@@ -120,14 +120,19 @@ func connectImages(state string, listen func(socket string) (net.Listener, error
 	if err != nil {
 		return nil, err
 	}
-	defer ln.Close()
-	f, err := listenerFile(ln)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if err := imagesProcess(f, "--detach").Run(); err != nil {
+	// While this process has the socket open, too, nobody would refuse a server that is dead.
+	if err := errors.Join(startImages(ln), ln.Close()); err != nil {
 		return nil, err
 	}
 	return metafs.Dial(socket)
+}
+
+// startImages starts the server by a process that ends at once.
+func startImages(ln net.Listener) error {
+	f, err := listenerFile(ln)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return imagesProcess(f, "--detach").Run()
 }

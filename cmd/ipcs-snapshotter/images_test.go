@@ -13,6 +13,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/erofs"
 	"github.com/hinshun/ipcs/internal/hosttest"
+	"github.com/hinshun/ipcs/internal/metafs"
 )
 
 // TestImageServer mounts images through the process that serves them: one for both, another
@@ -67,6 +68,24 @@ func TestImageServer(t *testing.T) {
 		t.Error(err)
 	}
 	for len(servers(t, dir)) > 0 { // the test hangs if it does not end
+	}
+}
+
+// TestImagesDie starts a server of images that ends before it greets: whoever waits for it must
+// learn that.
+func TestImagesDie(t *testing.T) {
+	t.Setenv(asDying, "1")
+	dir, err := os.MkdirTemp("", "images") // t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	client, err := connectImages(dir, listenPackets(t.Context()))
+	if err == nil {
+		t.Fatalf("connected to a server that is dead: %v", client.Close())
+	}
+	if !errors.Is(err, metafs.ErrGone) && !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Error(err)
 	}
 }
 

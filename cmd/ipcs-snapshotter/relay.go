@@ -97,14 +97,8 @@ func relayProcess(dir string, files []*os.File, more ...string) *exec.Cmd {
 // keepSpare starts a relay, and keeps its device until it has ended the file system, or somebody
 // takes its place.
 func keepSpare(ctx context.Context, dir, socket string) error {
-	files := inheritedFiles()
-	child := relayProcess(dir, files)
-	err := child.Start()
-	// A socket that somebody else has open does not refuse who looks for a relay.
-	if err := errors.Join(err, files[0].Close(), files[2].Close()); err != nil {
-		return err
-	}
-	// One that it takes the place of may have left it.
+	// It listens before there is a relay that could die. One that it takes the place of may have
+	// left its socket.
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -117,8 +111,16 @@ func keepSpare(ctx context.Context, dir, socket string) error {
 		return errors.New("not a unix socket")
 	}
 	unixListener.SetUnlinkOnClose(false) // it may be another's by then
+	files := inheritedFiles()
+	child := relayProcess(dir, files)
+	err = child.Start()
+	// A socket that somebody else has open does not refuse who looks for a relay.
+	if err := errors.Join(err, files[0].Close(), files[2].Close()); err != nil {
+		return err
+	}
 	outlive(slog.New(slog.NewTextHandler(os.Stderr, nil)))
-	ctx, over := context.WithCancel(ctx)
+	// It ends with the relay, and not before it: whoever ends both asks the relay, too.
+	ctx, over := context.WithCancel(context.WithoutCancel(ctx))
 	defer over()
 	dead := make(chan struct{})
 	var died error // set before dead is closed
@@ -172,8 +174,9 @@ func newRelay(ctx context.Context, socket, dir string, dev *os.File, state relay
 	if err != nil {
 		return nil, err
 	}
-	defer ln.Close()
-	if err := startRelay(dir, spareSocket(socket), ln, dev, state); err != nil {
+	// While this process has the socket open, too, nobody would refuse a relay that is dead.
+	err = startRelay(dir, spareSocket(socket), ln, dev, state)
+	if err := errors.Join(err, ln.Close()); err != nil {
 		return nil, fmt.Errorf("start the process that holds the FUSE mount: %w", err)
 	}
 	return relay.Dial(socket)

@@ -73,6 +73,7 @@ type parts struct {
 	node    *embedded.Node
 	fetcher *fetch.Fetcher
 	lazy    *lazyfs.Server
+	spare   string // socket of who keeps the device of lazy files
 	snaps   *snapshotter.Snapshotter
 	differ  *unpack.Differ
 	tasks   tasksapi.TasksClient // of containerd
@@ -195,6 +196,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 
 // serveLazy serves lazy files at dir.
 func (p *parts) serveLazy(ctx context.Context, cfg config, dir string, files snapshotter.Files, log *slog.Logger) (*lazyfs.Server, error) {
+	p.spare = spareSocket(cfg.relaySocket())
 	client, err := connectRelay(ctx, cfg.relaySocket(), dir, log)
 	if err != nil {
 		return nil, fmt.Errorf("serve lazy files: %w", err)
@@ -206,7 +208,7 @@ func (p *parts) serveLazy(ctx context.Context, cfg config, dir string, files sna
 			p.fetcher.Opened(c)
 		},
 		Restart: func(state relay.State) (*relay.Client, error) {
-			dev, err := relay.AskSpare(spareSocket(cfg.relaySocket()), state)
+			dev, err := relay.AskSpare(p.spare, state)
 			if err != nil {
 				return nil, err
 			}
@@ -287,6 +289,10 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, p *parts, socks so
 		case <-gctx.Done():
 			return nil
 		}
+	})
+	group.Go(func() error {
+		watchSpare(gctx, p.spare, spareWatched, log)
+		return nil
 	})
 	group.Go(func() error {
 		<-gctx.Done()

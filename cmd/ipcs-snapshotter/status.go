@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hinshun/ipcs/internal/relay"
 	"github.com/hinshun/ipcs/ipfs"
 )
 
@@ -66,6 +67,7 @@ type lazyStatus struct {
 	// memory of this one, its own and that of files, which it shares with the daemon.
 	RelayRestarts int64 `json:"relay_restarts"`
 	RelayPID      int   `json:"relay_pid,omitempty"`
+	RelaySpare    bool  `json:"relay_spare"` // without the process that keeps its device, its death loses the mount
 	RelayOwn      int64 `json:"relay_own_bytes,omitempty"`
 	RelayFiles    int64 `json:"relay_file_bytes,omitempty"`
 	// BrokenContainers lie on a mount that has died: what they have not read is being fetched.
@@ -248,7 +250,7 @@ func (p *parts) lazyStatus() lazyStatus {
 	s := lazyStatus{
 		Lookups: lazy.Lookups, Reads: lazy.Reads, Errors: lazy.Errors,
 		Connected: p.relayed(), Unanswered: lazy.Unanswered, RelayRestarts: lazy.Restarts,
-		BrokenContainers: p.snaps.Broken(),
+		RelaySpare: relay.FindSpare(p.spare) == nil, BrokenContainers: p.snaps.Broken(),
 	}
 	if pid, memory, err := p.lazy.Relay(); err == nil { // or it is just going
 		s.RelayPID, s.RelayOwn, s.RelayFiles = pid, memory.Own, memory.Files

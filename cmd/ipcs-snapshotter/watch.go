@@ -133,6 +133,9 @@ func (s *snapshot) lines(before *snapshot) []string {
 	if s.Lazy.BrokenContainers > 0 {
 		row("lazy files", "%d containers have lost their mount: what they have not read is being fetched; start them again", s.Lazy.BrokenContainers)
 	}
+	if s.Lazy.Connected && !s.Lazy.RelaySpare {
+		row("lazy files", "%s", noSpare)
+	}
 	if s.Lazy.RelayRestarts > 0 {
 		row("lazy files", "the process that holds the mount has died %d times, without loss", s.Lazy.RelayRestarts)
 	}

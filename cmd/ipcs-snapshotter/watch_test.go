@@ -17,7 +17,7 @@ import (
 func statusBody(t *testing.T, local int64, chains int) []byte {
 	t.Helper()
 	s := status{Version: "v1", PID: 7, ID: "me", Peers: []peerStatus{{ID: "peer", Connected: true, BytesIn: uint64(local)}}}
-	s.Lazy.Connected = true
+	s.Lazy.Connected, s.Lazy.RelaySpare = true, true
 	for i := range chains {
 		s.Chains = append(s.Chains, chainStatus{
 			ID: fmt.Sprint("chain", i), Image: "sha256:0123456789abcdef", Fill: "filling", Layers: 2,

@@ -33,6 +33,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/ipfs/go-cid"
@@ -78,6 +79,9 @@ type Stats struct {
 	Restarts   int64 // relays that were started for those that died
 }
 
+// restartPause is how long a Server waits between relays that it starts.
+const restartPause = 100 * time.Millisecond
+
 // A Server serves the file system to the kernel, through a relay.
 type Server struct {
 	fs      *fileSystem
@@ -87,12 +91,13 @@ type Server struct {
 
 	restarts atomic.Int64
 
-	mu      sync.Mutex // guards what follows
-	relay   *relay.Client
-	leaving bool // Close or Unmount was called
+	mu    sync.Mutex // guards what follows
+	relay *relay.Client
 
-	closing sync.Once
-	err     error
+	replacing sync.Mutex    // held by who starts another relay
+	leaving   chan struct{} // closed by Close and Unmount
+	closing   sync.Once
+	err       error
 }
 
 // Serve serves the file system whose relay is at the other end of client, which is the
@@ -108,7 +113,7 @@ func Serve(client *relay.Client, files Files, rd Reader, opts Options) *Server {
 	for _, n := range client.Known() {
 		fs.restore(n)
 	}
-	s := &Server{fs: fs, log: opts.Logger, restart: opts.Restart, relay: client, served: make(chan struct{})}
+	s := &Server{fs: fs, log: opts.Logger, restart: opts.Restart, relay: client, served: make(chan struct{}), leaving: make(chan struct{})}
 	fs.invalidate = func(c cid.Cid) {
 		// What the kernel has forgotten is an error that does not matter.
 		if err := s.client().Notify(invalEntry(c.String())); err != nil {
@@ -147,20 +152,46 @@ func (s *Server) serve(client *relay.Client) {
 // next returns the client of a relay that takes the place of one that is gone, or nil. What is
 // still being answered is answered once more: nobody knows whether the kernel got it.
 func (s *Server) next(gone *relay.Client) *relay.Client {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.leaving || s.restart == nil {
+	s.replacing.Lock()
+	defer s.replacing.Unlock()
+	if s.restart == nil {
 		return nil
 	}
-	next, err := s.restart(relay.State{Init: gone.Init(), Nodes: s.fs.known()})
+	next, err := s.replace(gone)
 	if err := errors.Join(err, gone.Close()); err != nil {
 		s.log.Error("lazy files are lost", "error", err)
 		return nil
 	}
+	if next == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.relay = next
 	s.restarts.Add(1)
 	s.log.Warn("the process that held the FUSE mount had died: another one holds it, and nothing is lost")
-	return s.relay
+	return next
+}
+
+// replace starts another relay, and again if that dies before it has begun, for as long as
+// somebody keeps the file system. It returns nil if the Server is closed meanwhile.
+func (s *Server) replace(gone *relay.Client) (*relay.Client, error) {
+	for deadline := time.Now().Add(relay.SpareTime); ; {
+		select {
+		case <-s.leaving:
+			return nil, nil
+		default:
+		}
+		next, err := s.restart(relay.State{Init: gone.Init(), Nodes: s.fs.known()})
+		if err == nil || errors.Is(err, relay.ErrLost) || time.Now().After(deadline) {
+			return next, err
+		}
+		s.log.Warn("the process that was to hold the FUSE mount has died, too: trying again", "error", err)
+		select {
+		case <-s.leaving:
+		case <-time.After(restartPause):
+		}
+	}
 }
 
 func (s *Server) client() *relay.Client {
@@ -171,10 +202,10 @@ func (s *Server) client() *relay.Client {
 
 // leave says that no relay will be started any more, and returns the one that there is.
 func (s *Server) leave() *relay.Client {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.leaving = true
-	return s.relay
+	close(s.leaving)
+	s.replacing.Lock() // one may just be starting
+	defer s.replacing.Unlock()
+	return s.client()
 }
 
 // failed answers a request with EIO, so that nobody waits for it (linux/fuse.h, struct

@@ -18,7 +18,8 @@
 // Neither is the relay's end that of the file system. Another process keeps its device, too
 // (Spare). When the relay dies, the daemon starts another one on that (State), which has the
 // kernel say again what it has no answer to (Linux 6.9; before, the device is given up, and reads
-// fail). So only the death of both at once ends it.
+// fail). So it ends when relay and daemon die together, and when the relay dies after its Spare,
+// for which there is no other: FindSpare tells.
 //
 // Concurrency. One goroutine reads from the kernel and sends to the daemon that is
 // connected; each connection, of which the last one counts, has a goroutine that receives

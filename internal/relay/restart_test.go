@@ -101,9 +101,18 @@ func spared(t *testing.T, dev *os.File, state relay.State) *os.File {
 	}
 	kept := make(chan error)
 	go func() { kept <- relay.NewSpare(os.NewFile(uintptr(fd), "kept"), ln).Keep(t.Context(), nil) }()
+	// Who only looks for it leaves the device there.
+	for range 2 {
+		if err := relay.FindSpare(socket); err != nil {
+			t.Error(err)
+		}
+	}
 	got, err := relay.AskSpare(socket, state)
 	if err := errors.Join(err, <-kept); err != nil {
 		t.Fatal(err)
+	}
+	if err := relay.FindSpare(socket); err == nil {
+		t.Error("found a Spare that has given all that it had")
 	}
 	return got
 }
@@ -114,6 +123,9 @@ func TestSpare(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := relay.AskSpare(filepath.Join(dir, "s"), relay.State{}); !errors.Is(err, relay.ErrLost) {
 		t.Errorf("where nobody listens: %v", err)
+	}
+	if err := relay.FindSpare(filepath.Join(dir, "s")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("where nobody listens there is: %v", err)
 	}
 	old := make([]byte, 104) // INIT without flags
 	for what, init := range map[string][]byte{"no INIT": nil, "an old kernel": old} {

@@ -74,6 +74,20 @@ func (s *Spare) give() {
 	}
 }
 
+// FindSpare returns an error unless there is a Spare that listens at a socket. It asks for nothing.
+func FindSpare(socket string) error {
+	// The socket is looked up, and found to be of another kind, which is refused otherwise than
+	// where nobody has it. A connection would be given the device.
+	conn, err := net.Dial("unixgram", socket)
+	switch {
+	case errors.Is(err, unix.EPROTOTYPE):
+		return nil
+	case err == nil:
+		return errors.Join(fmt.Errorf("%s is another's socket", socket), conn.Close())
+	}
+	return err
+}
+
 // AskSpare gets the device of the Spare that listens at a socket, for a relay that is to know
 // this. The error is ErrLost, wrapped, if the file system cannot go on.
 func AskSpare(socket string, state State) (*os.File, error) {
