@@ -46,17 +46,8 @@ func (o *opener) reader() layer.Source {
 	return o.src
 }
 
-// Get implements layer.Source. An index of one leaf that is here already is stored once more, so
-// that the store knows that it is used again.
-func (k *keeper) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
-	data, err := k.Source.Get(ctx, c)
-	if err == nil && c.Type() == cid.Raw {
-		k.put(ctx, ipfs.Block{Cid: c, Data: data})
-	}
-	return data, err
-}
-
-// Fetch implements layer.Source.
+// Fetch implements layer.Source. What is here already is stored once more, so that the store knows
+// that it is used again.
 func (k *keeper) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
 	return k.Source.Fetch(ctx, cids, func(b ipfs.Block) error {
 		k.put(ctx, b)
