@@ -30,7 +30,7 @@ const freePause = 2 * time.Second
 type freer struct {
 	dir    string
 	unused func(ctx context.Context, roots []cid.Cid) (objects []cid.Cid, done []cid.Cid)
-	free   func(ctx context.Context, objects []cid.Cid) (int64, error)
+	free   func(ctx context.Context, objects []cid.Cid, since time.Time) (int64, error)
 	log    *slog.Logger
 	pause  time.Duration
 
@@ -44,7 +44,7 @@ type freer struct {
 }
 
 // newFreer returns nil, on which all methods do nothing, if nothing is to be freed.
-func newFreer(dir string, free func(context.Context, []cid.Cid) (int64, error), unused func(context.Context, []cid.Cid) (objects, done []cid.Cid), log *slog.Logger) *freer {
+func newFreer(dir string, free func(context.Context, []cid.Cid, time.Time) (int64, error), unused func(context.Context, []cid.Cid) (objects, done []cid.Cid), log *slog.Logger) *freer {
 	if free == nil {
 		return nil
 	}
@@ -152,11 +152,12 @@ func (f *freer) run(ctx context.Context) {
 	roots := f.roots
 	f.roots = nil
 	f.mu.Unlock()
+	since := time.Now()
 	objects, done := f.unused(ctx, roots)
 	var freed int64
 	var err error
 	if len(objects) > 0 {
-		freed, err = f.free(ctx, objects)
+		freed, err = f.free(ctx, objects, since)
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -181,7 +182,12 @@ func (f *freer) run(ctx context.Context) {
 
 // unusedObjects returns the files, and the blocks of the indexes, of layers, but for what a layer
 // has that a snapshot uses, and the layers that are dealt with so.
+//
+// An image may be pulled meanwhile. The indexes of its layers stay: they are open here already, or
+// are opened later, and then the store is told so (keeper). Files that it shares with a layer that
+// has gone may go nevertheless, and are fetched again.
 func (s *Snapshotter) unusedObjects(ctx context.Context, roots []cid.Cid) (objects, done []cid.Cid) {
+	opened := s.opener.roots() // before those of snapshots, which they become
 	live := s.files.roots()
 	used := make(map[cid.Cid]bool, len(live))
 	for _, root := range live {
@@ -195,6 +201,9 @@ func (s *Snapshotter) unusedObjects(ctx context.Context, roots []cid.Cid) (objec
 			continue
 		}
 		used[root] = true // once
+		if opened[root] {
+			continue // it is pulled again, or else the next process frees it
+		}
 		t, err := s.tableOf(ctx, root)
 		if err != nil {
 			s.log.Info("files of a layer that is not used any more stay: its index is not here", "root", root, "err", err)
@@ -247,7 +256,8 @@ func (s *Snapshotter) shares(ctx context.Context, layers []cid.Cid, tables []*fi
 // indexObjects returns the leaves of a layer's index, as far as they are known here. If
 // another layer has the same index, the store is told to keep them.
 func (s *Snapshotter) indexObjects(ctx context.Context, root cid.Cid) (leaves []cid.Cid) {
-	block, err := s.opener.src.Get(ctx, root)
+	src := s.opener.reader()
+	block, err := src.Get(ctx, root)
 	if err != nil {
 		return nil
 	}
@@ -263,7 +273,7 @@ func (s *Snapshotter) indexObjects(ctx context.Context, root cid.Cid) (leaves []
 			leaves = append(leaves, c)
 			continue
 		}
-		data, err := s.opener.src.Get(ctx, c)
+		data, err := src.Get(ctx, c)
 		if err != nil {
 			continue
 		}
@@ -276,17 +286,18 @@ func (s *Snapshotter) indexObjects(ctx context.Context, root cid.Cid) (leaves []
 }
 
 // tableOf returns the files of a layer, which are not known if no container has used it in
-// this process.
+// this process. To the store it is no use of the layer.
 func (s *Snapshotter) tableOf(ctx context.Context, root cid.Cid) (*fileTable, error) {
 	if known := s.files.tables([]cid.Cid{root}); len(known) == 1 {
 		return known[0], nil
 	}
-	l, err := s.opener.open(ctx, root)
+	ctx, cancel := context.WithTimeout(ctx, s.opener.timeout)
+	defer cancel()
+	_, index, err := layer.OpenEncoded(ctx, s.opener.reader(), root)
 	if err != nil {
 		return nil, err
 	}
-	defer s.opener.forget([]cid.Cid{root})
-	return newFileTable(l.index)
+	return newFileTable(index)
 }
 
 // aboutToRemove notes which layer a snapshot is of, if it is of one. done must be called when

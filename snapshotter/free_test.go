@@ -79,7 +79,17 @@ func testFree(t *testing.T, limit int64) {
 	if n := store.Stats().Objects; n != 1 {
 		t.Errorf("%d objects are left", n)
 	}
-	if left, err := os.ReadDir(filepath.Join(l.config.Root, "unused")); err != nil || len(left) > 0 {
-		t.Errorf("layers are still to be freed: %v, %v", left, err)
+	for { // that is noted after the files have gone
+		left, err := os.ReadDir(filepath.Join(l.config.Root, "unused"))
+		if err == nil && len(left) == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+		}
+		if err != nil || t.Context().Err() != nil {
+			t.Fatalf("layers are still to be freed: %v, %v", left, err)
+		}
 	}
 }

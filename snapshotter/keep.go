@@ -38,7 +38,16 @@ func keepFrom(src layer.Source, log *slog.Logger) layer.Source {
 	return src
 }
 
-// Fetch implements layer.Source.
+// reader returns the source without a keeper.
+func (o *opener) reader() layer.Source {
+	if k, ok := o.src.(*keeper); ok {
+		return k.Source
+	}
+	return o.src
+}
+
+// Fetch implements layer.Source. What is here already is stored once more, so that the store knows
+// that it is used again.
 func (k *keeper) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
 	return k.Source.Fetch(ctx, cids, func(b ipfs.Block) error {
 		k.put(ctx, b)

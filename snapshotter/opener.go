@@ -214,6 +214,20 @@ func (o *opener) forget(roots []cid.Cid) {
 	}
 }
 
+// roots returns the layers that are open, or being opened.
+func (o *opener) roots() map[cid.Cid]bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	roots := make(map[cid.Cid]bool, len(o.cached)+len(o.flights))
+	for root := range o.cached {
+		roots[root] = true
+	}
+	for root := range o.flights {
+		roots[root] = true
+	}
+	return roots
+}
+
 // release gives the memory of what was forgotten back to the system, behind the caller.
 func (o *opener) release(ctx context.Context) {
 	o.mu.Lock()

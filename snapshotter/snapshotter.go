@@ -140,7 +140,7 @@ type Config struct {
 	Used func(object cid.Cid)
 	// Free removes objects and returns their bytes; with nil, files stay when their last
 	// snapshot is removed.
-	Free func(ctx context.Context, objects []cid.Cid) (int64, error)
+	Free func(ctx context.Context, objects []cid.Cid, since time.Time) (int64, error)
 	// Here says whether a file is on this disk. It is asked of each file of a new layer, for
 	// Counts; with nil, that is not counted.
 	Here   func(f ipfs.File) bool

@@ -39,7 +39,7 @@ func TestReadsWhileAllIsFreed(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := s.Free(t.Context(), cids); err != nil {
+			if _, err := s.Free(t.Context(), cids, time.Now()); err != nil {
 				t.Error(err)
 			}
 		}

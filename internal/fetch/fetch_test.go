@@ -243,6 +243,9 @@ func TestHostileClaims(t *testing.T) {
 	if _, err := f.ReadAt(t.Context(), lie, make([]byte, 1), 0); !errors.Is(err, ipfs.ErrFile) || !s.HasFile(file) {
 		t.Errorf("read of a file that is here and claims another size: %v; still here: %v", err, s.HasFile(file))
 	}
+	if freed, err := s.Free(t.Context(), []cid.Cid{file.Cid}, time.Now()); freed == 0 || err != nil || s.HasFile(file) {
+		t.Errorf("freed %d bytes (%v); still here: %v", freed, err, s.HasFile(file))
+	}
 	big, _ := objectstest.NewFile(t, objectstest.Random(2, 2*ipfs.LeafSize))
 	other, _ := objectstest.NewFile(t, objectstest.Random(3, 2*ipfs.LeafSize))
 	other.Cid = big.Cid

@@ -330,12 +330,12 @@ func (f *Fetcher) write(ctx context.Context, at place, leaf ipfs.Block) error {
 }
 
 // refute keeps the content of a file that is of another size than was claimed. So it is
-// fetched once, and the store knows from now on which claim is true.
+// fetched once, and the store knows from now on which claim is true. It goes when its layer does.
 func (f *Fetcher) refute(ctx context.Context, st *file, content ipfs.Block) error {
 	f.mu.Lock()
 	delete(f.files, st.key())
 	f.mu.Unlock()
-	return f.store.Put(ctx, content)
+	return f.store.Cache(ctx, content)
 }
 
 // endLocked ends a want: nil says that its leaf was written.

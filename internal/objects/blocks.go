@@ -291,11 +291,11 @@ func (s *Store) putVerified(b ipfs.Block, mode os.FileMode) error {
 		return nil
 	}
 	if object, n, err := s.find(b.Cid, digest); err == nil && n == len(b.Data) {
-		s.room.wasPut(object)
+		s.room.wasPut(object, mode)
 		s.Touch(object)
 		return s.setMode(object, mode)
 	}
-	s.room.wasPut(b.Cid)
+	s.room.wasPut(b.Cid, mode)
 	if err := s.writeObject(b.Cid, b.Data, mode); err != nil {
 		return err
 	}
@@ -306,13 +306,13 @@ func (s *Store) putVerified(b ipfs.Block, mode os.FileMode) error {
 // writeObject writes verified bytes as the object c.
 func (s *Store) writeObject(c cid.Cid, data []byte, mode os.FileMode) error {
 	tmp := s.tempPath()
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
 		err = writeSparse(f, data, 0, int64(len(data)))
-		err = errors.Join(err, f.Close())
+		err = errors.Join(err, f.Chmod(mode), f.Close()) // whatever the umask
 	}
 	if err == nil {
-		err = s.place(tmp, c, int64(len(data)))
+		err = s.place(tmp, c, int64(len(data)), mode)
 	}
 	if err != nil {
 		return errors.Join(err, s.removeTemp(tmp))
@@ -333,9 +333,9 @@ func (s *Store) removeTemp(path string) error {
 	return removeIfThere(path)
 }
 
-// place renames a finished file to be the object c. An object that is there stays, since
+// place renames a finished file, which has this mode, to be the object c. An object that is there stays, since
 // mounts may have it open and it holds the same bytes, unless its size proves it wrong.
-func (s *Store) place(tmp string, c cid.Cid, size int64) error {
+func (s *Store) place(tmp string, c cid.Cid, size int64, mode os.FileMode) error {
 	path := s.objectPath(c)
 	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.ENOENT) { // the shard's first object
@@ -346,7 +346,7 @@ func (s *Store) place(tmp string, c cid.Cid, size int64) error {
 	if errors.Is(err, unix.EEXIST) {
 		info, serr := os.Lstat(path)
 		if serr == nil && info.Size() == size {
-			return s.removeTemp(tmp)
+			return errors.Join(s.setMode(c, mode), s.removeTemp(tmp))
 		}
 		if serr == nil {
 			s.discard(c, info, fmt.Errorf("%d bytes, want %d", info.Size(), size))

@@ -26,8 +26,8 @@ const evictSlice = 64
 type victim struct {
 	object  cid.Cid
 	size    int64
-	used    time.Time
-	partial *Partial // nil for an object
+	used    time.Time // at the latest; Free: when it was no longer
+	partial *Partial  // nil for an object
 }
 
 // victims is a heap, the one that was used last on top.
@@ -65,7 +65,7 @@ func (s *Store) evict(need int64) (freed int64, err error) {
 		if err != nil {
 			return freed, err
 		}
-		n, skipped, ok, err := s.remove(list, generation)
+		n, skipped, ok, err := s.remove(list, generation, nil)
 		freed += n
 		if n > 0 {
 			s.room.batches.Add(1)
@@ -136,11 +136,16 @@ func lastUse(info os.FileInfo) time.Time {
 }
 
 // remove removes objects, but for those that were used or put meanwhile, which skipped tells
-// of, and only as long as nothing has come to be needed that was not, else ok is false.
-func (s *Store) remove(list []victim, generation uint64) (freed int64, skipped, ok bool, err error) {
+// of, and only as long as nothing has come to be needed that was not, else ok is false. It ends
+// early when done closes.
+func (s *Store) remove(list []victim, generation uint64, done <-chan struct{}) (freed int64, skipped, ok bool, err error) {
 	for slice := range slices.Chunk(list, evictSlice) {
-		if s.isClosing() {
+		select {
+		case <-done:
+			return freed, skipped, true, nil
+		case <-s.closing:
 			return freed, false, true, nil
+		default:
 		}
 		n, some, ok, err := s.removeSlice(slice, generation)
 		freed += n
@@ -169,7 +174,7 @@ func (s *Store) removeSlice(list []victim, generation uint64) (freed int64, skip
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		if err != nil || s.recent.has(v.object) || !s.mayFree(v.object, info) {
+		if err != nil || s.recent.has(v.object) || !s.mayFree(v.object, info, v.used) {
 			skipped = true
 			continue
 		}

@@ -4,21 +4,24 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/ipfs/go-cid"
 )
 
 // Free removes those of the objects that may be evicted, as Limit says, because who used them
 // has gone, and says how many bytes it has freed. What is used meanwhile stays. In a store
-// without a limit nobody writes down what was Put lately or used: there it removes nothing that
-// was ever Put, and all that was fetched, unless it is pinned or kept.
-func (s *Store) Free(ctx context.Context, objects []cid.Cid) (freed int64, err error) {
+// without a limit nobody writes down what was used: there it removes nothing that was ever Put,
+// and all that was fetched, unless it is pinned or kept, or was stored by Cache since it was
+// settled that nobody uses it, which is less than putGrace ago. After an error some of it may be gone.
+func (s *Store) Free(ctx context.Context, objects []cid.Cid, since time.Time) (freed int64, err error) {
 	if !s.waitCounted(ctx.Done()) && ctx.Err() == nil {
 		return 0, nil // the store is being closed
 	}
 	s.room.batch.Lock()
 	defer s.room.batch.Unlock()
 	s.writeRecency()
+	s.room.forgetPuts()
 	defer s.gone()
 	if ctx.Err() == nil {
 		freed = s.emptyPartials(objects)
@@ -31,8 +34,11 @@ func (s *Store) Free(ctx context.Context, objects []cid.Cid) (freed int64, err e
 		if err != nil {
 			return freed, fmt.Errorf("free objects: %w", err)
 		}
-		n, _, ok, err := s.remove(s.free(objects, needed), generation)
+		n, _, ok, err := s.remove(s.free(objects, needed, since), generation, ctx.Done())
 		freed += n
+		if err == nil && ctx.Err() != nil {
+			return freed, fmt.Errorf("free objects: %w", ctx.Err())
+		}
 		if err != nil || ok {
 			return freed, err
 		}
@@ -41,14 +47,14 @@ func (s *Store) Free(ctx context.Context, objects []cid.Cid) (freed int64, err e
 }
 
 // free returns those of the objects that are here, and that nothing needs.
-func (s *Store) free(objects []cid.Cid, needed map[key]bool) (list []victim) {
+func (s *Store) free(objects []cid.Cid, needed map[key]bool, since time.Time) (list []victim) {
 	for _, c := range objects {
 		k, ok := keyOf(c)
 		if _, is := needed[k]; is || !ok {
 			continue
 		}
-		if info, err := os.Lstat(s.objectPath(c)); err == nil && info.Size() > 0 && s.mayFree(c, info) {
-			list = append(list, victim{object: c, size: info.Size()})
+		if info, err := os.Lstat(s.objectPath(c)); err == nil && info.Size() > 0 && s.mayFree(c, info, since) {
+			list = append(list, victim{object: c, size: info.Size(), used: since})
 		}
 	}
 	return list

@@ -1,11 +1,14 @@
 package objects
 
 import (
+	"context"
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
 	"github.com/hinshun/ipcs/ipfs"
@@ -40,7 +43,7 @@ func TestFreeUnlimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = openAt(t, dir, "boot")
-	freed, err := s.Free(t.Context(), []cid.Cid{fetched.Cid, pinned.Cid, both.Cid, leaf.Cid, put.Cid, cached.Cid, late.Cid})
+	freed, err := s.Free(t.Context(), []cid.Cid{fetched.Cid, pinned.Cid, both.Cid, leaf.Cid, put.Cid, cached.Cid, late.Cid}, time.Now())
 	if want := onDisk(fetched.Size) + onDisk(cached.Size); freed != want || err != nil {
 		t.Errorf("freed %d bytes, want %d (%v)", freed, want, err)
 	}
@@ -73,7 +76,7 @@ func TestFree(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Touch(small.Cid)
-	freed, err := s.Free(t.Context(), all)
+	freed, err := s.Free(t.Context(), all, time.Now())
 	if want := onDisk(small.Size) + onDisk(large.Size); freed != want || err != nil {
 		t.Errorf("freed %d bytes, want %d (%v)", freed, want, err)
 	}
@@ -86,4 +89,79 @@ func TestFree(t *testing.T) {
 		}
 	}
 	wantWhole(t, s)
+}
+
+// TestFreeUmask keeps what was put under whatever umask, also by a process before that did not
+// set the mode.
+func TestFreeUmask(t *testing.T) {
+	s := openAt(t, t.TempDir(), "boot")
+	put, before, cached := block(t, 1), block(t, 2), block(t, 3)
+	store := func(mask int) {
+		defer unix.Umask(unix.Umask(mask))
+		if err := errors.Join(s.Put(t.Context(), put), s.Put(t.Context(), before), s.Cache(t.Context(), cached)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for mask := range 0o1000 {
+		if fetched := 0o444&^mask == int(fetchedMode); fetched {
+			t.Fatalf("what was put under umask %03o looks as if it had been fetched", mask)
+		}
+	}
+	store(0o027)
+	if err := os.Chmod(s.objectPath(before.Cid), 0o444&^0o027); err != nil {
+		t.Fatal(err)
+	}
+	freed, err := s.Free(t.Context(), []cid.Cid{put.Cid, before.Cid, cached.Cid}, time.Now())
+	if err != nil || freed != onDisk(int64(len(cached.Data))) || s.hasObject(cached.Cid) || !s.hasObject(put.Cid) || !s.hasObject(before.Cid) {
+		t.Errorf("freed %d (%v); there: cached %v, put %v, put before %v", freed, err, s.hasObject(cached.Cid), s.hasObject(put.Cid), s.hasObject(before.Cid))
+	}
+}
+
+// TestPutLosesRace puts a block that is fetched meanwhile: it counts as put.
+func TestPutLosesRace(t *testing.T) {
+	s := openAt(t, t.TempDir(), "boot")
+	b := block(t, 1)
+	if err := errors.Join(s.Cache(t.Context(), b), s.writeObject(b.Cid, b.Data, putMode)); err != nil {
+		t.Fatal(err)
+	}
+	if freed, err := s.Free(t.Context(), []cid.Cid{b.Cid}, time.Now()); freed != 0 || err != nil || !s.hasObject(b.Cid) {
+		t.Errorf("freed %d (%v)", freed, err)
+	}
+}
+
+// TestFreeCachedMeanwhile stores something again when it is settled what may go: it stays until
+// that is settled anew.
+func TestFreeCachedMeanwhile(t *testing.T) {
+	s := openAt(t, t.TempDir(), "boot")
+	again, gone := block(t, 1), block(t, 2)
+	if err := s.Cache(t.Context(), again, gone); err != nil {
+		t.Fatal(err)
+	}
+	since := time.Now()
+	s.Limit(0, func() []cid.Cid {
+		if err := s.Cache(t.Context(), again); err != nil {
+			t.Error(err)
+		}
+		return nil
+	})
+	all := []cid.Cid{again.Cid, gone.Cid}
+	if _, err := s.Free(t.Context(), all, since); err != nil || !s.hasObject(again.Cid) || s.hasObject(gone.Cid) {
+		t.Errorf("%v; there: cached again %v, the other %v", err, s.hasObject(again.Cid), s.hasObject(gone.Cid))
+	}
+	s.room.keep = nil
+	if _, err := s.Free(t.Context(), all, time.Now()); err != nil || s.hasObject(again.Cid) {
+		t.Errorf("%v; there when it is not stored again: %v", err, s.hasObject(again.Cid))
+	}
+}
+
+// TestFreeEnds frees no more when its context ends, and says so.
+func TestFreeEnds(t *testing.T) {
+	s := openAt(t, t.TempDir(), "boot")
+	f := aged(t, s, 1, 1000, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s.Limit(0, func() []cid.Cid { cancel(); return nil })
+	if freed, err := s.Free(ctx, []cid.Cid{f.Cid}, time.Now()); freed != 0 || !errors.Is(err, context.Canceled) || !s.HasFile(f) {
+		t.Errorf("freed %d (%v)", freed, err)
+	}
 }

@@ -100,7 +100,7 @@ func TestFreeTakesPartialFiles(t *testing.T) {
 	limited(s, 1<<40, nil)
 	gone, _ := begun(t, s, 1)
 	begun(t, s, 2)
-	if freed, err := s.Free(t.Context(), []cid.Cid{gone.file.Cid}); freed != 2*ipfs.LeafSize || err != nil {
+	if freed, err := s.Free(t.Context(), []cid.Cid{gone.file.Cid}, time.Now()); freed != 2*ipfs.LeafSize || err != nil {
 		t.Errorf("Free() = %d, %v", freed, err)
 	}
 	wantParts(t, s, 1)

@@ -3,6 +3,7 @@ package objects
 import (
 	"context"
 	"errors"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -301,9 +302,10 @@ func (r *room) isGeneration(generation uint64) bool {
 	return r.generation == generation
 }
 
-// wasPut says that a block was Put, and lies in this object.
-func (r *room) wasPut(object cid.Cid) {
-	if r.limit.Load() == 0 {
+// wasPut says that a block was stored with this mode, and lies in this object. Without a limit
+// the object's mode says of all but what was cached that it stays.
+func (r *room) wasPut(object cid.Cid, mode os.FileMode) {
+	if r.limit.Load() == 0 && mode == putMode {
 		return
 	}
 	k, _ := keyOf(object)
@@ -328,6 +330,14 @@ func (r *room) wasPutLately(k key) bool {
 	defer r.mu.Unlock()
 	_, ok := r.put[k]
 	return ok
+}
+
+// wasPutSince says whether a block was Put at that time or later.
+func (r *room) wasPutSince(k key, since time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at, ok := r.put[k]
+	return ok && !at.Before(since)
 }
 
 // forgetPuts forgets what was Put too long ago.

@@ -81,7 +81,7 @@ func TestFreeWaitsForTheCount(t *testing.T) {
 	uncount(s)
 	var freeing sync.WaitGroup
 	freeing.Go(func() {
-		if _, err := s.Free(t.Context(), []cid.Cid{gone.Cid}); err != nil {
+		if _, err := s.Free(t.Context(), []cid.Cid{gone.Cid}, time.Now()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -106,7 +106,7 @@ func TestFreeLeavesWhatIsUsed(t *testing.T) {
 		s.Touch(used.Cid)
 		return nil
 	})
-	if freed, err := s.Free(t.Context(), []cid.Cid{used.Cid, idle.Cid}); freed != onDisk(1000) || err != nil {
+	if freed, err := s.Free(t.Context(), []cid.Cid{used.Cid, idle.Cid}, time.Now()); freed != onDisk(1000) || err != nil {
 		t.Errorf("Free() = %d, %v", freed, err)
 	}
 	if !s.HasFile(used) || s.HasFile(idle) || settled != 1 {

@@ -302,7 +302,7 @@ func (p *Partial) enter(path string) error {
 func (p *Partial) rename(path string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.store.place(path, p.file.Cid, p.file.Size); err != nil {
+	if err := p.store.place(path, p.file.Cid, p.file.Size, fetchedMode); err != nil {
 		return err
 	}
 	p.state, p.path = partialCommitted, p.store.objectPath(p.file.Cid)

@@ -77,7 +77,7 @@ func TestFilesOfAllSizes(t *testing.T) {
 			t.Fatalf("%d bytes: read back differs", size)
 		}
 		info, err := os.Stat(filepath.Join(s.ObjectsDir(), objects.Path(f.Cid)))
-		if err != nil || info.Mode() != 0o440 {
+		if err != nil || info.Mode() != 0o640 {
 			t.Fatalf("%d bytes: mode %v, %v", size, info.Mode(), err)
 		}
 		for _, b := range leaves {
