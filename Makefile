@@ -125,17 +125,17 @@ race: packages
 	CGO_ENABLED=1 $(GO) test -race $(UNIT) ./internal/lab/tree ./internal/lab/images
 
 root: tools
-	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m $(if $(RUN),-run '$(RUN)') ./internal/lab/...
+	CGO_ENABLED=0 $(GO) test -count=1 -timeout 40m $(if $(RUN),-run '$(RUN)') ./internal/lab/...
 	$(if $(RUN),,CGO_ENABLED=1 $(GO) test -race -count=1 -run Delay ./internal/lab)
 
 kernels: ## the snapshotter's tests on the kernels of other Debian releases, in QEMU (RUN=REGEXP: some)
 	RUN='$(RUN)' .ci/kernels
 
 suites: tools
-	IPCS_NIGHTLY=1 CGO_ENABLED=0 $(GO) test -count=1 -timeout 3h -v -run 'Critest|Pjdfstest' ./internal/lab/e2e
+	IPCS_NIGHTLY=1 IPCS_KILLS=200 CGO_ENABLED=0 $(GO) test -count=1 -timeout 3h -v -run 'Critest|Pjdfstest|Served|ManyFiles|TestCrash$$' ./internal/lab/e2e ./cmd/ipcs-snapshotter
 
 # One that fails does not keep the others from running.
-nightly: ## what takes too long for "test": critest, pjdfstest (PJDFSTEST=DIR), other kernels, long fuzzing
+nightly: ## what takes too long for "test": critest, pjdfstest (PJDFSTEST=DIR), 200 kills, other kernels, long fuzzing
 	@$(MAKE) --no-print-directory -k FUZZTIME=$(if $(filter command line,$(origin FUZZTIME)),$(FUZZTIME),2m) suites kernels fuzz
 
 lint: ## gofmt, go vet, staticcheck, and who may import what (.depguard.yml)
