@@ -9,7 +9,6 @@ import (
 	"time"
 
 	pb "github.com/ipfs/boxo/bitswap/message/pb"
-	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -202,11 +201,12 @@ func (x *exchange) setSpeaks(r *remote, speaks bool) {
 	if !speaks {
 		clear(r.wants)
 	}
-	queued := r.queue
 	if speaks {
-		r.queue = map[cid.Cid]wantEntry{}
-		for c, e := range queued {
-			r.push(c, e)
+		for c, e := range r.queue {
+			if !e.cancel { // of what was sent over bitswap
+				delete(r.queue, c)
+				r.push(c, e)
+			}
 		}
 		x.takeOver(r)
 		return
@@ -221,10 +221,7 @@ func (x *exchange) setSpeaks(r *remote, speaks bool) {
 			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Block})
 		case stateProbed:
 			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Have})
-		default:
-			continue
 		}
-		a.bitswap = true
 	}
 }
 
@@ -262,13 +259,14 @@ func (x *exchange) answered(r *remote, answers []transfer.Answer) {
 		if !ok {
 			continue
 		}
-		switch a.State {
-		case transfer.Sent:
+		switch {
+		case a.State == transfer.Sent:
 			x.book.received(r.id, len(a.Block.Data)) // before anybody knows
 			x.deliver(w, r, a.Block)
-		case transfer.Here:
+		case r.gone: // what it has or has not is nothing to go by any more
+		case a.State == transfer.Here:
 			x.has(w, r)
-		case transfer.Absent:
+		case a.State == transfer.Absent:
 			x.denied(w, r)
 		}
 	}
@@ -309,16 +307,11 @@ func (x *exchange) takeOver(idle *remote) {
 	}
 }
 
-// rest has peers that speak our protocol, and have said no to a want that nobody answers,
-// told of it over bitswap too: they send the block as soon as they get it.
+// rest has peers that said no over our protocol to a want that nobody answers told of it over
+// bitswap too: they send the block as soon as they get it.
 func (x *exchange) rest(w *want) {
-	if w.resting {
-		return
-	}
-	w.resting = true
-	for i := range w.answers {
-		if a := &w.answers[i]; a.state == stateDenied && a.remote.speaks {
-			a.bitswap = true
+	for _, a := range w.answers {
+		if a.state == stateDenied && !a.bitswap {
 			a.remote.pushBitswap(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Block})
 		}
 	}

@@ -245,7 +245,7 @@ func (x *exchange) end(w *want, answered *remote) {
 		if a.remote != answered {
 			a.remote.push(w.cid, wantEntry{cancel: true})
 		}
-		if a.bitswap && a.remote.speaks {
+		if _, queued := a.remote.queue[w.cid]; a.remote.speaks && (a.bitswap || queued) {
 			a.remote.pushBitswap(w.cid, wantEntry{cancel: true})
 		}
 	}

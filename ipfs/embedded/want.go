@@ -38,7 +38,7 @@ type answer struct {
 	state   answerState
 	since   time.Time
 	served  uint64 // blocks the peer had served when it was asked
-	bitswap bool   // it has the want in its wantlist
+	bitswap bool   // it has the want in its wantlist; see exchange.take
 }
 
 // want is a block that somebody waits for. Guarded by exchange.mu.
@@ -48,7 +48,6 @@ type want struct {
 	created time.Time
 	waiters []chan<- result
 	answers []answer
-	resting bool // see exchange.rest
 
 	retryAt    time.Time
 	retryDelay time.Duration
@@ -80,9 +79,9 @@ func (w *want) state(r *remote) answerState {
 }
 
 func (w *want) set(r *remote, state answerState, now time.Time) {
-	a := answer{remote: r, state: state, since: now, served: r.served, bitswap: !r.speaks}
+	a := answer{remote: r, state: state, since: now, served: r.served}
 	if old := w.answer(r); old != nil {
-		a.bitswap = a.bitswap || old.bitswap
+		a.bitswap = old.bitswap
 		*old = a
 		return
 	}
