@@ -21,13 +21,18 @@ const (
 	// maxStreams bounds the streams on which one peer is served: one, and one that it has
 	// given up without our knowing yet.
 	maxStreams = 2
-	// maxServed bounds the streams of all peers. Others are served over bitswap.
+	// maxServed is how many streams of all peers are served. Beyond, the one that was idle for
+	// the longest time is given up for a new one, and peers are refused only if there is none.
 	maxServed = 128
 	// openTimeout bounds how long it may take to find out whether a peer has the protocol.
 	openTimeout = 10 * time.Second
-	// reopenDelay is when that is tried again, maxReopen times on a connection.
-	reopenDelay = 2 * time.Second
-	maxReopen   = 3
+	// reopenDelay is when that is tried again, or a stream that broke is replaced. From the
+	// fourth time in a row it doubles up to maxReopenDelay. A row ends with a stream that lived
+	// for steadyTime.
+	reopenDelay    = 2 * time.Second
+	quickReopens   = 3
+	maxReopenDelay = 4 * time.Minute
+	steadyTime     = time.Minute
 	// leastTakenOver is how many blocks a peer must owe before another takes some of them over.
 	leastTakenOver = 4
 	// maxIdleMisses is how many blocks in a row a peer may not have had before it takes over no
@@ -86,7 +91,10 @@ func (b *blockStreams) serve(ctx context.Context, s network.Stream) {
 func (b *blockStreams) begin(p peer.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || b.served[p] >= maxStreams || b.all >= maxServed || b.book.bannedFor(p) > 0 {
+	if b.closed || b.served[p] >= maxStreams || b.book.bannedFor(p) > 0 {
+		return false
+	}
+	if b.all >= maxServed && !b.server.DropIdlest() {
 		return false
 	}
 	b.served[p]++
@@ -140,11 +148,15 @@ func (x *exchange) converse(ctx context.Context, r *remote) {
 		x.setSpeaks(r, true)
 	}
 	wg.Go(func() {
-		for try := 0; ; try++ {
+		var again reopening
+		for {
+			var lived time.Duration
 			if err == nil {
+				start := time.Now()
 				x.talk(ctx, r, s, client)
+				lived = time.Since(start)
 			}
-			if try == maxReopen || pause(ctx, reopenDelay) != nil {
+			if pause(ctx, again.delay(lived)) != nil {
 				return
 			}
 			if s, client, err = x.streams.open(ctx, r.id); err == nil {
@@ -153,6 +165,22 @@ func (x *exchange) converse(ctx context.Context, r *remote) {
 		}
 	})
 	x.write(ctx, r)
+}
+
+// reopening says when to open a stream to a peer again.
+type reopening struct{ tries int }
+
+// delay returns it for after a stream that lived so long: no time, if it could not be opened.
+func (o *reopening) delay(lived time.Duration) time.Duration {
+	if lived >= steadyTime {
+		o.tries = 0
+	}
+	o.tries++
+	delay := reopenDelay
+	for n := quickReopens; n < o.tries && delay < maxReopenDelay; n++ {
+		delay *= 2
+	}
+	return min(delay, maxReopenDelay)
 }
 
 // talk asks a peer over our protocol, until the stream ends.

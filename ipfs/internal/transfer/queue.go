@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 )
@@ -45,12 +46,12 @@ type queue struct {
 	open    map[uint64]*job // without an answer
 	next    uint64          // number of the next want
 	busy    int             // preparers at work
-	idled   bool            // nothing was wanted, and nobody at work, for a moment
+	idle    time.Time       // since when nothing is wanted, and nobody at work; else zero
 	closed  bool            // nothing is handed out any more
 }
 
 func newQueue() *queue {
-	q := &queue{open: make(map[uint64]*job)}
+	q := &queue{open: make(map[uint64]*job), idle: time.Now()}
 	q.changed = sync.NewCond(&q.mu)
 	return q
 }
@@ -81,6 +82,13 @@ func (q *queue) add(asks []ask) error {
 	return nil
 }
 
+// idleSince returns since when nothing is wanted, if so.
+func (q *queue) idleSince() (time.Time, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.idle, !q.idle.IsZero() && q.waiting.Len() == 0 && !q.closed
+}
+
 // close ends the waiting of all.
 func (q *queue) close() {
 	q.mu.Lock()
@@ -94,7 +102,9 @@ func (q *queue) await() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for !q.closed && q.waiting.Len() == 0 {
-		q.idled = q.idled || q.busy == 0
+		if q.busy == 0 && q.idle.IsZero() {
+			q.idle = time.Now()
+		}
 		q.changed.Wait()
 	}
 	return !q.closed
@@ -108,7 +118,7 @@ func (q *queue) take() (j *job, idled bool) {
 	if q.closed || q.waiting.Len() == 0 {
 		return nil, false
 	}
-	idled, q.idled = q.idled, false
+	idled, q.idle = !q.idle.IsZero(), time.Time{}
 	q.busy++
 	return heap.Pop(&q.waiting).(*job), idled
 }
