@@ -112,6 +112,38 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestNothingStarves wants a block that nobody waits for before a long list that somebody does.
+func TestNothingStarves(t *testing.T) {
+	list := noise(t, 60, 100_000)
+	store := newMemory(list...)
+	store.gate = make(chan struct{})
+	s := connect(t, store)
+	s.want(t, append(wants(list[:1], 3), wants(list[1:], 0)...)...)
+	close(store.gate)
+	s.answers(t, len(list))
+	if i := slices.Index(store.begun, list[0].Cid); i < 0 || i > agedEvery+preparers {
+		t.Errorf("it was read as number %d", i)
+	}
+}
+
+// TestCancelsAreAnsweredNext cancels a want that others are more urgent than: it no longer counts
+// as open after a few frames.
+func TestCancelsAreAnsweredNext(t *testing.T) {
+	list := noise(t, 10, 100_000)
+	store := newMemory(list...)
+	store.gate = make(chan struct{})
+	s := connect(t, store)
+	s.want(t, append(wants(list[:9], 0), wants(list[9:], 3)...)...)
+	s.want(t, Want{Cid: list[9].Cid, Cancel: true})
+	s.want(t, Want{Cid: list[0].Cid, Have: true}) // the server has read the cancel when it reads this
+	close(store.gate)
+	for i := 0; len(<-s.frames) > 0; i++ { // of the cancelled one is nothing to say
+		if i > 2*preparers {
+			t.Fatal("the cancel still has no answer")
+		}
+	}
+}
+
 func TestTwiceIsOnce(t *testing.T) {
 	list := noise(t, 1, 100_000)
 	store := newMemory(list...)
