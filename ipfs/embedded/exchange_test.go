@@ -150,3 +150,26 @@ func TestCancelsStayOnBitswap(t *testing.T) {
 		t.Errorf("cancels %v go over bitswap, want the one of the block", cancels)
 	}
 }
+
+// TestMoreUrgentRequestJoins wants a block for later and then at once, on both protocols.
+func TestMoreUrgentRequestJoins(t *testing.T) {
+	x, list := newTestExchange(t), ipfstest.Blocks(t, 2, 100)
+	r := x.joinSpeaker("ours")
+	for _, rank := range []ipfs.Rank{ipfs.Spare, ipfs.Demanded, ipfs.Planned} {
+		x.mustWant(t, list[0], order{rank: rank, patient: true})
+		switch got := x.takeWants(r); {
+		case rank == ipfs.Planned && len(got) > 0:
+			t.Errorf("it is wanted again as %v", got)
+		case rank < ipfs.Planned && (len(got) != 1 || got[0].Rank != uint8(rank)), rank > ipfs.Planned && len(got) != 1:
+			t.Errorf("rank %d: it is wanted as %v", rank, got)
+		}
+	}
+	x.disconnected(r.id)
+	x.mustWant(t, list[1], order{rank: ipfs.Spare, patient: true})
+	other := x.addRemote("bitswap")
+	x.take(other)
+	x.mustWant(t, list[1], order{rank: ipfs.Demanded, patient: true})
+	if got := x.take(other).Wantlist(); len(got) != 1 || got[0].Priority != 0 {
+		t.Errorf("it is wanted over bitswap as %v", got)
+	}
+}

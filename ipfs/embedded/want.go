@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	pb "github.com/ipfs/boxo/bitswap/message/pb"
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
@@ -86,6 +87,24 @@ func (w *want) set(r *remote, state answerState, now time.Time) {
 		return
 	}
 	w.answers = append(w.answers, a)
+}
+
+// hurry makes the want as urgent as that, and tells the peers that are asked for it.
+func (w *want) hurry(how order) {
+	if how.rank >= w.rank {
+		return
+	}
+	w.rank, w.priority = how.rank, how.priority
+	for _, a := range w.answers {
+		e := wantEntry{order: w.order, kind: pb.Message_Wantlist_Block}
+		switch {
+		case a.state != stateAsked:
+		case a.bitswap:
+			a.remote.pushBitswap(w.cid, e)
+		default:
+			a.remote.push(w.cid, e)
+		}
+	}
 }
 
 // drop forgets what r said.
