@@ -9,7 +9,6 @@ import (
 	"time"
 
 	pb "github.com/ipfs/boxo/bitswap/message/pb"
-	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -22,13 +21,18 @@ const (
 	// maxStreams bounds the streams on which one peer is served: one, and one that it has
 	// given up without our knowing yet.
 	maxStreams = 2
-	// maxServed bounds the streams of all peers. Others are served over bitswap.
+	// maxServed is how many streams of all peers are served. Beyond, the one that was idle for
+	// the longest time is given up for a new one, and peers are refused only if there is none.
 	maxServed = 128
 	// openTimeout bounds how long it may take to find out whether a peer has the protocol.
 	openTimeout = 10 * time.Second
-	// reopenDelay is when that is tried again, maxReopen times on a connection.
-	reopenDelay = 2 * time.Second
-	maxReopen   = 3
+	// reopenDelay is when that is tried again, or a stream that broke is replaced. From the
+	// fourth time in a row it doubles up to maxReopenDelay. A row ends with a stream that lived
+	// for steadyTime.
+	reopenDelay    = 2 * time.Second
+	quickReopens   = 3
+	maxReopenDelay = 4 * time.Minute
+	steadyTime     = time.Minute
 	// leastTakenOver is how many blocks a peer must owe before another takes some of them over.
 	leastTakenOver = 4
 	// maxIdleMisses is how many blocks in a row a peer may not have had before it takes over no
@@ -87,7 +91,10 @@ func (b *blockStreams) serve(ctx context.Context, s network.Stream) {
 func (b *blockStreams) begin(p peer.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || b.served[p] >= maxStreams || b.all >= maxServed || b.book.bannedFor(p) > 0 {
+	if b.closed || b.served[p] >= maxStreams || b.book.bannedFor(p) > 0 {
+		return false
+	}
+	if b.all >= maxServed && !b.server.DropIdlest() {
 		return false
 	}
 	b.served[p]++
@@ -141,11 +148,15 @@ func (x *exchange) converse(ctx context.Context, r *remote) {
 		x.setSpeaks(r, true)
 	}
 	wg.Go(func() {
-		for try := 0; ; try++ {
+		var again reopening
+		for {
+			var lived time.Duration
 			if err == nil {
+				start := time.Now()
 				x.talk(ctx, r, s, client)
+				lived = time.Since(start)
 			}
-			if try == maxReopen || pause(ctx, reopenDelay) != nil {
+			if pause(ctx, again.delay(lived)) != nil {
 				return
 			}
 			if s, client, err = x.streams.open(ctx, r.id); err == nil {
@@ -154,6 +165,22 @@ func (x *exchange) converse(ctx context.Context, r *remote) {
 		}
 	})
 	x.write(ctx, r)
+}
+
+// reopening says when to open a stream to a peer again.
+type reopening struct{ tries int }
+
+// delay returns it for after a stream that lived so long: no time, if it could not be opened.
+func (o *reopening) delay(lived time.Duration) time.Duration {
+	if lived >= steadyTime {
+		o.tries = 0
+	}
+	o.tries++
+	delay := reopenDelay
+	for n := quickReopens; n < o.tries && delay < maxReopenDelay; n++ {
+		delay *= 2
+	}
+	return min(delay, maxReopenDelay)
 }
 
 // talk asks a peer over our protocol, until the stream ends.
@@ -202,11 +229,12 @@ func (x *exchange) setSpeaks(r *remote, speaks bool) {
 	if !speaks {
 		clear(r.wants)
 	}
-	queued := r.queue
 	if speaks {
-		r.queue = map[cid.Cid]wantEntry{}
-		for c, e := range queued {
-			r.push(c, e)
+		for c, e := range r.queue {
+			if !e.cancel { // of what was sent over bitswap
+				delete(r.queue, c)
+				r.push(c, e)
+			}
 		}
 		x.takeOver(r)
 		return
@@ -221,10 +249,7 @@ func (x *exchange) setSpeaks(r *remote, speaks bool) {
 			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Block})
 		case stateProbed:
 			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Have})
-		default:
-			continue
 		}
-		a.bitswap = true
 	}
 }
 
@@ -262,13 +287,14 @@ func (x *exchange) answered(r *remote, answers []transfer.Answer) {
 		if !ok {
 			continue
 		}
-		switch a.State {
-		case transfer.Sent:
+		switch {
+		case a.State == transfer.Sent:
 			x.book.received(r.id, len(a.Block.Data)) // before anybody knows
 			x.deliver(w, r, a.Block)
-		case transfer.Here:
+		case r.gone: // what it has or has not is nothing to go by any more
+		case a.State == transfer.Here:
 			x.has(w, r)
-		case transfer.Absent:
+		case a.State == transfer.Absent:
 			x.denied(w, r)
 		}
 	}
@@ -309,16 +335,11 @@ func (x *exchange) takeOver(idle *remote) {
 	}
 }
 
-// rest has peers that speak our protocol, and have said no to a want that nobody answers,
-// told of it over bitswap too: they send the block as soon as they get it.
+// rest has peers that said no over our protocol to a want that nobody answers told of it over
+// bitswap too: they send the block as soon as they get it.
 func (x *exchange) rest(w *want) {
-	if w.resting {
-		return
-	}
-	w.resting = true
-	for i := range w.answers {
-		if a := &w.answers[i]; a.state == stateDenied && a.remote.speaks {
-			a.bitswap = true
+	for _, a := range w.answers {
+		if a.state == stateDenied && !a.bitswap {
 			a.remote.pushBitswap(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Block})
 		}
 	}

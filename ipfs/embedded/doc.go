@@ -29,7 +29,9 @@
 // given to it go over a stream of that instead, each with the rank of its request, and the answers
 // mean what those of bitswap mean. Only what all have said no to is put on their bitswap
 // wantlists, too, so that they send it when they get it. When a stream breaks, the peer is
-// spoken to over bitswap for two seconds, and from the fourth time on until it connects again.
+// spoken to over bitswap for two seconds, and from the fourth time in a row for twice as long as
+// the time before, up to four minutes. A server that has too many streams gives up the one that has
+// been idle for the longest time.
 //
 // A peer that has nothing left to send takes over half of what the busiest other one owes, of that
 // what was wanted last and is not urgent; so no list waits long for a slow peer. A block

@@ -85,7 +85,7 @@ func (o order) bitswapPriority() int32 { return o.priority - int32(o.rank)*(topP
 // request asks for c on behalf of out, which gets one result, unless forget is called
 // first, and must have room for it. It waits while too many wants are on the wire.
 func (x *exchange) request(ctx context.Context, c cid.Cid, how order, out chan<- result) error {
-	if x.join(c, out) {
+	if x.join(c, how, out) {
 		return nil
 	}
 	if err := x.acquire(ctx, how.bulk); err != nil {
@@ -122,12 +122,13 @@ func (x *exchange) release(bulk bool) {
 }
 
 // join makes out wait for a want that is there already.
-func (x *exchange) join(c cid.Cid, out chan<- result) bool {
+func (x *exchange) join(c cid.Cid, how order, out chan<- result) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	w, ok := x.wants[c]
 	if ok {
 		w.waiters = append(w.waiters, out)
+		w.hurry(how)
 	}
 	return ok
 }
@@ -144,6 +145,7 @@ func (x *exchange) add(c cid.Cid, how order, out chan<- result) (bool, error) {
 	if w, ok := x.wants[c]; ok {
 		x.release(how.bulk)
 		w.waiters = append(w.waiters, out)
+		w.hurry(how)
 		return false, nil
 	}
 	w := &want{cid: c, order: how, created: time.Now(), waiters: []chan<- result{out}}
@@ -245,7 +247,7 @@ func (x *exchange) end(w *want, answered *remote) {
 		if a.remote != answered {
 			a.remote.push(w.cid, wantEntry{cancel: true})
 		}
-		if a.bitswap && a.remote.speaks {
+		if _, queued := a.remote.queue[w.cid]; a.remote.speaks && (a.bitswap || queued) {
 			a.remote.pushBitswap(w.cid, wantEntry{cancel: true})
 		}
 	}

@@ -198,7 +198,14 @@ func (x *exchange) take(r *remote) message.BitSwapMessage {
 	for c, e := range r.queue {
 		if e.cancel {
 			msg.Cancel(c)
-		} else {
+			continue
+		}
+		w, ok := x.wants[c]
+		if !ok {
+			continue // over: nobody would take it back
+		}
+		if a := w.answer(r); a != nil {
+			a.bitswap = true
 			msg.AddEntry(c, e.bitswapPriority(), e.kind, true)
 		}
 	}

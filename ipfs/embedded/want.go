@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	pb "github.com/ipfs/boxo/bitswap/message/pb"
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
@@ -38,7 +39,7 @@ type answer struct {
 	state   answerState
 	since   time.Time
 	served  uint64 // blocks the peer had served when it was asked
-	bitswap bool   // it has the want in its wantlist
+	bitswap bool   // it has the want in its wantlist; see exchange.take
 }
 
 // want is a block that somebody waits for. Guarded by exchange.mu.
@@ -48,7 +49,6 @@ type want struct {
 	created time.Time
 	waiters []chan<- result
 	answers []answer
-	resting bool // see exchange.rest
 
 	retryAt    time.Time
 	retryDelay time.Duration
@@ -80,13 +80,31 @@ func (w *want) state(r *remote) answerState {
 }
 
 func (w *want) set(r *remote, state answerState, now time.Time) {
-	a := answer{remote: r, state: state, since: now, served: r.served, bitswap: !r.speaks}
+	a := answer{remote: r, state: state, since: now, served: r.served}
 	if old := w.answer(r); old != nil {
-		a.bitswap = a.bitswap || old.bitswap
+		a.bitswap = old.bitswap
 		*old = a
 		return
 	}
 	w.answers = append(w.answers, a)
+}
+
+// hurry makes the want as urgent as that, and tells the peers that are asked for it.
+func (w *want) hurry(how order) {
+	if how.rank >= w.rank {
+		return
+	}
+	w.rank, w.priority = how.rank, how.priority
+	for _, a := range w.answers {
+		e := wantEntry{order: w.order, kind: pb.Message_Wantlist_Block}
+		switch {
+		case a.state != stateAsked:
+		case a.bitswap:
+			a.remote.pushBitswap(w.cid, e)
+		default:
+			a.remote.push(w.cid, e)
+		}
+	}
 }
 
 // drop forgets what r said.

@@ -58,6 +58,7 @@ type Client struct {
 // asked is a want without an answer.
 type asked struct {
 	cid       cid.Cid
+	rank      uint8
 	have      bool
 	cancelled bool
 }
@@ -77,10 +78,10 @@ func NewClient(stream io.Writer, codec *Codec, received *Received) *Client {
 }
 
 // Send asks for blocks. A block that was asked for already, and is still to come, is not
-// asked for twice.
+// asked for twice, unless it is more urgent now: then the earlier want is taken back.
 func (c *Client) Send(wants []Want) error {
 	for len(wants) > 0 {
-		n := min(len(wants), maxRequest/maxAsk)
+		n := min(len(wants), maxRequest/(2*maxAsk)) // a want may take one back
 		if err := c.send(wants[:n]); err != nil {
 			return err
 		}
@@ -106,11 +107,13 @@ func (c *Client) encode(wants []Want) (body []byte, err error) {
 	defer c.mu.Unlock()
 	for _, w := range wants {
 		id, there := c.blocks[w.Cid]
+		if there && !w.Cancel && !w.Have && w.Rank < c.open[id].rank && len(c.open) < MaxUnanswered {
+			body = c.takeBack(body, id)
+			there = false
+		}
 		switch {
 		case w.Cancel && there:
-			delete(c.blocks, w.Cid)
-			c.open[id] = asked{cid: w.Cid, cancelled: true}
-			body = appendAsk(body, ask{verb: wantCancel, id: id})
+			body = c.takeBack(body, id)
 		case w.Cancel || there:
 		case len(c.open) >= MaxUnanswered:
 			return nil, ErrBusy
@@ -121,12 +124,20 @@ func (c *Client) encode(wants []Want) (body []byte, err error) {
 			} else {
 				c.blocks[w.Cid] = c.next
 			}
-			c.open[c.next] = asked{cid: w.Cid, have: w.Have}
+			c.open[c.next] = asked{cid: w.Cid, rank: w.Rank, have: w.Have}
 			c.next++
 			body = appendAsk(body, a)
 		}
 	}
 	return body, nil
+}
+
+// takeBack cancels the want of a block; the caller holds mu.
+func (c *Client) takeBack(body []byte, id uint64) []byte {
+	w := c.open[id]
+	delete(c.blocks, w.cid)
+	c.open[id] = asked{cid: w.cid, cancelled: true}
+	return appendAsk(body, ask{verb: wantCancel, id: id})
 }
 
 // Receive calls fn with the answers of each frame that comes, and returns when the stream

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 )
@@ -15,26 +16,41 @@ type job struct {
 	cid       cid.Cid
 	have      bool // only whether the block is here
 	cancelled bool // guarded by queue.mu
+	index     int  // in the heap, -1 when it is not there; guarded by queue.mu
 }
 
-// jobs is a heap by rank, and by number within one.
+// agedEvery is how often the oldest want is taken, whatever its rank: none waits for ever.
+const agedEvery = 16
+
+// jobs is a heap: cancelled ones, which cost nothing, then by rank, and by number within one.
 type jobs []*job
 
 func (q jobs) Len() int { return len(q) }
 func (q jobs) Less(i, j int) bool {
+	if q[i].cancelled != q[j].cancelled {
+		return q[i].cancelled
+	}
 	if q[i].rank != q[j].rank {
 		return q[i].rank < q[j].rank
 	}
 	return q[i].id < q[j].id
 }
-func (q jobs) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *jobs) Push(x any)   { *q = append(*q, x.(*job)) }
+func (q jobs) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].index, q[j].index = i, j
+}
+func (q *jobs) Push(x any) {
+	j := x.(*job)
+	j.index = len(*q)
+	*q = append(*q, j)
+}
 func (q *jobs) Pop() any {
 	last := len(*q) - 1
-	x := (*q)[last]
+	j := (*q)[last]
 	(*q)[last] = nil
 	*q = (*q)[:last]
-	return x
+	j.index = -1
+	return j
 }
 
 // queue is what a stream's peer wants.
@@ -44,13 +60,14 @@ type queue struct {
 	waiting jobs
 	open    map[uint64]*job // without an answer
 	next    uint64          // number of the next want
+	taken   int             // by take
 	busy    int             // preparers at work
-	idled   bool            // nothing was wanted, and nobody at work, for a moment
+	idle    time.Time       // since when nothing is wanted, and nobody at work; else zero
 	closed  bool            // nothing is handed out any more
 }
 
 func newQueue() *queue {
-	q := &queue{open: make(map[uint64]*job)}
+	q := &queue{open: make(map[uint64]*job), idle: time.Now()}
 	q.changed = sync.NewCond(&q.mu)
 	return q
 }
@@ -66,6 +83,9 @@ func (q *queue) add(asks []ask) error {
 			}
 			if j := q.open[a.id]; j != nil {
 				j.cancelled = true
+				if j.index >= 0 {
+					heap.Fix(&q.waiting, j.index)
+				}
 			}
 			continue
 		}
@@ -81,6 +101,13 @@ func (q *queue) add(asks []ask) error {
 	return nil
 }
 
+// idleSince returns since when nothing is wanted, if so.
+func (q *queue) idleSince() (time.Time, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.idle, !q.idle.IsZero() && q.waiting.Len() == 0 && !q.closed
+}
+
 // close ends the waiting of all.
 func (q *queue) close() {
 	q.mu.Lock()
@@ -94,13 +121,15 @@ func (q *queue) await() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for !q.closed && q.waiting.Len() == 0 {
-		q.idled = q.idled || q.busy == 0
+		if q.busy == 0 && q.idle.IsZero() {
+			q.idle = time.Now()
+		}
 		q.changed.Wait()
 	}
 	return !q.closed
 }
 
-// take returns the most urgent want, or nil if there is none. It says whether there was nothing
+// take returns the most urgent want, or at times the oldest, or nil if there is none. It says whether there was nothing
 // to do before. Who has one says done before it takes another.
 func (q *queue) take() (j *job, idled bool) {
 	q.mu.Lock()
@@ -108,16 +137,24 @@ func (q *queue) take() (j *job, idled bool) {
 	if q.closed || q.waiting.Len() == 0 {
 		return nil, false
 	}
-	idled, q.idled = q.idled, false
+	idled, q.idle = !q.idle.IsZero(), time.Time{}
 	q.busy++
-	return heap.Pop(&q.waiting).(*job), idled
+	next := 0
+	if q.taken++; q.taken%agedEvery == 0 {
+		for i, j := range q.waiting {
+			if j.id < q.waiting[next].id {
+				next = i
+			}
+		}
+	}
+	return heap.Remove(&q.waiting, next).(*job), idled
 }
 
-// more returns the most urgent want if there is one of this rank.
+// more returns the most urgent want if there is one of this rank, or that was cancelled.
 func (q *queue) more(rank uint8) *job {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.waiting.Len() == 0 || q.waiting[0].rank != rank {
+	if q.closed || q.waiting.Len() == 0 || !q.waiting[0].cancelled && q.waiting[0].rank != rank {
 		return nil
 	}
 	return heap.Pop(&q.waiting).(*job)

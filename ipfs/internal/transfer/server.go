@@ -75,6 +75,7 @@ type Server struct {
 	second chan struct{} // see maxSecond
 	speed  speed         // of the fast encoder
 	sent   counter
+	idlers idlers
 }
 
 // NewServer returns a Server. forms may be nil.
@@ -89,6 +90,7 @@ func (s *Server) Sent() Counts { return s.sent.counts() }
 // error, or ctx ends. The stream is over then.
 func (s *Server) Serve(ctx context.Context, stream Stream) error {
 	v := &serving{Server: s, stream: stream, queue: newQueue()}
+	defer s.idlers.enter(v)()
 	g, ctx := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(ctx, func() {
 		v.queue.close()

@@ -135,10 +135,15 @@ type session struct {
 // connect serves a store until the test ends.
 func connect(t testing.TB, store *memory) *session {
 	t.Helper()
-	codec := newCodec(t)
+	return connectTo(t, NewServer(store, store, newCodec(t)))
+}
+
+// connectTo has one more client of a server.
+func connectTo(t testing.TB, server *Server) *session {
+	t.Helper()
 	near, far := net.Pipe()
-	s := &session{server: NewServer(store, store, codec), frames: make(chan []Answer, MaxUnanswered)}
-	s.Client = NewClient(near, codec, &s.received)
+	s := &session{server: server, frames: make(chan []Answer, MaxUnanswered)}
+	s.Client = NewClient(near, server.codec, &s.received)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := s.server.Serve(t.Context(), pipe{far}); err != nil && !errors.Is(err, net.ErrClosed) {

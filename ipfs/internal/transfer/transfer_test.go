@@ -132,6 +132,38 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestNothingStarves wants a block that nobody waits for before a long list that somebody does.
+func TestNothingStarves(t *testing.T) {
+	list := noise(t, 60, 100_000)
+	store := newMemory(list...)
+	store.gate = make(chan struct{})
+	s := connect(t, store)
+	s.want(t, append(wants(list[:1], 3), wants(list[1:], 0)...)...)
+	close(store.gate)
+	s.answers(t, len(list))
+	if i := slices.Index(store.begun, list[0].Cid); i < 0 || i > agedEvery+preparers {
+		t.Errorf("it was read as number %d", i)
+	}
+}
+
+// TestCancelsAreAnsweredNext cancels a want that others are more urgent than: it no longer counts
+// as open after a few frames.
+func TestCancelsAreAnsweredNext(t *testing.T) {
+	list := noise(t, 10, 100_000)
+	store := newMemory(list...)
+	store.gate = make(chan struct{})
+	s := connect(t, store)
+	s.want(t, append(wants(list[:9], 0), wants(list[9:], 3)...)...)
+	s.want(t, Want{Cid: list[9].Cid, Cancel: true})
+	s.want(t, Want{Cid: text(t, 1, 9)[0].Cid, Have: true}) // the server has read the cancel when it reads this
+	close(store.gate)
+	for i := 0; len(<-s.frames) > 0; i++ { // of the cancelled one is nothing to say
+		if i > 2*preparers {
+			t.Fatal("the cancel still has no answer")
+		}
+	}
+}
+
 func TestTwiceIsOnce(t *testing.T) {
 	list := noise(t, 1, 100_000)
 	store := newMemory(list...)
@@ -143,6 +175,24 @@ func TestTwiceIsOnce(t *testing.T) {
 	s.answers(t, 1)
 	if store.gets != 1 {
 		t.Errorf("the block was sent %d times", store.gets)
+	}
+}
+
+// TestMoreUrgentNow wants the last block of a list anew, at once.
+func TestMoreUrgentNow(t *testing.T) {
+	list := noise(t, 12, 100_000)
+	store := newMemory(list...)
+	store.gate = make(chan struct{})
+	s := connect(t, store)
+	s.want(t, wants(list, 2)...)
+	s.want(t, wants(list[11:], 0)...)
+	s.want(t, wants(list[11:], 1)...)                      // it is more urgent already
+	s.want(t, Want{Cid: text(t, 1, 9)[0].Cid, Have: true}) // the server has read the others then
+	close(store.gate)
+	got, _ := s.answers(t, len(list)+1)
+	check(t, slices.DeleteFunc(got, func(a Answer) bool { return a.State == Absent }), list)
+	if i := slices.Index(store.begun, list[11].Cid); i < 0 || i > preparers || store.gets != len(list) {
+		t.Errorf("it was read as number %d, of %d", i, store.gets)
 	}
 }
 
