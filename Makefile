@@ -132,7 +132,7 @@ kernels: ## the snapshotter's tests on the kernels of other Debian releases, in 
 	RUN='$(RUN)' .ci/kernels
 
 suites: tools
-	IPCS_NIGHTLY=1 IPCS_KILLS=200 CGO_ENABLED=0 $(GO) test -count=1 -timeout 3h -v -run 'Critest|Pjdfstest|Served|ManyFiles|TestCrash$$' ./internal/lab/e2e ./cmd/ipcs-snapshotter
+	IPCS_NIGHTLY=1 IPCS_KILLS=200 CGO_ENABLED=0 $(GO) test -count=1 -timeout 3h -v -run 'Critest|Pjdfstest|Rootless|Served|ManyFiles|TestCrash$$' ./internal/lab/e2e ./cmd/ipcs-snapshotter
 
 # One that fails does not keep the others from running.
 nightly: ## what takes too long for "test": critest, pjdfstest (PJDFSTEST=DIR), 200 kills, other kernels, long fuzzing

@@ -26,6 +26,7 @@ const changeTree = `cd /usr/share && chmod 700 /usr/bin/env && echo more >>/etc/
 // daemon is killed, can be written, and ordinary images work beside it. The second time the
 // files are served over FUSE, too, which the first time they are before Linux 6.16.
 func TestRootless(t *testing.T) {
+	labtest.Nightly(t)
 	hosttest.Root(t)
 	w := newWorld(t, "rootless", 0)
 	if out, err := exec.Command("setpriv", "--reuid", "23456", "--regid", "23456", "--clear-groups", "unshare", "--user", "true").CombinedOutput(); err != nil {

@@ -16,7 +16,7 @@ const hashSome = `find /usr/bin /usr/share/doc -xdev -type f -print0 | sort -z |
 // files in them: a container sees the tree that overlayfs shows, and one that reads does not
 // notice that the daemon dies.
 func TestServed(t *testing.T) {
-	labtest.Nightly(t) // TestFallbacks of the snapshotter and TestRootless have each way, too
+	labtest.Nightly(t) // TestFallbacks of the snapshotter has each way, too
 	w := newWorld(t, "served", 0)
 	nasty, debian := w.push(labtest.Image(t, "nasty")), w.push(labtest.Image(t, "debian"))
 	w.pull(nasty, "overlayfs")
