@@ -35,12 +35,8 @@ type recordFlags struct {
 	log *regexp.Regexp // pattern
 }
 
-func profileRecordCommand(flags *daemonFlags) *cobra.Command {
-	var rec recordFlags
-	cmd := &cobra.Command{
-		Use:   "record [IMAGE] [-- COMMAND...]",
-		Short: "record what the next container of an image reads until it is ready",
-		Long: `record waits for the next container that starts, of IMAGE or of any ipcs image, and records
+// recordHelp is followed by imageHelp.
+const recordHelp = `record waits for the next container that starts, of IMAGE or of any ipcs image, and records
 the files that it opens, until the first of these:
 
   --port N        a process of the container listens on TCP port N
@@ -57,7 +53,14 @@ nothing is changed.
 COMMAND is run when all is ready for the container that it is to start; when the recording has
 ended, COMMAND is sent SIGTERM and waited for. Without it, start the container elsewhere.
 
-` + imageHelp,
+`
+
+func profileRecordCommand(flags *daemonFlags) *cobra.Command {
+	var rec recordFlags
+	cmd := &cobra.Command{
+		Use:   "record [IMAGE] [-- COMMAND...]",
+		Short: "record what the next container of an image reads until it is ready",
+		Long:  recordHelp + imageHelp,
 		Example: `  # until the server listens
   ipcs-snapshotter profile record --port 5432 --output pg.profile -- \
       ctr run --rm --snapshotter ipcs registry.example.com/postgres:ipcs pg

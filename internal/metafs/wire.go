@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +28,10 @@ const (
 	filesPerMount = 2
 )
 
-// ErrGone says that a server ended before it took what it was given.
+// patience is how long a server may take for an answer: one that is stopped is not waited for.
+const patience = 30 * time.Second
+
+// ErrGone says that a server ended, or fell silent, before it took what it was given.
 var ErrGone = errors.New("the process that serves images is gone")
 
 // A Client hands mounts to a Server.
@@ -44,7 +48,7 @@ func Dial(socket string) (*Client, error) {
 		return nil, err
 	}
 	b := make([]byte, maxReply)
-	n, err := conn.Read(b)
+	n, err := readWithin(conn, b)
 	if err == nil && string(b[:n]) != hello {
 		err = fmt.Errorf("it says %.40q", b[:n])
 	}
@@ -82,7 +86,7 @@ func (c *Client) hand(image, dev *os.File, data []string) error {
 		return fmt.Errorf("%w: %w", ErrGone, err)
 	}
 	b := make([]byte, maxReply)
-	n, err := c.conn.Read(b)
+	n, err := readWithin(c.conn, b)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrGone, err)
 	}
@@ -90,6 +94,13 @@ func (c *Client) hand(image, dev *os.File, data []string) error {
 		return fmt.Errorf("the process that serves images says: %s", b[:n])
 	}
 	return nil
+}
+
+func readWithin(conn *net.UnixConn, b []byte) (int, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	return conn.Read(b)
 }
 
 // Close lets the server go, when nothing is mounted.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,7 +48,9 @@ type Client struct {
 
 // Dial connects to the relay that listens at a socket. From then on it is this process
 // that serves the file system.
-func Dial(socket string) (*Client, error) {
+func Dial(socket string) (*Client, error) { return dial(socket, greetTime) }
+
+func dial(socket string, greetTime time.Duration) (*Client, error) {
 	conn, err := dialCreds(socket)
 	if err != nil {
 		return nil, err
@@ -59,15 +62,31 @@ func Dial(socket string) (*Client, error) {
 	c := &Client{sock: sock}
 	c.small.New = func() any { b := make([]byte, smallMessage); return &b }
 	c.large.New = func() any { b := make([]byte, maxMessage); return &b }
-	first := make([]byte, 1)
-	if c.pid, _, err = sock.readWith(first, ""); err == nil {
-		c.from = bufio.NewReaderSize(sock, 64<<10)
-		c.nodes, err = readGreeting(io.MultiReader(bytes.NewReader(first), c.from))
+	err = c.greet(greetTime)
+	if errors.Is(err, unix.EAGAIN) {
+		err = fmt.Errorf("it says nothing for %s; is it stopped? To go on without it, end it and the containers on ipcs images: %w", greetTime, err)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("greeting of the relay at %s: %w", socket, err), c.Close())
 	}
 	return c, nil
+}
+
+// greet reads what the relay says first.
+func (c *Client) greet(limit time.Duration) error {
+	if err := c.sock.within(limit); err != nil {
+		return err
+	}
+	first := make([]byte, 1)
+	var err error
+	if c.pid, _, err = c.sock.readWith(first, ""); err != nil {
+		return err
+	}
+	c.from = bufio.NewReaderSize(c.sock, 64<<10)
+	if c.nodes, err = readGreeting(io.MultiReader(bytes.NewReader(first), c.from)); err != nil {
+		return err
+	}
+	return c.sock.within(0)
 }
 
 // Known returns what the kernel remembers of the file system from daemons before.

@@ -99,7 +99,11 @@ func AskSpare(socket string, state State) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, dev, err := sock.readWith(make([]byte, 1), "/dev/fuse")
+	err = sock.within(greetTime)
+	var dev *os.File
+	if err == nil {
+		_, dev, err = sock.readWith(make([]byte, 1), "/dev/fuse")
+	}
 	if err := errors.Join(err, sock.Close()); err != nil || dev == nil {
 		return nil, fmt.Errorf("%w: its device was not given: %w", ErrLost, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,6 +34,17 @@ func newStream(sock *net.UnixConn) (*stream, error) {
 
 func (s *stream) Read(b []byte) (int, error)  { return s.file.Read(b) }
 func (s *stream) Write(b []byte) (int, error) { return s.file.Write(b) }
+
+// greetTime is how long a process that listens may take to say its first words. Only one that
+// is stopped, or a machine that hardly runs, takes as long.
+const greetTime = 30 * time.Second
+
+// within limits how long each read may take, 0 being for ever. A read that takes longer fails
+// with EAGAIN.
+func (s *stream) within(limit time.Duration) error {
+	t := unix.NsecToTimeval(limit.Nanoseconds())
+	return unix.SetsockoptTimeval(int(s.file.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &t)
+}
 
 // give gives the other end a file, with a byte.
 func (s *stream) give(file *os.File) error {
