@@ -3,12 +3,12 @@
 package snapshotter
 
 import (
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
@@ -91,13 +91,21 @@ func dataLayers(mode DataMode, dirs ...string) []string {
 	return layers
 }
 
-// redirect is where an object is in them.
+// cidBase32 is that of the strings of CIDs.
+var cidBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// redirect is where an object is in them, with a slash in front. An image may have a million
+// files: by way of Cid.String this took a fifth of the time to mount.
 func redirect(mode DataMode, c cid.Cid) string {
-	path := objects.Path(c)
-	if !mode.namesHidden() {
-		path = strings.TrimPrefix(path, objects.Hidden+"/")
+	var raw, text, path [128]byte
+	name := cidBase32.AppendEncode(append(text[:0], 'b'), append(raw[:0], c.KeyString()...))
+	p := append(path[:0], '/')
+	if mode.namesHidden() {
+		p = append(p, objects.Hidden+"/"...)
 	}
-	return path
+	p = append(p, name[len(name)-3:len(name)-1]...) // objects.Shard
+	p = append(p, '/')
+	return string(append(p, name...))
 }
 
 // makeHide makes the layer that hides the objects of DataHidden.

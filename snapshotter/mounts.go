@@ -142,7 +142,7 @@ func (s *Snapshotter) lowerDirs(ctx context.Context, links []link) (*lower, erro
 	if s.support.data == DataHidden {
 		l.hide = filepath.Join(s.root, hideDir)
 	}
-	if ordinaryBelow && attributesOf(l.options) == user {
+	if ordinaryBelow && attributesOf(l.options).namespace == user {
 		return nil, fmt.Errorf("%w: an ipcs layer lies on an ordinary one, which takes mounts.data = %q in a user namespace", ErrUnsupported, DataServed)
 	}
 	if ordinaryBelow || s.support.data != DataOnly {

@@ -80,9 +80,10 @@ func (t *trial) run() (s support, err error) {
 	if err := os.WriteFile(object, []byte(probeData), 0o600); err != nil {
 		return s, err
 	}
+	attrs := attributesOf(t.options)
 	tree := erofs.Inodes{
 		{Mode: unix.S_IFDIR | 0o755, Entries: []erofs.Dirent{{Name: "file", Inode: 1}}},
-		{Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: uint64(len(probeData)), Xattrs: attributesOf(t.options).redirect(objects.Hidden + "/object")},
+		{Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: uint64(len(probeData)), Xattrs: attrs.redirect("/" + objects.Hidden + "/object")},
 	}
 	if err := writeFile(t.image, func(f *os.File) error { return erofs.Write(f, tree, erofs.Options{UUID: [16]byte{1}}) }); err != nil {
 		return s, err

@@ -27,22 +27,29 @@ const (
 
 const userxattr = "userxattr"
 
-// attributesOf returns the one that an overlay with these options reads.
-func attributesOf(options []string) namespace {
-	if slices.Contains(options, userxattr) {
-		return user
-	}
-	return trusted
+// attributes are the names of what overlayfs reads, for one namespace.
+type attributes struct {
+	namespace                              namespace
+	nameMetacopy, nameRedirect, nameOpaque string
 }
 
-// redirect says that the data of a file are elsewhere, and at which path.
-func (n namespace) redirect(path string) []erofs.Xattr {
-	return []erofs.Xattr{{Name: string(n) + "metacopy"}, {Name: string(n) + "redirect", Value: "/" + path}}
+// attributesOf returns those that an overlay with these options reads.
+func attributesOf(options []string) attributes {
+	n := trusted
+	if slices.Contains(options, userxattr) {
+		n = user
+	}
+	return attributes{n, string(n) + "metacopy", string(n) + "redirect", string(n) + "opaque"}
+}
+
+// redirect says that the data of a file are elsewhere, and at which path, which begins with a slash.
+func (a *attributes) redirect(path string) []erofs.Xattr {
+	return []erofs.Xattr{{Name: a.nameMetacopy}, {Name: a.nameRedirect, Value: path}}
 }
 
 // opaque says that nothing below is seen through a directory.
-func (n namespace) opaque() []erofs.Xattr {
-	return []erofs.Xattr{{Name: string(n) + "opaque", Value: "y"}}
+func (a *attributes) opaque() []erofs.Xattr {
+	return []erofs.Xattr{{Name: a.nameOpaque, Value: "y"}}
 }
 
 // steersOverlays says whether overlays, with userxattr or without, are steered by an
@@ -54,8 +61,8 @@ func steersOverlays(name string) bool {
 // overlayTree is a merged tree as the metadata layer of an overlay: an erofs.Tree.
 type overlayTree struct {
 	*layer.Tree
-	data      DataMode
-	namespace namespace
+	data  DataMode
+	names attributes
 }
 
 // mergeRun opens the layers of a run, and merges them.
@@ -89,7 +96,7 @@ func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
 	if s.support.data == DataHidden && hasRootName(merged, objects.Hidden) {
 		return nil, fmt.Errorf("%w: the image has a file of the name /%s, which is hidden on this kernel", ErrUnsupported, objects.Hidden)
 	}
-	return overlayTree{merged, s.support.data, attributesOf(s.overlayOptions)}, nil
+	return &overlayTree{merged, s.support.data, attributesOf(s.overlayOptions)}, nil
 }
 
 // closeDirs makes the directories in the root opaque, where the data are ordinary layers and
@@ -113,7 +120,7 @@ func hasRootName(t *layer.Tree, name string) bool {
 }
 
 // Inode implements erofs.Tree.
-func (o overlayTree) Inode(i int, n *erofs.Inode) {
+func (o *overlayTree) Inode(i int, n *erofs.Inode) {
 	in := o.Tree.Inode(i)
 	n.UID, n.GID = in.UID, in.GID
 	n.Mtime, n.MtimeNsec = in.Mtime, in.MtimeNsec
@@ -139,13 +146,13 @@ func (o overlayTree) Inode(i int, n *erofs.Inode) {
 }
 
 // xattrs adds the extended attributes, and those for overlayfs where they sort.
-func (o overlayTree) xattrs(in *layer.Inode, n *erofs.Inode) {
+func (o *overlayTree) xattrs(in *layer.Inode, n *erofs.Inode) {
 	var own []erofs.Xattr
 	switch {
 	case in.Mode.IsRegular() && in.Size > 0:
-		own = o.namespace.redirect(redirect(o.data, in.File().Cid))
+		own = o.names.redirect(redirect(o.data, in.File().Cid))
 	case in.Mode.IsDir() && in.Opaque:
-		own = o.namespace.opaque()
+		own = o.names.opaque()
 	}
 	for _, x := range in.Xattrs() {
 		if !erofs.HasXattr(x.Name) {

@@ -7,9 +7,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"testing"
 
+	"github.com/ipfs/go-cid"
+
 	"github.com/hinshun/ipcs/internal/erofs"
+	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
 )
 
@@ -60,7 +65,7 @@ func BenchmarkImage(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := erofs.Write(io.Discard, overlayTree{merged, DataOnly, trusted}, erofs.Options{}); err != nil {
+		if err := erofs.Write(io.Discard, &overlayTree{merged, DataOnly, attributesOf(nil)}, erofs.Options{}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -72,6 +77,19 @@ func BenchmarkFileTable(b *testing.B) {
 	for b.Loop() {
 		if _, err := newFileTable(x); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestRedirect: an object is where the store puts it.
+func TestRedirect(t *testing.T) {
+	for _, file := range []ipfs.File{{Cid: ipfs.RawCid(strings.Repeat("\xf1", 32))}, {Cid: cid.NewCidV1(cid.DagProtobuf, ipfs.RawCid(strings.Repeat("a", 32)).Hash())}} {
+		want := objects.Path(file.Cid)
+		if got := redirect(DataHidden, file.Cid); got != "/"+want {
+			t.Errorf("%s, want /%s", got, want)
+		}
+		if got := redirect(DataOnly, file.Cid); objects.Hidden+got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }
