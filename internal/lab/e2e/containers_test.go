@@ -2,6 +2,11 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hinshun/ipcs/internal/lab"
@@ -10,10 +15,25 @@ import (
 // run runs a command in a new container of an image and returns its output.
 func (w *world) run(id, ref, snapshotter string, command ...string) string {
 	w.t.Helper()
-	args := append([]string{"run", "--rm", "--snapshotter", snapshotter, ref, w.id(id)}, command...)
-	out, err := lab.Output(w.containerd.Ctr(w.t.Context(), args...))
+	out, err := w.output(w.t.Context(), []string{"run", "--rm", "--snapshotter", snapshotter}, append([]string{ref, w.id(id)}, command...))
 	w.must(err)
 	return out
+}
+
+// output has ctr run something and returns its output, and what it said of an error. The output
+// goes through a file: ctr would throw away what it has not read when the container ends, which
+// on a busy machine is much (containerd's task.Delete closes the pipes).
+func (w *world) output(ctx context.Context, options, args []string) (string, error) {
+	file := filepath.Join(w.t.TempDir(), "output")
+	ran, err := lab.Output(w.containerd.Ctr(ctx, slices.Concat(options, []string{"--log-uri", "file://" + file}, args)...))
+	out, rerr := os.ReadFile(file)
+	if errors.Is(rerr, os.ErrNotExist) && err != nil {
+		rerr = nil // it did not start
+	}
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, out)
+	}
+	return ran + string(out), errors.Join(err, rerr)
 }
 
 // id is a container's name that no other lab uses: runc keeps all of them in one
@@ -40,8 +60,7 @@ func (w *world) start(id, ref string) *container {
 // exec runs another command in the container and returns its output; the error holds
 // what it said of one.
 func (c *container) exec(ctx context.Context, name string, command ...string) (string, error) {
-	args := append([]string{"task", "exec", "--exec-id", name, c.id}, command...)
-	return lab.Output(c.w.containerd.Ctr(ctx, args...))
+	return c.w.output(ctx, []string{"task", "exec", "--exec-id", name}, append([]string{c.id}, command...))
 }
 
 // execution is what became of a command.

@@ -20,8 +20,7 @@ func TestConvertInContainerd(t *testing.T) {
 			"--ipfs-api", w.daemon.API, "--containerd-address", w.containerd.Address, "containerd:"+ref, "containerd:"+target))
 		w.must(err)
 	}
-	output, err := lab.Output(w.containerd.Ctr(t.Context(), "run", "--rm", "--snapshotter", "ipcs", target, w.id("c"), "cat", "/etc/os-release"))
-	w.must(err)
+	output := w.run("c", target, "ipcs", "cat", "/etc/os-release")
 	if !strings.Contains(output, "ID=debian") {
 		t.Errorf("output %q", output)
 	}

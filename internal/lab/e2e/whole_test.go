@@ -241,8 +241,9 @@ func TestUserNamespaces(t *testing.T) {
 			w.pull(ref, "ipcs")
 			const script = "id -u; stat -c %u:%g /etc/shadow; echo x > /etc/x && stat -c %u:%g /etc/x; chown 1:2 /etc/hostname && stat -c %u:%g /etc/hostname; cat " + unfetched + " | head -n 1; cat /proc/self/uid_map"
 			start := time.Now()
-			out := w.ctr("run", "--rm", "--snapshotter", "ipcs", "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536", "--remap-labels",
-				ref, w.id("c"), "sh", "-c", script)
+			out, err := w.output(t.Context(), []string{"run", "--rm", "--snapshotter", "ipcs", "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536", "--remap-labels"},
+				[]string{ref, w.id("c"), "sh", "-c", script})
+			w.must(err)
 			t.Logf("ran in %v", time.Since(start))
 			want := "0 0:42 0:0 1:2 GNU GENERAL PUBLIC LICENSE 0 100000 65536"
 			if got := strings.Join(strings.Fields(out), " "); got != want {
