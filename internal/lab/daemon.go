@@ -36,6 +36,7 @@ type Daemon struct {
 	state   string
 	config  string
 	port    int
+	begins  int // of the log, where this process began it
 }
 
 // DaemonOptions say what a daemon is given.
@@ -179,6 +180,10 @@ func (d *Daemon) Start(ctx context.Context) error {
 	}
 	cmd := d.machine.Command(context.WithoutCancel(ctx), "ipcs-snapshotter", args...)
 	log := filepath.Join(d.machine.dir, d.opts.Root+".log")
+	d.begins = 0
+	if info, err := os.Stat(log); err == nil {
+		d.begins = int(info.Size())
+	}
 	p, err := d.machine.lab.start("ipcs-snapshotter on "+d.machine.Name, log, cmd)
 	if err != nil {
 		return err
@@ -223,14 +228,14 @@ func (d *Daemon) Command(ctx context.Context, args ...string) *exec.Cmd {
 // filledMessage is what the daemon logs when all files of an image are here.
 const filledMessage = "all files of the image are here"
 
-// Filled waits until all files of an image are here, by its log: a status looks at every file,
+// Filled waits until all files of an image are here, by what it has logged since it was started: a status looks at every file,
 // which would be in the way of what is waited for.
 func (d *Daemon) Filled(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		log, err := os.ReadFile(d.log)
-		if err != nil || bytes.Contains(log, []byte(filledMessage)) {
+		if err != nil || bytes.Contains(log[min(d.begins, len(log)):], []byte(filledMessage)) {
 			return err
 		}
 		select {
