@@ -112,6 +112,16 @@ func (t *Tree) Inode(i int) Inode {
 	return n
 }
 
+// Entry says which entry of which layer an inode is of; both are -1 for directories and
+// whiteouts, which may be of several.
+func (t *Tree) Entry(i int) (layer, entry int) {
+	r := t.inodes[i]
+	if r.layer < 0 {
+		return -1, -1
+	}
+	return int(r.layer), int(r.entry)
+}
+
 // Names yields the names in an inode that is a directory, sorted by their bytes, and their
 // inodes. Others have none.
 func (t *Tree) Names(i int) iter.Seq2[string, int] {

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,7 @@ const (
 type imageFiles struct {
 	chain     digest.Digest // of the topmost ipcs layer: names the image
 	roots     []cid.Cid     // of all ipcs layers, the topmost first
+	runs      []run         // that they are in, the topmost first
 	depth     int           // layers below the topmost ipcs layer
 	namespace string        // of containerd, where a container uses it; empty if not known
 	hints                   // of the first pull
@@ -57,7 +59,7 @@ type imageFiles struct {
 
 // imageOf returns the image that a snapshot with these parents is of, or nil.
 func imageOf(links []link) *imageFiles {
-	im := &imageFiles{}
+	im := &imageFiles{runs: slices.Collect(runs(links))}
 	for i, l := range links {
 		if !l.lazy() {
 			continue
@@ -227,7 +229,20 @@ func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profiled bool
 	}
 	im.enter(FillAll)
 	start := time.Now()
-	all := func(yield func(ipfs.File) bool) { distinct(tables, yield) }
+	for _, r := range im.runs {
+		if err := s.findShown(ctx, r); err != nil {
+			return err
+		}
+	}
+	all := func(yield func(ipfs.File) bool) {
+		for _, r := range im.runs {
+			for f := range s.filesOf(r) {
+				if !yield(f) {
+					return
+				}
+			}
+		}
+	}
 	if err := s.prefetch.Prefetch(ctx, all, fetch.Fill); err != nil {
 		return fmt.Errorf("get all files: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hinshun/ipcs/internal/erofs"
@@ -36,6 +37,8 @@ type chains struct {
 type chain struct {
 	run  run
 	uses int // snapshots; with chains.mu
+
+	shown atomic.Pointer[shownFiles] // nil as long as it is not known
 
 	mu      sync.Mutex // held to build, mount and drop
 	dropped bool       // no longer in chains.all

@@ -142,7 +142,7 @@ func (s *shared) run() {
 		root := s.queue[0]
 		s.queue = s.queue[1:]
 		s.mu.Unlock()
-		distinct(s.files.tables([]cid.Cid{root}), s.look)
+		distinct(s.files.tables([]cid.Cid{root}), nil, s.look)
 	}
 }
 

@@ -108,6 +108,18 @@ func (s *fileSet) claims(c cid.Cid) iter.Seq2[ipfs.File, string] {
 	}
 }
 
+// neighbours yields the other files in the directory of a file, in one of the layers that have it.
+func (s *fileSet) neighbours(f ipfs.File) iter.Seq[ipfs.File] {
+	return func(yield func(ipfs.File) bool) {
+		for _, t := range s.tables(nil) {
+			if i, ok := t.find(f.Cid); ok {
+				t.beside(i, yield)
+				return
+			}
+		}
+	}
+}
+
 // tables returns those of the given layers that are there, or of all layers for nil.
 func (s *fileSet) tables(roots []cid.Cid) []*fileTable {
 	s.mu.RLock()
@@ -124,14 +136,25 @@ func (s *fileSet) tables(roots []cid.Cid) []*fileTable {
 	return tables
 }
 
-// distinct calls fn with each file of the tables once, in the order of the digests, until fn
-// returns false. All tables are sorted: it goes through them side by side.
-func distinct(tables []*fileTable, fn func(ipfs.File) bool) {
+// inOrder returns the tables of all these layers, or nil if one is not there.
+func (s *fileSet) inOrder(roots []cid.Cid) []*fileTable {
+	if tables := s.tables(roots); len(tables) == len(roots) {
+		return tables
+	}
+	return nil
+}
+
+// distinct calls fn with each file of the tables that is shown once, in the order of the
+// digests, until fn returns false. All tables are sorted: it goes through them side by side.
+func distinct(tables []*fileTable, shown shownFiles, fn func(ipfs.File) bool) {
 	at := make([]int, len(tables))
 	for {
 		var least *fileRecord
 		from := 0
 		for n, t := range tables {
+			for at[n] < len(t.files) && !shown.has(n, t.files[at[n]].entry) {
+				at[n]++
+			}
 			if at[n] < len(t.files) && (least == nil || t.files[at[n]].compare(least) < 0) {
 				least, from = &t.files[at[n]], n
 			}

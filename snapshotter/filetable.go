@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
@@ -25,6 +26,11 @@ const sumSize = 32
 type fileTable struct {
 	files  []fileRecord
 	leaves []string // of the files that have several
+
+	// same says of an entry whose content an earlier one has, which is the first of these.
+	same map[int32]int32
+
+	numbers func() []int32 // is byEntry, once
 
 	// What the paths are made of, for all entries of the layer.
 	parents []int32
@@ -76,6 +82,7 @@ func newFileTable(x *layer.Encoded) (*fileTable, error) {
 	})
 	t.names = names.String()
 	t.sort()
+	t.numbers = sync.OnceValue(t.byEntry)
 	return t, err
 }
 
@@ -87,10 +94,59 @@ func hasContent(e *layer.Entry) bool {
 // sort sorts the files, and keeps of those with one CID that of the first entry.
 func (t *fileTable) sort() {
 	slices.SortFunc(t.files, func(a, b fileRecord) int { return cmp.Or(a.compare(&b), cmp.Compare(a.entry, b.entry)) })
+	for i := 1; i < len(t.files); i++ {
+		if t.files[i].compare(&t.files[i-1]) != 0 {
+			continue
+		}
+		if t.same == nil {
+			t.same = make(map[int32]int32)
+		}
+		t.same[t.files[i].entry] = t.first(t.files[i-1].entry)
+	}
 	all := len(t.files)
 	t.files = slices.CompactFunc(t.files, func(a, b fileRecord) bool { return a.compare(&b) == 0 })
 	if len(t.files) < all-all/8 {
 		t.files = slices.Clone(t.files)
+	}
+}
+
+// first returns the entry that stands for one among the files: the first with its content.
+func (t *fileTable) first(entry int32) int32 {
+	if first, ok := t.same[entry]; ok {
+		return first
+	}
+	return entry
+}
+
+// byEntry returns the number of the file that an entry stands for, for each entry: they are in
+// the order of their paths. It is -1 for those that stand for none.
+func (t *fileTable) byEntry() []int32 {
+	numbers := make([]int32, len(t.parents))
+	for i := range numbers {
+		numbers[i] = -1
+	}
+	for i := range t.files {
+		numbers[t.files[i].entry] = int32(i)
+	}
+	return numbers
+}
+
+// beside calls yield with the other files in the directory of file i, those behind it first,
+// until it returns false.
+func (t *fileTable) beside(i int, yield func(ipfs.File) bool) {
+	numbers := t.numbers()
+	entry := int(t.files[i].entry)
+	parent := t.parents[entry]
+	is := func(e int) bool { return t.parents[e] == parent && numbers[e] >= 0 }
+	for e := entry + 1; e < len(t.parents) && t.parents[e] >= parent; e++ { // below the directory
+		if is(e) && !yield(t.file(int(numbers[e]))) {
+			return
+		}
+	}
+	for e := int(parent) + 1; e < entry; e++ {
+		if is(e) && !yield(t.file(int(numbers[e]))) {
+			return
+		}
 	}
 }
 

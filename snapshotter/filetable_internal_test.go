@@ -5,8 +5,12 @@ package snapshotter
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,7 +86,7 @@ func TestDistinct(t *testing.T) {
 	}
 	tables := []*fileTable{tableOf(t, some), tableOf(t, all), tableOf(t, some), tableOf(t, manyFiles(0))}
 	seen := make(map[cid.Cid]int)
-	distinct(tables, func(f ipfs.File) bool { seen[f.Cid]++; return true })
+	distinct(tables, nil, func(f ipfs.File) bool { seen[f.Cid]++; return true })
 	for c, n := range seen {
 		if _, ok := tables[1].find(c); !ok || n != 1 {
 			t.Errorf("%s came %d times", c, n)
@@ -92,7 +96,7 @@ func TestDistinct(t *testing.T) {
 		t.Errorf("%d files, want 60", len(seen))
 	}
 	n := 0
-	if distinct(tables, func(ipfs.File) bool { n++; return n < 3 }); n != 3 {
+	if distinct(tables, nil, func(ipfs.File) bool { n++; return n < 3 }); n != 3 {
 		t.Errorf("went on to file %d after the end", n)
 	}
 }
@@ -116,7 +120,7 @@ func TestFileSet(t *testing.T) {
 	learn(s, rootA, a)
 	learn(s, rootB, b)
 	count := 0
-	distinct(s.tables([]cid.Cid{rootA, rootB}), func(ipfs.File) bool { count++; return true })
+	distinct(s.tables([]cid.Cid{rootA, rootB}), nil, func(ipfs.File) bool { count++; return true })
 	if count != 20 {
 		t.Errorf("%d distinct files, want 20", count)
 	}
@@ -135,5 +139,45 @@ func TestFileSet(t *testing.T) {
 	s.release(rootA)
 	if !claimed(a.Entries[2].File().Cid) {
 		t.Error("files of a layer in use are gone")
+	}
+}
+
+// TestBeside: the neighbours of a file are the others of its directory, those behind it first,
+// and not those below.
+func TestBeside(t *testing.T) {
+	x := &layer.Index{Entries: []layer.Entry{{Mode: os.ModeDir | 0o755, Parent: -1, Link: -1}}}
+	add := func(parent int32, name string, mode os.FileMode) int32 {
+		e := layer.Entry{Name: name, Mode: mode, Parent: parent, Link: -1}
+		if mode.IsRegular() {
+			sum := sha256.Sum256([]byte(name))
+			e.Size, e.Digest = int64(len(name)), string(sum[:])
+		}
+		x.Entries = append(x.Entries, e)
+		return int32(len(x.Entries) - 1)
+	}
+	add(0, "a-file", 0o644)
+	dir := add(0, "dir", os.ModeDir|0o755)
+	add(dir, "a", 0o644)
+	below := add(dir, "below", os.ModeDir|0o755)
+	add(below, "other", 0o644)
+	add(dir, "c", 0o644)
+	add(dir, "d", 0o644)
+	add(0, "z-file", 0o644)
+	table := tableOf(t, x)
+	for name, want := range map[string][]string{"a": {"c", "d"}, "c": {"d", "a"}, "d": {"a", "c"}, "other": nil, "a-file": {"z-file"}, "z-file": {"a-file"}} {
+		sum := sha256.Sum256([]byte(name))
+		i, ok := table.find(ipfs.RawCid(string(sum[:])))
+		if !ok {
+			t.Fatalf("%s is not there", name)
+		}
+		var got []string
+		table.beside(i, func(f ipfs.File) bool {
+			k, _ := table.find(f.Cid)
+			got = append(got, filepath.Base(table.path(k)))
+			return true
+		})
+		if !slices.Equal(got, want) {
+			t.Errorf("beside %s are %v, want %v", name, got, want)
+		}
 	}
 }

@@ -216,7 +216,7 @@ func (s *Snapshotter) getAll(ctx context.Context, roots []cid.Cid) error {
 	if err := s.learn(ctx, run{roots: roots}); err != nil {
 		return err
 	}
-	all := func(yield func(ipfs.File) bool) { distinct(s.files.tables(roots), yield) }
+	all := func(yield func(ipfs.File) bool) { distinct(s.files.tables(roots), nil, yield) }
 	return s.prefetch.Prefetch(ctx, all, fetch.Profile)
 }
 

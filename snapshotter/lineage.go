@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"iter"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -83,6 +84,23 @@ func firstRun(links []link) run {
 	}
 	r.id = hex.EncodeToString(h.Sum(nil))
 	return r
+}
+
+// runs yields the runs among links, the topmost first.
+func runs(links []link) iter.Seq[run] {
+	return func(yield func(run) bool) {
+		for i := 0; i < len(links); {
+			if !links[i].lazy() {
+				i++
+				continue
+			}
+			r := firstRun(links[i:])
+			if !yield(r) {
+				return
+			}
+			i += len(r.roots)
+		}
+	}
 }
 
 // prefixOf says whether the layers of r are the lower ones of o.

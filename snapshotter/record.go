@@ -354,14 +354,8 @@ func (s *Snapshotter) unused(key string) {
 // imageDirs are where the EROFS images of a chain are mounted, the topmost first.
 func (s *Snapshotter) imageDirs(links []link) []string {
 	var dirs []string
-	for i := 0; i < len(links); {
-		if !links[i].lazy() {
-			i++
-			continue
-		}
-		r := firstRun(links[i:])
+	for r := range runs(links) {
 		dirs = append(dirs, s.chains.mountPoint(r.id))
-		i += len(r.roots)
 	}
 	return dirs
 }

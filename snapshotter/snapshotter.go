@@ -154,6 +154,9 @@ type Files interface {
 	Claims(c cid.Cid) iter.Seq2[ipfs.File, string]
 	// Observe is to be told of each read.
 	Observe(c cid.Cid)
+	// Neighbours yields the other files in the directory of one, in one of the layers that have
+	// it: those behind it first.
+	Neighbours(f ipfs.File) iter.Seq[ipfs.File]
 }
 
 // A Lazy is the mounted file system of objects that are not here yet.

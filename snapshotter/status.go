@@ -13,9 +13,11 @@ import (
 
 // ChainStatus says how one chain of ipcs layers stands.
 type ChainStatus struct {
-	ID      string // names the chain for ChainFiles
-	Layers  int
-	Files   int   // distinct objects that its layers name, those that upper layers hide too
+	ID     string // names the chain for ChainFiles
+	Layers int
+	// Files are distinct objects that a mount of the chain shows. After a restart those that
+	// upper layers hide count, too, until the files of the image begin to be fetched.
+	Files   int
 	Bytes   int64 // of them
 	Mounted bool
 	Mode    ImageMode // how its metadata is mounted
@@ -43,11 +45,15 @@ func (s *Snapshotter) Status() []ChainStatus {
 	return list
 }
 
-// ChainFiles yields the distinct objects that the layers of a chain name.
+// ChainFiles yields the objects that ChainStatus counts.
 func (s *Snapshotter) ChainFiles(id string) iter.Seq[ipfs.File] {
 	return func(yield func(ipfs.File) bool) {
 		if c, ok := s.chains.get(id); ok {
-			distinct(s.files.tables(c.run.roots), yield)
+			if tables := s.files.inOrder(c.run.roots); tables != nil {
+				distinct(tables, c.shownFiles(), yield)
+			} else { // some are not known yet
+				distinct(s.files.tables(c.run.roots), nil, yield)
+			}
 		}
 	}
 }
@@ -57,6 +63,9 @@ func (s *Snapshotter) LayerRoots() []cid.Cid { return s.files.roots() }
 
 // Supported says whether this host can mount ipcs layers; the error is ErrUnsupported.
 func (s *Snapshotter) Supported() error { return s.support.err }
+
+// Neighbours implements Files.
+func (s *Snapshotter) Neighbours(f ipfs.File) iter.Seq[ipfs.File] { return s.files.neighbours(f) }
 
 // Claims implements Files.
 func (s *Snapshotter) Claims(c cid.Cid) iter.Seq2[ipfs.File, string] { return s.files.claims(c) }

@@ -65,8 +65,8 @@ type overlayTree struct {
 	names attributes
 }
 
-// mergeRun opens the layers of a run, and merges them.
-func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
+// merge opens the layers of a run, and merges them.
+func (s *Snapshotter) merge(ctx context.Context, r run) (*layer.Tree, error) {
 	indexes := make([]*layer.Encoded, len(r.roots))
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelLoads)
@@ -86,6 +86,16 @@ func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("merge the %d layers of chain %s: %w", len(r.roots), r.id, err)
 	}
+	return merged, nil
+}
+
+// mergeRun makes of a run what is mounted.
+func (s *Snapshotter) mergeRun(ctx context.Context, r run) (erofs.Tree, error) {
+	merged, err := s.merge(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	s.show(r, merged)
 	if len(r.below) > 0 {
 		if err := s.inherit(ctx, merged, r); err != nil {
 			return nil, fmt.Errorf("chain %s: %w", r.id, err)

@@ -161,16 +161,10 @@ func (u *uses) Lost(chain string, err error) {
 
 // mountedImages mounts the EROFS images of a chain, as far as they are not, and returns where.
 func (s *Snapshotter) mountedImages(ctx context.Context, links []link) []string {
-	for i := 0; i < len(links); {
-		if !links[i].lazy() {
-			i++
-			continue
-		}
-		r := firstRun(links[i:])
+	for r := range runs(links) {
 		if _, err := s.mountRun(ctx, r); err != nil {
 			s.log.Info("it is not known which files of some layers are read", "err", err)
 		}
-		i += len(r.roots)
 	}
 	return s.imageDirs(links)
 }

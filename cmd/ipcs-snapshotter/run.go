@@ -201,6 +201,7 @@ func (p *parts) serveLazy(ctx context.Context, cfg config, dir string, files sna
 	if err != nil {
 		return nil, fmt.Errorf("serve lazy files: %w", err)
 	}
+	p.fetcher.SetNeighbours(files.Neighbours)
 	return lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{
 		Logger: log,
 		Observe: func(c cid.Cid) {

@@ -16,6 +16,9 @@
 // read, up to maxAhead: so the window grows with sequential reads, of any number of
 // readers, and stays shut for random ones.
 //
+// Where small reads wait for long, the small files in the directory of the one that is read are
+// fetched with it (near.go).
+//
 // A leaf that arrives is verified as it is written into the partial file, and reads are
 // served from there until the last leaf is in; then the file becomes an object.
 //
@@ -35,6 +38,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"os"
 	"sync"
@@ -118,6 +122,11 @@ type Fetcher struct {
 	urgent time.Time // when a batch was under way last that is not to fill
 	stats  Stats
 	unread map[sum]unread // prefetched files that nobody has opened yet
+
+	neighbours func(ipfs.File) iter.Seq[ipfs.File] // nil: there are none
+	distance   distance
+	near       int // reads whose neighbours are being got
+
 	origins
 	wg sync.WaitGroup // batches and commits; Add only with mu held and closed false
 }

@@ -39,12 +39,12 @@ var ErrIncomplete = errors.New("not all files could be had")
 // ErrNoRoom says that Prefetch left files that the limit of the store has no room for.
 var ErrNoRoom = errors.New("the store has no room for more files that nobody waits for")
 
-// Prefetch gets whole files, in their order, at the given priority: Profile or Fill. It
+// Prefetch gets whole files, in their order, at the given priority: ahead, Profile or Fill. It
 // returns when they are in the store, or none of those that are left can be had: a file
 // that fails is left, and when many fail in a row, so are those that follow. The error is
 // then ErrIncomplete. It ends with ErrNoRoom before anything would be evicted for it.
 func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Priority) error {
-	if p != Profile && p != Fill {
+	if p < ahead || p > Fill {
 		return fmt.Errorf("prefetch: %d is no priority of it", p)
 	}
 	f.mu.Lock()

@@ -62,7 +62,7 @@ type unread struct {
 func (f *Fetcher) prefetched(st *file, p Priority) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if st.counted || !f.opens || len(f.unread) >= maxUnread {
+	if st.counted || !f.opens || p == ahead || len(f.unread) >= maxUnread {
 		return
 	}
 	st.counted = true

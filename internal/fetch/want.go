@@ -26,7 +26,7 @@ type want struct {
 // demand returns when leaves first to last of a file are here.
 func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 	start := time.Now()
-	attempts := make([]attempt, 0, last-first+1)
+	attempts, own := make([]attempt, 0, last-first+1), true
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
@@ -36,6 +36,7 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 	for i := first; i <= last; i++ {
 		if w, joined := f.wantLocked(st, i, demanded); w != nil {
 			attempts = append(attempts, attempt{w, demanded, i, joined, start})
+			own = own && !joined
 		}
 	}
 	f.aheadLocked(st, first, last)
@@ -44,6 +45,7 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 		f.finishLocked(st)
 	} else {
 		f.stats.Misses++
+		f.nearLocked(ctx, st.File)
 	}
 	f.dispatchLocked(ctx)
 	f.mu.Unlock()
@@ -59,6 +61,11 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 		if err := f.obtain(ctx, st, a, timer.C); err != nil {
 			return err
 		}
+	}
+	if own && st.Size <= smallRead {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.distance.add(time.Since(start))
 	}
 	return nil
 }
