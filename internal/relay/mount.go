@@ -53,6 +53,9 @@ func clearMountPoint(dir string) error {
 		if errors.Is(err, unix.ENOENT) {
 			return os.MkdirAll(dir, 0o700)
 		}
+		if errors.Is(err, unix.ECONNABORTED) {
+			continue // its server has just died: the kernel ends what it was asked, and then the mount
+		}
 		if !errors.Is(err, unix.ENOTCONN) {
 			return err
 		}
