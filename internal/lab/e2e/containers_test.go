@@ -20,9 +20,9 @@ func (w *world) run(id, ref, snapshotter string, command ...string) string {
 	return out
 }
 
-// output has ctr run something and returns its output, and what it said of an error. The output
-// goes through a file: ctr would throw away what it has not read when the container ends, which
-// on a busy machine is much (containerd's task.Delete closes the pipes).
+// output has ctr run a container and returns its output, and what it said of an error. The output
+// goes through a file: "ctr run" throws away what it has not read when the container ends, which
+// on a busy machine is much (containerd's task.Delete closes the pipes). "ctr task exec" does not.
 func (w *world) output(ctx context.Context, options, args []string) (string, error) {
 	file := filepath.Join(w.t.TempDir(), "output")
 	ran, err := lab.Output(w.containerd.Ctr(ctx, slices.Concat(options, []string{"--log-uri", "file://" + file}, args)...))
@@ -60,7 +60,8 @@ func (w *world) start(id, ref string) *container {
 // exec runs another command in the container and returns its output; the error holds
 // what it said of one.
 func (c *container) exec(ctx context.Context, name string, command ...string) (string, error) {
-	return c.w.output(ctx, []string{"task", "exec", "--exec-id", name}, append([]string{c.id}, command...))
+	args := append([]string{"task", "exec", "--exec-id", name, c.id}, command...)
+	return lab.Output(c.w.containerd.Ctr(ctx, args...))
 }
 
 // execution is what became of a command.

@@ -21,9 +21,7 @@ func TestNamespaces(t *testing.T) {
 	}
 	read := func(ns, exec, file string) {
 		t.Helper()
-		out, err := w.output(t.Context(), []string{"-n", ns, "task", "exec", "--exec-id", exec}, []string{w.id("c"), "cat", file})
-		w.must(err)
-		if !strings.Contains(out, "GNU GENERAL PUBLIC LICENSE") {
+		if out := w.ctr("-n", ns, "task", "exec", "--exec-id", exec, w.id("c"), "cat", file); !strings.Contains(out, "GNU GENERAL PUBLIC LICENSE") {
 			t.Errorf("%s of %s: %.80q", file, ns, out)
 		}
 	}

@@ -85,17 +85,9 @@ func runArgs(args ...string) []string {
 
 func (r *rootless) run(ref string, command ...string) string {
 	r.w.t.Helper()
-	r.ctr(runArgs(append([]string{"--rm", "--log-uri", "file://" + logFile("c"), ref, r.w.id("c")}, command...)...)...)
-	return r.logged("c")
-}
-
-// logFile is where what a container or another process writes goes: see world.output.
-func logFile(name string) string { return "/run/" + name + ".log" }
-
-// logged returns what was written there.
-func (r *rootless) logged(name string) string {
-	r.w.t.Helper()
-	return r.output("sh", "-c", "cat "+logFile(name)+" && rm "+logFile(name))
+	const log = "/run/output.log" // see world.output
+	r.ctr(runArgs(append([]string{"--rm", "--log-uri", "file://" + log, ref, r.w.id("c")}, command...)...)...)
+	return r.output("sh", "-c", "cat "+log+" && rm "+log)
 }
 
 func (r *rootless) equal(got, want string) {
@@ -112,16 +104,18 @@ func (r *rootless) equal(got, want string) {
 func (r *rootless) killed(ref, want string) {
 	r.w.t.Helper()
 	r.ctr(runArgs("--detach", ref, r.w.id("reader"), "sleep", "infinity")...)
-	read := make(chan error)
+	read := make(chan string)
 	go func() {
-		_, err := lab.Output(r.Command(r.w.t.Context(), "ctr", "task", "exec", "--exec-id", "hash", "--log-uri", "file://"+logFile("hash"), r.w.id("reader"), "sh", "-c", hashSome))
-		read <- err
+		out, err := lab.Output(r.Command(r.w.t.Context(), "ctr", "task", "exec", "--exec-id", "hash", r.w.id("reader"), "sh", "-c", hashSome))
+		if err != nil {
+			out = err.Error()
+		}
+		read <- out
 	}()
 	for range 3 {
 		r.output("sh", "-c", `kill -9 $(ipcs-snapshotter status --wait 60s --json | sed 's/.*"pid": *\([0-9]*\).*/\1/')`)
 	}
-	r.w.must(<-read)
-	r.equal(r.logged("hash"), want)
+	r.equal(<-read, want)
 	status := r.output("ipcs-snapshotter", "status", "--wait", "60s", "--json")
 	if !strings.Contains(status, `"mode":"fuse"`) {
 		r.w.t.Errorf("status is %s", status)
