@@ -230,7 +230,9 @@ func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profiled bool
 	im.enter(FillAll)
 	start := time.Now()
 	for _, r := range im.runs {
-		if err := s.findShown(ctx, r); err != nil {
+		err := s.findShown(ctx, r)
+		s.opener.forget(r.roots)
+		if err != nil {
 			return err
 		}
 	}

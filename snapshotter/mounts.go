@@ -167,7 +167,7 @@ func (s *Snapshotter) mountRun(ctx context.Context, r run) (string, error) {
 	if err := s.learn(ctx, r); err != nil {
 		return "", err
 	}
-	return s.chains.ensure(ctx, r, func(ctx context.Context, r run) (erofs.Tree, error) {
+	dir, err := s.chains.ensure(ctx, r, func(ctx context.Context, r run) (erofs.Tree, error) {
 		tree, err := s.mergeRun(ctx, r)
 		if err != nil {
 			return nil, err
@@ -175,6 +175,13 @@ func (s *Snapshotter) mountRun(ctx context.Context, r run) (string, error) {
 		inodes = tree.Len()
 		return tree, nil
 	})
+	if err != nil {
+		return "", err
+	}
+	if err := s.findShown(ctx, r); err != nil {
+		s.log.Info("it is not known which files of an image upper layers hide: all are counted", "chain", r.id, "err", err)
+	}
+	return dir, nil
 }
 
 // learn opens the layers of a run whose files are not known: after a restart, all.

@@ -46,7 +46,6 @@ func (s *Snapshotter) findShown(ctx context.Context, r run) error {
 	if c, ok := s.chains.get(r.id); !ok || c.shown.Load() != nil {
 		return nil
 	}
-	defer s.opener.forget(r.roots)
 	merged, err := s.merge(ctx, r)
 	if err == nil {
 		s.show(r, merged)

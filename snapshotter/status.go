@@ -15,8 +15,8 @@ import (
 type ChainStatus struct {
 	ID     string // names the chain for ChainFiles
 	Layers int
-	// Files are distinct objects that a mount of the chain shows. After a restart those that
-	// upper layers hide count, too, until the files of the image begin to be fetched.
+	// Files are distinct objects that a mount of the chain shows. Before a process has mounted it,
+	// those that upper layers hide count, too.
 	Files   int
 	Bytes   int64 // of them
 	Mounted bool
