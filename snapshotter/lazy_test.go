@@ -4,6 +4,7 @@ package snapshotter_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -77,9 +78,7 @@ func TestLazy(t *testing.T) {
 			if n := store.Stats().Objects; n == 0 {
 				t.Error("no objects are here after all was read")
 			}
-			if err := unix.Unmount(path, 0); err != nil {
-				t.Fatal(err)
-			}
+			unmount(t, path)
 			l.node.Disconnect(publisher)
 			l.restart()
 			mounts, err := l.Mounts(l.ctx, key)
@@ -191,5 +190,24 @@ func (l *lab) filled() {
 		case <-l.ctx.Done():
 			l.t.Fatalf("%+v", l.Status())
 		}
+	}
+}
+
+// unmount unmounts what nobody uses. A process that other tests start has its files open, too,
+// until it is another program: for so long it is busy.
+func unmount(t testing.TB, path string) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	err := unix.Unmount(path, 0)
+	for range 1000 {
+		if !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		<-tick.C
+		err = unix.Unmount(path, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -213,9 +213,17 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 
 // Walk implements snapshots.Snapshotter.
 func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
-	return s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
-		return storage.WalkInfo(ctx, fn, filters...)
+	var failed error // of fn
+	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		return storage.WalkInfo(ctx, func(ctx context.Context, info snapshots.Info) error {
+			failed = fn(ctx, info)
+			return failed
+		}, filters...)
 	})
+	if failed == nil && errdefs.IsNotFound(err) {
+		return nil // there was never a snapshot: over gRPC, containerd would take this for a fault
+	}
+	return err
 }
 
 // Cleanup implements snapshots.Cleaner: it removes directories and images that no

@@ -251,3 +251,15 @@ func TestConcurrentPrepares(t *testing.T) {
 		t.Errorf("images are %v, want one", images)
 	}
 }
+
+// TestWalkNothing: that there was never a snapshot is no error, and what the callee says is.
+func TestWalkNothing(t *testing.T) {
+	l := newLab(t)
+	if err := l.Walk(l.ctx, func(context.Context, snapshots.Info) error { return errdefs.ErrNotFound }); err != nil {
+		t.Error(err)
+	}
+	l.prepare("one", "")
+	if err := l.Walk(l.ctx, func(context.Context, snapshots.Info) error { return errdefs.ErrNotFound }); !errdefs.IsNotFound(err) {
+		t.Errorf("the callee's error is %v", err)
+	}
+}
