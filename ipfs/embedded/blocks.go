@@ -328,10 +328,34 @@ func (x *exchange) takeOver(idle *remote) {
 		return cmp.Or(cmp.Compare(b.rank, a.rank), cmp.Compare(a.priority, b.priority))
 	})
 	for _, w := range list[:min(len(list), busiest.pending/2)] {
-		w.drop(busiest)
-		busiest.pending--
-		busiest.push(w.cid, wantEntry{cancel: true})
-		x.askPeer(w, idle)
+		x.hand(w, busiest, idle)
+	}
+}
+
+// hand asks one peer for a block in place of another, which was asked for it.
+func (x *exchange) hand(w *want, from, to *remote) {
+	w.drop(from)
+	from.pending--
+	from.push(w.cid, wantEntry{cancel: true})
+	x.askPeer(w, to)
+}
+
+// relieve asks r, which has the block, in place of a peer that owes many more: where many
+// machines get an image from one, it is for what nobody else has. Where blocks lie scattered, it
+// also does so in place of one that is not known to have it.
+func (x *exchange) relieve(w *want, r *remote) {
+	if !r.speaks || r.gone || time.Now().Before(r.silent.until) {
+		return
+	}
+	for _, a := range w.answers {
+		if a.state != stateAsked || a.bitswap || !a.remote.speaks {
+			continue
+		}
+		unlikely := !a.has && x.scattered() && r.pending <= 2*a.remote.pending+leastTakenOver
+		if unlikely || a.remote.pending > 2*r.pending+leastTakenOver {
+			x.hand(w, a.remote, r)
+			return
+		}
 	}
 }
 

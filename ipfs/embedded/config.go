@@ -37,13 +37,19 @@ type Store interface {
 type Config struct {
 	Listen   []string      // multiaddrs (TCP); empty: do not listen
 	Peers    []string      // multiaddrs with /p2p/ID of peers that are kept connected
+	Allow    []string      // IDs of the peers that may be connected, besides Peers; empty: all
 	KeyFile  string        // identity, created 0600 if absent; "": a new one each time
+	Routers  []string      // URLs of servers of /routing/v1, which know who has what
+	NoHints  bool          // do not dial peers that images name (Node.Hint)
 	SwarmKey string        // path of a private network key, "" for none
 	Timeout  time.Duration // how long a block may take to come from peers; default 30 s
 	BanTime  time.Duration // how long a peer that sent wrong blocks is refused; default 10 min
 	Logger   *slog.Logger  // default: discard
 	// Forms keeps blocks in compressed form for peers. Default: nothing is kept.
 	Forms Forms
+	// Roots returns the layers that are pinned or used here. Others are told of them, and asked who
+	// has them when blocks are wanted that nobody who is connected has. Default: none.
+	Roots func(context.Context) []cid.Cid
 }
 
 // Forms keeps blocks in compressed form, as zstd frames. It may lose any of them at any time.
@@ -87,11 +93,25 @@ func parsePeers(addrs []string) ([]peer.AddrInfo, error) {
 	return infos, nil
 }
 
+// parseAllowed parses the IDs of peers.
+func parseAllowed(ids []string) ([]peer.ID, error) {
+	var allowed []peer.ID
+	for _, s := range ids {
+		id, err := peer.Decode(s)
+		if err != nil {
+			return nil, fmt.Errorf("ID of a peer %q: %w; it should look like 12D3Koo…, without an address", s, err)
+		}
+		allowed = append(allowed, id)
+	}
+	return allowed, nil
+}
+
 // A PeerInfo describes a peer.
 type PeerInfo struct {
 	ID        string
 	Addr      string // of the connection, else the first configured
 	Connected bool
+	Found     Source // how it became known
 	BytesIn   uint64 // of blocks that were wanted
 	Bad       int    // messages it sent with blocks that nobody wanted
 	Banned    bool

@@ -7,12 +7,14 @@
 // What the store does not have is asked of the connected peers by the exchange.
 // There is one want for a block in the whole node, however many callers wait for
 // it, and it lives as long as one of them does. At most maxWants wants are on the
-// wire at a time; beyond 1,024 a stock bitswap server drops wants without a word.
+// wire at a time, and a quarter of them where a peer speaks bitswap alone; beyond 1,024 a stock
+// bitswap server drops wants without a word.
 //
 // A want is first sent as WANT-BLOCK to one peer: one that said it has the block,
 // else the one with the shortest queue, where recent misses count as queue. When it
 // does not have it, the next is asked, and all others with WANT-HAVE at the same
-// time. A peer that goes silent, or that serves many later wants first, keeps the
+// time; when a quarter of the wants lately went to a peer that had not the block, as where an image lies
+// scattered over many, the others are asked whether they have it from the start. A peer that goes silent, or that serves many later wants first, keeps the
 // want, but another is asked as well. When all have said no, the want stays in
 // their lists (a bitswap server sends the block when it gets it), and is asked
 // again at growing intervals. A want fails with NotFoundError after Config.Timeout
@@ -34,7 +36,8 @@
 // been idle for the longest time.
 //
 // A peer that has nothing left to send takes over half of what the busiest other one owes, of that
-// what was wanted last and is not urgent; so no list waits long for a slow peer. A block
+// what was wanted last and is not urgent; so no list waits long for a slow peer. What a peer says it has is asked of it in place of one that
+// owes more than twice as many, or that is not known to have it where blocks are scattered. A block
 // that comes from both all the same is taken from the first.
 //
 // Blocks that are Put are compressed in the background (packer) if there is a place for the

@@ -18,10 +18,16 @@ import (
 
 const (
 	// maxWants bounds the wants on the wire, whatever is asked of the node.
-	maxWants = 512
+	maxWants = 2048
+	// bitswapWeight is for how many of them one counts while some peer speaks bitswap alone: a
+	// stock server drops wants beyond 1,024 of a peer without a word.
+	bitswapWeight = 4
 	// maxBulk of them may be beyond the first few of a list, so that a long list of
 	// blocks that do not come leaves room for a reader.
-	maxBulk = maxWants - 64
+	maxBulk = maxWants - 64*bitswapWeight
+	// scarce is the share of answers that say no from which on all peers are asked at once
+	// whether they have a block.
+	scarce = 0.25
 	// topPriority is that of a block somebody waits for alone. Along a list of many,
 	// priority falls, so that servers put short lists before the tails of long ones.
 	topPriority = 1 << 30
@@ -41,14 +47,16 @@ type exchange struct {
 	timeout time.Duration
 	log     *slog.Logger
 	demand  func()              // called without mu when a want has nobody to ask
-	slots   *semaphore.Weighted // one for each want
-	bulk    *semaphore.Weighted // one for each want that says bulk
+	lack    func([]cid.Cid)     // the same, with blocks that nobody who was asked gives
+	slots   *semaphore.Weighted // a weight for each want
+	bulk    *semaphore.Weighted // the same for each want that says bulk
 
 	mu      sync.Mutex
 	wants   map[cid.Cid]*want
 	remotes map[peer.ID]*remote
 	recent  recentSet
-	avgSize int64 // of the blocks received, a moving average
+	avgSize int64   // of the blocks received, a moving average
+	missing float64 // share of the answers that say no, a moving average
 	closed  bool
 	wake    chan struct{} // tells the watcher that there are wants
 	joined  chan *remote  // peers whose writer is to be started
@@ -60,7 +68,7 @@ type exchange struct {
 // them with wg.
 func newExchange(ctx context.Context, net bitswapNetwork, streams *blockStreams, book *peerBook, timeout time.Duration, log *slog.Logger) *exchange {
 	x := &exchange{
-		net: net, streams: streams, book: book, timeout: timeout, log: log, demand: func() {},
+		net: net, streams: streams, book: book, timeout: timeout, log: log, demand: func() {}, lack: func([]cid.Cid) {},
 		slots: semaphore.NewWeighted(maxWants), bulk: semaphore.NewWeighted(maxBulk),
 		wants: map[cid.Cid]*want{}, remotes: map[peer.ID]*remote{},
 		avgSize: ipfs.LeafSize, wake: make(chan struct{}, 1),
@@ -77,6 +85,7 @@ type order struct {
 	priority int32 // within its rank
 	patient  bool  // wait for peers to come back; else fail when all connected said no
 	bulk     bool  // one of many
+	weight   int64 // in slots and bulk, set by request
 }
 
 // bitswapPriority is the priority among all ranks.
@@ -88,7 +97,8 @@ func (x *exchange) request(ctx context.Context, c cid.Cid, how order, out chan<-
 	if x.join(c, how, out) {
 		return nil
 	}
-	if err := x.acquire(ctx, how.bulk); err != nil {
+	how.weight = x.weight()
+	if err := x.acquire(ctx, how); err != nil {
 		return fmt.Errorf("want block %s: %w", c, err)
 	}
 	hurry, err := x.add(c, how, out)
@@ -97,27 +107,40 @@ func (x *exchange) request(ctx context.Context, c cid.Cid, how order, out chan<-
 	}
 	if hurry {
 		x.demand()
+		x.lack([]cid.Cid{c})
 	}
 	return nil
 }
 
-func (x *exchange) acquire(ctx context.Context, bulk bool) error {
-	if bulk {
-		if err := x.bulk.Acquire(ctx, 1); err != nil {
+// weight is that of a want now.
+func (x *exchange) weight() int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, r := range x.remotes {
+		if !r.speaks {
+			return bitswapWeight
+		}
+	}
+	return 1
+}
+
+func (x *exchange) acquire(ctx context.Context, how order) error {
+	if how.bulk {
+		if err := x.bulk.Acquire(ctx, how.weight); err != nil {
 			return err
 		}
 	}
-	err := x.slots.Acquire(ctx, 1)
-	if err != nil && bulk {
-		x.bulk.Release(1)
+	err := x.slots.Acquire(ctx, how.weight)
+	if err != nil && how.bulk {
+		x.bulk.Release(how.weight)
 	}
 	return err
 }
 
-func (x *exchange) release(bulk bool) {
-	x.slots.Release(1)
-	if bulk {
-		x.bulk.Release(1)
+func (x *exchange) release(how order) {
+	x.slots.Release(how.weight)
+	if how.bulk {
+		x.bulk.Release(how.weight)
 	}
 }
 
@@ -139,11 +162,11 @@ func (x *exchange) add(c cid.Cid, how order, out chan<- result) (bool, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
-		x.release(how.bulk)
+		x.release(how)
 		return false, fmt.Errorf("want block %s: %w", c, errClosed)
 	}
 	if w, ok := x.wants[c]; ok {
-		x.release(how.bulk)
+		x.release(how)
 		w.waiters = append(w.waiters, out)
 		w.hurry(how)
 		return false, nil
@@ -152,6 +175,9 @@ func (x *exchange) add(c cid.Cid, how order, out chan<- result) (bool, error) {
 	w.retryAt, w.retryDelay = w.created.Add(firstRetry), firstRetry
 	x.wants[c] = w
 	x.next(w)
+	if x.scattered() {
+		x.probe(w)
+	}
 	select {
 	case x.wake <- struct{}{}:
 	default:
@@ -183,12 +209,13 @@ func (x *exchange) forget(c cid.Cid, out chan<- result) {
 func (x *exchange) ask(w *want) bool {
 	var best *remote
 	var bestCost int
+	now := time.Now()
 	for _, r := range x.remotes {
 		state := w.state(r)
 		if state == stateAsked || state == stateDenied {
 			continue
 		}
-		if cost := r.cost(state); best == nil || cost < bestCost {
+		if cost := r.cost(state, now); best == nil || cost < bestCost {
 			best, bestCost = r, cost
 		}
 	}
@@ -225,6 +252,18 @@ func (x *exchange) next(w *want) bool {
 	return false
 }
 
+// scattered says whether blocks are here and there: one peer has this, another that. With two it
+// is soon known.
+func (x *exchange) scattered() bool { return len(x.remotes) > 2 && x.missing > scarce }
+
+// said notes an answer of a peer.
+func (x *exchange) said(yes bool) {
+	x.missing -= x.missing / 64
+	if !yes {
+		x.missing += 1. / 64
+	}
+}
+
 // probe asks all peers that have said nothing about w whether they have it.
 func (x *exchange) probe(w *want) {
 	for _, r := range x.remotes {
@@ -251,7 +290,7 @@ func (x *exchange) end(w *want, answered *remote) {
 			a.remote.pushBitswap(w.cid, wantEntry{cancel: true})
 		}
 	}
-	x.release(w.bulk)
+	x.release(w.order)
 }
 
 // fail ends a want with NotFoundError.

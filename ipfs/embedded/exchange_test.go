@@ -19,7 +19,7 @@ import (
 func newTestExchange(t *testing.T) *exchange {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	x := newExchange(ctx, nil, nil, newPeerBook(time.Hour, nil), time.Hour, slog.New(slog.DiscardHandler))
+	x := newExchange(ctx, nil, nil, newPeerBook(time.Hour, nil, nil), time.Hour, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
 		x.close()
 		cancel()

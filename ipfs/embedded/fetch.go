@@ -191,7 +191,11 @@ func (f *fetch) produce(ctx context.Context, cids []cid.Cid) {
 
 func (f *fetch) request(ctx context.Context, c cid.Cid, i int) error {
 	x := f.node.online.exchange
-	weight := min(max(x.blockSize(), minWeight), ipfs.LeafSize)
+	weight := ipfs.BlockSizeOf(ctx)
+	if weight == 0 {
+		weight = x.blockSize()
+	}
+	weight = min(max(weight, minWeight), ipfs.LeafSize)
 	if err := f.node.budget.acquire(ctx, &f.share, weight); err != nil {
 		return err
 	}

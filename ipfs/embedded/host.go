@@ -6,8 +6,6 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
-	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
@@ -20,9 +18,9 @@ const (
 	// machine that crashed and came back is dialled again and not waited for.
 	keepAlive = 10 * time.Second
 	// Above highPeers connections, those that are not configured are closed down to
-	// lowPeers; maxConns is where new ones are refused.
-	lowPeers, highPeers, maxConns = 128, 256, 512
-	userAgent                     = "ipcs"
+	// lowPeers. See also maxConns.
+	lowPeers, highPeers = 128, 256
+	userAgent           = "ipcs"
 )
 
 // newHost starts libp2p with one transport, one security, one muxer, and none of
@@ -66,22 +64,4 @@ func newHost(cfg Config, book *peerBook) (host.Host, error) {
 		return nil, fmt.Errorf("start libp2p on %q: %w", cfg.Listen, err)
 	}
 	return h, nil
-}
-
-// resourceManager bounds connections and streams. A bitswap server opens a stream
-// for each message, so that streams need more room than connections.
-func resourceManager() (network.ResourceManager, error) {
-	limits := rcmgr.PartialLimitConfig{
-		System: rcmgr.ResourceLimits{
-			Conns: maxConns, ConnsInbound: maxConns / 2, ConnsOutbound: maxConns / 2,
-			Streams: 16384, StreamsInbound: 8192, StreamsOutbound: 8192,
-		},
-		Transient:   rcmgr.ResourceLimits{Conns: 128, ConnsInbound: 64, ConnsOutbound: 128},
-		PeerDefault: rcmgr.ResourceLimits{Conns: 8, ConnsInbound: 4, ConnsOutbound: 8},
-	}.Build(rcmgr.DefaultLimits.AutoScale())
-	m, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits))
-	if err != nil {
-		return nil, fmt.Errorf("libp2p resource manager: %w", err)
-	}
-	return m, nil
 }

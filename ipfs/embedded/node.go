@@ -22,13 +22,15 @@ import (
 )
 
 const (
-	// What the server may have under way to a peer, and puts into one message. Both
-	// go together: larger messages alone make it slower.
-	maxOutstanding = 32 << 20
-	messageSize    = 256 << 10
+	// What the bitswap server may have under way to a peer, and puts into one message. Both
+	// go together: larger messages alone make it slower. So a peer that reads slowly holds eight
+	// workers at most, and those of one address (connsPerAddress) leave some to others.
+	maxOutstanding = 8 << 20
+	messageSize    = 1 << 20
+	serverWorkers  = 128
 	// maxQueuedWants is generous, for clients that have no window.
 	maxQueuedWants = 8192
-	serverWorkers  = 8
+	engineWorkers  = 8
 	storeWorkers   = 16
 )
 
@@ -52,6 +54,9 @@ type online struct {
 	server   *server.Server
 	receiver *receiver
 	dialler  *dialler
+	finder   *finder
+	hints    bool    // those of images are taken
+	forget   func()  // the connections to routers
 	packer   *packer // nil: no forms are kept
 	packing  sync.WaitGroup
 
@@ -71,7 +76,11 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	book := newPeerBook(cfg.BanTime, peers)
+	allowed, err := parseAllowed(cfg.Allow)
+	if err != nil {
+		return nil, err
+	}
+	book := newPeerBook(cfg.BanTime, peers, allowed)
 	if hasIdentity(cfg.KeyFile) {
 		book.lenientUntil = time.Now().Add(restartGrace)
 	}
@@ -84,15 +93,21 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	o := &online{host: h, book: book, peers: peers, net: bsnet.NewFromIpfsHost(h), cancel: cancel}
+	o := &online{host: h, book: book, peers: peers, net: bsnet.NewFromIpfsHost(newGuardedHost(h)), cancel: cancel, hints: !cfg.NoHints}
 	o.streams = newBlockStreams(h, book, store, cfg.Forms, codec)
 	o.exchange = newExchange(ctx, o.net, o.streams, book, cfg.Timeout, cfg.Logger)
 	o.dialler = newDialler(h, book, peers, o.exchange.busy, cfg.Logger)
 	o.exchange.demand = o.dialler.demand
+	o.finder = newFinder(h, book, cfg.Roots, cfg.Logger)
+	o.exchange.lack = o.finder.lack
+	if o.finder.sources, o.forget, err = openRouters(cfg.Routers, h); err != nil {
+		cancel()
+		return nil, errors.Join(err, h.Close())
+	}
 	o.server = server.New(ctx, o.net, served{store},
 		server.MaxOutstandingBytesPerPeer(maxOutstanding), server.WithTargetMessageSize(messageSize),
 		server.MaxQueuedWantlistEntriesPerPeer(maxQueuedWants), server.TaskWorkerCount(serverWorkers),
-		server.EngineTaskWorkerCount(serverWorkers), server.EngineBlockstoreWorkerCount(storeWorkers))
+		server.EngineTaskWorkerCount(engineWorkers), server.EngineBlockstoreWorkerCount(storeWorkers))
 	o.receiver = &receiver{exchange: o.exchange, server: o.server}
 	if cfg.Forms != nil {
 		o.packer = newPacker(store, cfg.Forms, codec, cfg.Logger)
@@ -101,6 +116,7 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 	o.streams.start(ctx)
 	o.net.Start(o.receiver)
 	o.dialler.start(ctx, peers)
+	o.finder.start(ctx)
 	cfg.Logger.Info("node started", "id", h.ID(), "listen", h.Addrs(), "peers", len(peers))
 	return &Node{store: store, budget: newBudget(maxInFlight), online: o}, nil
 }
@@ -117,6 +133,8 @@ func (n *Node) Close() error {
 		o.cancel()
 		o.packing.Wait()
 		o.dialler.wg.Wait()
+		o.finder.wg.Wait()
+		o.forget()
 		o.exchange.wg.Wait()
 		o.streams.close()
 		o.receiver.close()

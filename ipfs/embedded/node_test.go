@@ -25,7 +25,7 @@ func open(t testing.TB, cfg embedded.Config, store embedded.Store) *embedded.Nod
 	if cfg.Listen == nil {
 		cfg.Listen = []string{loopback}
 	}
-	if testing.Verbose() {
+	if testing.Verbose() && cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
 	n, err := embedded.Open(t.Context(), cfg, store)

@@ -23,13 +23,15 @@ const (
 )
 
 // peerBook remembers of each peer what outlives its connections, and as libp2p's
-// connection gater keeps banned peers out.
+// connection gater keeps out who is banned, and who is not allowed.
 type peerBook struct {
 	banTime      time.Duration
-	lenientUntil time.Time // see restartGrace
+	allowed      map[peer.ID]bool // nil: all
+	lenientUntil time.Time        // see restartGrace
 
 	mu    sync.Mutex
 	peers map[peer.ID]*peerRecord
+	named map[peer.ID]int // times that allowDial is in force
 }
 
 type peerRecord struct {
@@ -38,14 +40,32 @@ type peerRecord struct {
 	bad         int
 	bannedUntil time.Time
 	dialErr     error // of the last attempt, nil after a success
+	silence     silence
+	found       Source // how, if it is not configured
+	local       bool   // whoever named it is on this host, where it may be, too
 }
 
-func newPeerBook(banTime time.Duration, configured []peer.AddrInfo) *peerBook {
-	b := &peerBook{banTime: banTime, peers: map[peer.ID]*peerRecord{}}
+// newPeerBook allows the configured peers and those listed, or all if none are listed.
+func newPeerBook(banTime time.Duration, configured []peer.AddrInfo, allowed []peer.ID) *peerBook {
+	b := &peerBook{banTime: banTime, peers: map[peer.ID]*peerRecord{}, named: map[peer.ID]int{}}
+	if len(allowed) > 0 {
+		b.allowed = map[peer.ID]bool{}
+	}
 	for _, info := range configured {
 		b.peers[info.ID] = &peerRecord{configured: info.Addrs}
+		if b.allowed != nil {
+			b.allowed[info.ID] = true
+		}
+	}
+	for _, p := range allowed {
+		b.allowed[p] = true
 	}
 	return b
+}
+
+// admits says whether p may be connected.
+func (b *peerBook) admits(p peer.ID) bool {
+	return (b.allowed == nil || b.allowed[p]) && b.bannedFor(p) == 0
 }
 
 // record returns the record of p; the caller holds mu.
@@ -110,6 +130,22 @@ func (b *peerBook) bannedFor(p peer.ID) time.Duration {
 	return max(0, time.Until(r.bannedUntil))
 }
 
+// silence returns what setSilence noted of p.
+func (b *peerBook) silence(p peer.ID) silence {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r, ok := b.peers[p]; ok {
+		return r.silence
+	}
+	return silence{}
+}
+
+func (b *peerBook) setSilence(p peer.ID, s silence) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.record(p).silence = s
+}
+
 func (b *peerBook) dialled(p peer.ID, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -136,17 +172,55 @@ func (b *peerBook) describe(connected func(peer.ID) bool) []string {
 }
 
 // InterceptPeerDial implements libp2p's ConnectionGater.
-func (b *peerBook) InterceptPeerDial(p peer.ID) bool { return b.bannedFor(p) == 0 }
+func (b *peerBook) InterceptPeerDial(p peer.ID) bool { return b.admits(p) }
 
-// InterceptAddrDial implements libp2p's ConnectionGater.
-func (b *peerBook) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
+// InterceptAddrDial implements libp2p's ConnectionGater. The address is what a name was resolved to:
+// one that somebody gave leads to no other place by it. Those that are configured may be anywhere.
+func (b *peerBook) InterceptAddrDial(p peer.ID, addr ma.Multiaddr) bool {
+	b.mu.Lock()
+	r, ok := b.peers[p]
+	trusted, local := ok && len(r.configured) > 0 || b.named[p] > 0, ok && r.local
+	b.mu.Unlock()
+	return trusted || checkFound(addr, local) == nil
+}
+
+// allowDial lets any address of p be dialled, as those of configured peers, until the function that
+// it returns is called: whoever runs this node has named it.
+func (b *peerBook) allowDial(p peer.ID) (done func()) {
+	count := func(n int) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.named[p] += n; b.named[p] == 0 {
+			delete(b.named, p)
+		}
+	}
+	count(1)
+	return func() { count(-1) }
+}
+
+// isConfigured says whether p is kept connected.
+func (b *peerBook) isConfigured(p peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r, ok := b.peers[p]
+	return ok && len(r.configured) > 0
+}
+
+// setFound notes how p was found.
+func (b *peerBook) setFound(p peer.ID, from Source, local bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.record(p)
+	r.found, r.local = from, local
+}
 
 // InterceptAccept implements libp2p's ConnectionGater: who it is is not known yet.
 func (b *peerBook) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
-// InterceptSecured implements libp2p's ConnectionGater.
+// InterceptSecured implements libp2p's ConnectionGater: the peer has proven who it is, and nothing
+// else was exchanged, in either direction.
 func (b *peerBook) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
-	return b.bannedFor(p) == 0
+	return b.admits(p)
 }
 
 // InterceptUpgraded implements libp2p's ConnectionGater.
@@ -170,8 +244,9 @@ func (b *peerBook) info(p peer.ID) PeerInfo {
 	info := PeerInfo{ID: p.String()}
 	if r, ok := b.peers[p]; ok {
 		info.BytesIn, info.Bad, info.Banned = r.bytesIn, r.bad, time.Now().Before(r.bannedUntil)
+		info.Found = r.found
 		if len(r.configured) > 0 {
-			info.Addr = r.configured[0].String()
+			info.Addr, info.Found = r.configured[0].String(), FoundConfigured
 		}
 	}
 	return info

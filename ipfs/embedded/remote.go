@@ -18,8 +18,15 @@ import (
 // sendTimeout bounds how long a peer may take to read a message of ours.
 const sendTimeout = 10 * time.Second
 
-// maxMisses is how far misses count against a peer.
-const maxMisses = 16
+const (
+	// maxMisses is how far misses count against a peer.
+	maxMisses = 16
+	// silenceTime is for how long a peer that kept a block back is asked for nothing that another
+	// may have. Each time it does so again, and has sent none between, it is twice as long, up to
+	// maxSilence.
+	silenceTime = 30 * time.Second
+	maxSilence  = 10 * time.Minute
+)
 
 // remote is a connected peer. All but the constants is guarded by exchange.mu.
 type remote struct {
@@ -38,6 +45,22 @@ type remote struct {
 	served  uint64                // wanted blocks it sent
 	misses  int                   // blocks it did not have since it last sent one
 	lastIn  time.Time             // its last wanted block, or when it ceased to be idle
+	silent  silence               // as the book has it
+}
+
+// silence is what comes of keeping back a block.
+type silence struct {
+	until time.Time
+	time  time.Duration // the last time
+}
+
+// again is the next one.
+func (s silence) again(now time.Time) silence {
+	if now.Before(s.until) {
+		return s // of the same time
+	}
+	d := min(max(silenceTime, 2*s.time), maxSilence)
+	return silence{now.Add(d), d}
 }
 
 type wantEntry struct {
@@ -47,12 +70,16 @@ type wantEntry struct {
 }
 
 // cost orders peers for a want: by queue, with recent misses as a factor, and those
-// who said that they have the block before all others.
-func (r *remote) cost(state answerState) int {
-	const unknown = 1 << 20
+// who said that they have the block before all others. Those that keep blocks back come last,
+// whatever they said: a dead peer costs one stallTime, and not one for each read.
+func (r *remote) cost(state answerState, now time.Time) int {
+	const unknown, silent = 1 << 20, 1 << 24
 	cost := (r.pending + 1) * (1 + min(r.misses, maxMisses))
 	if state != stateHas {
 		cost += unknown
+	}
+	if now.Before(r.silent.until) {
+		cost += silent
 	}
 	return cost
 }
@@ -99,6 +126,7 @@ func (x *exchange) addRemote(p peer.ID) *remote {
 	}
 	r := &remote{
 		id: p, name: p.String(), wake: make(chan struct{}, 1), queue: map[cid.Cid]wantEntry{}, lastIn: time.Now(),
+		silent:     x.book.silence(p),
 		wakeBlocks: make(chan struct{}, 1), wants: map[cid.Cid]wantEntry{},
 	}
 	x.remotes[p] = r
@@ -274,9 +302,13 @@ func (r *remote) text() string {
 }
 
 func (x *exchange) deliver(w *want, r *remote, b ipfs.Block) {
+	x.said(true)
 	if r != nil {
 		r.lastIn, r.misses = time.Now(), 0
 		r.served++
+		if r.silent.time > 0 {
+			x.silence(r, silence{})
+		}
 	}
 	x.avgSize += (int64(len(b.Data)) - x.avgSize) / 16
 	x.end(w, r)
@@ -285,6 +317,12 @@ func (x *exchange) deliver(w *want, r *remote, b ipfs.Block) {
 	for _, out := range w.waiters {
 		out <- res
 	}
+}
+
+// silence notes it of a peer, also for its next connection.
+func (x *exchange) silence(r *remote, s silence) {
+	r.silent = s
+	x.book.setSilence(r.id, s)
 }
 
 func (x *exchange) receivedPresences(p peer.ID, presences []message.BlockPresence) {
@@ -311,7 +349,9 @@ func (x *exchange) has(w *want, r *remote) {
 	if w.state(r) == stateAsked {
 		return // the block should follow
 	}
+	x.said(true)
 	w.set(r, stateHas, time.Now())
+	x.relieve(w, r)
 	x.next(w)
 }
 
@@ -320,6 +360,7 @@ func (x *exchange) denied(w *want, r *remote) {
 		r.pending--
 		r.misses++
 	}
+	x.said(false)
 	w.set(r, stateDenied, time.Now())
 	if !w.pendingAt() && x.next(w) {
 		x.probe(w)

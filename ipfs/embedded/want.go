@@ -40,6 +40,7 @@ type answer struct {
 	since   time.Time
 	served  uint64 // blocks the peer had served when it was asked
 	bitswap bool   // it has the want in its wantlist; see exchange.take
+	has     bool   // it said so
 }
 
 // want is a block that somebody waits for. Guarded by exchange.mu.
@@ -80,9 +81,9 @@ func (w *want) state(r *remote) answerState {
 }
 
 func (w *want) set(r *remote, state answerState, now time.Time) {
-	a := answer{remote: r, state: state, since: now, served: r.served}
+	a := answer{remote: r, state: state, since: now, served: r.served, has: state == stateHas}
 	if old := w.answer(r); old != nil {
-		a.bitswap = old.bitswap
+		a.bitswap, a.has = old.bitswap, old.has && state != stateDenied || a.has
 		*old = a
 		return
 	}
@@ -172,10 +173,11 @@ func latest(a, b time.Time) time.Time {
 }
 
 // blame makes peers that keep the block back the last to be asked for others.
-func (w *want) blame(now time.Time) {
+func (x *exchange) blame(w *want, now time.Time) {
 	for _, a := range w.answers {
 		if a.state == stateAsked && now.Sub(a.since) >= stallTime {
 			a.remote.misses = maxMisses
+			x.silence(a.remote, a.remote.silent.again(now))
 		}
 	}
 }
@@ -204,14 +206,21 @@ func (x *exchange) watch(ctx context.Context) {
 func (x *exchange) tend(now time.Time) bool {
 	x.mu.Lock()
 	nobody := false
+	var lacking []cid.Cid
 	for _, w := range x.wants {
 		x.tendWant(w, now)
 		nobody = nobody || len(w.answers) == 0
+		if len(lacking) < maxLookups && w.stalled(now) {
+			lacking = append(lacking, w.cid)
+		}
 	}
 	more := len(x.wants) > 0
 	x.mu.Unlock()
 	if nobody {
 		x.demand()
+	}
+	if len(lacking) > 0 {
+		x.lack(lacking)
 	}
 	return more
 }
@@ -222,7 +231,7 @@ func (x *exchange) tendWant(w *want, now time.Time) {
 		return
 	}
 	if w.stalled(now) && x.ask(w) {
-		w.blame(now)
+		x.blame(w, now)
 		return
 	}
 	if now.Before(w.retryAt) {

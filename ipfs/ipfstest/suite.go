@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -14,11 +15,21 @@ import (
 	"github.com/hinshun/ipcs/ipfs"
 )
 
+// A Trait is what an implementation of others does in its own way.
+type Trait string
+
+// OneName says that a root has one pin: a further Pin gives it another name.
+const OneName Trait = "one name a pin"
+
 // Suite runs the conformance tests. open returns a fresh, empty node for each test,
 // that gives up soon on blocks nobody has; it may leave closing to Suite, or close
-// it again in a cleanup.
-func Suite(t *testing.T, open func(t *testing.T) ipfs.Node) {
+// it again in a cleanup. What a node with a trait does is tested in place of what others do.
+func Suite(t *testing.T, open func(t *testing.T) ipfs.Node, traits ...Trait) {
 	t.Helper()
+	pinNames := testPinNames
+	if slices.Contains(traits, OneName) {
+		pinNames = testOneName
+	}
 	tests := []struct {
 		name string
 		run  func(t *testing.T, n ipfs.Node)
@@ -36,7 +47,7 @@ func Suite(t *testing.T, open func(t *testing.T) ipfs.Node) {
 		{"FetchCallbackError", testFetchCallbackError},
 		{"FetchWithinFetch", testFetchWithinFetch},
 		{"Pins", testPins},
-		{"PinNames", testPinNames},
+		{"PinNames", pinNames},
 		{"Cancelled", testCancelled},
 		{"Concurrency", testConcurrency},
 	}

@@ -124,6 +124,21 @@ func testPinNames(t *testing.T, n ipfs.Node) {
 	wantPins(t, n, "one")
 }
 
+// testOneName is testPinNames of a node that has one name for a root: it stays pinned as long
+// as the last name is not removed.
+func testOneName(t *testing.T, n ipfs.Node) {
+	b := Blocks(t, 1, 100)[0]
+	put(t, n, b)
+	one, two := ipfs.Pin{Root: b.Cid, Name: "one"}, ipfs.Pin{Root: b.Cid, Name: "two"}
+	change(t, n.Pin(t.Context(), one))
+	change(t, n.Pin(t.Context(), two))
+	wantPins(t, n, "", two)
+	change(t, n.Unpin(t.Context(), one))
+	wantPins(t, n, "", two)
+	change(t, n.Unpin(t.Context(), two))
+	wantPins(t, n, "")
+}
+
 func testCancelled(t *testing.T, n ipfs.Node) {
 	b := Blocks(t, 2, 100)
 	put(t, n, b[0])

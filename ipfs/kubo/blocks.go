@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/ipfs/internal/dag"
 )
 
 // maxFiles bounds the files of one request.
@@ -25,42 +26,20 @@ type statReply struct {
 
 // missing is the error of blocks that are not found, as clients know it.
 func missing(c cid.Cid, err error) error {
-	if errors.Is(err, ipfs.ErrNotFound) {
+	if errors.Is(err, ipfs.ErrNotFound) && !isNotFound(err) {
 		return fmt.Errorf("%w: %s%s", err, notFoundMessage, c)
 	}
 	return err
 }
 
-// get reads a block, from this node alone if the caller says offline.
-func (h *handler) get(ctx context.Context, c cid.Cid, q url.Values) ([]byte, error) {
-	offline, err := option(q, "offline", false)
-	if err != nil {
-		return nil, err
-	}
-	if offline {
-		ok, err := h.node.Has(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			return nil, missing(c, ipfs.ErrNotFound)
-		}
-	}
-	data, err := h.node.Get(ctx, c)
-	if err != nil {
-		return nil, missing(c, err)
-	}
-	return data, nil
-}
-
 func (h *handler) blockGet(w http.ResponseWriter, r *http.Request, q url.Values) error {
-	c, err := arg(q)
+	src, c, err := h.block(r, q)
 	if err != nil {
 		return err
 	}
-	data, err := h.get(r.Context(), c, q)
+	data, err := src.Get(r.Context(), c)
 	if err != nil {
-		return err
+		return missing(c, err)
 	}
 	w.Header().Set("Content-Type", "application/vnd.ipld.raw")
 	w.Header().Set("X-Stream-Output", "1")
@@ -72,8 +51,18 @@ func (h *handler) blockGet(w http.ResponseWriter, r *http.Request, q url.Values)
 	return nil
 }
 
+// block returns the block that a command is about, and where to get it.
+func (h *handler) block(r *http.Request, q url.Values) (dag.Store, cid.Cid, error) {
+	src, err := h.source(q)
+	if err != nil {
+		return nil, cid.Undef, err
+	}
+	c, err := h.one(r, q)
+	return src, c, err
+}
+
 func (h *handler) blockStat(w http.ResponseWriter, r *http.Request, q url.Values) error {
-	c, err := arg(q)
+	src, c, err := h.block(r, q)
 	if err != nil {
 		return err
 	}
@@ -84,9 +73,9 @@ func (h *handler) blockStat(w http.ResponseWriter, r *http.Request, q url.Values
 			return reply(w, statReply{c.String(), size})
 		}
 	}
-	data, err := h.get(r.Context(), c, q)
+	data, err := src.Get(r.Context(), c)
 	if err != nil {
-		return err
+		return missing(c, err)
 	}
 	return reply(w, statReply{c.String(), len(data)})
 }
@@ -217,10 +206,11 @@ func (h *handler) dagImport(w http.ResponseWriter, r *http.Request, q url.Values
 	return reply(w, values...)
 }
 
-// pinRoot pins a root of an import; as in Kubo, failing that is told and no error.
+// pinRoot pins a root of an import, of which all must be here; as in Kubo, failing that is told and no
+// error.
 func (h *handler) pinRoot(ctx context.Context, c cid.Cid) *rootReply {
 	out := &rootReply{Cid: cidLink{c.String()}}
-	if err := h.pin(ctx, ipfs.Pin{Root: c}); err != nil {
+	if err := h.pin(ctx, localOnly{h.node}, ipfs.Pin{Root: c}); err != nil {
 		out.PinErrorMsg = err.Error()
 	}
 	return out

@@ -29,17 +29,10 @@ const (
 // carV2 begins a CARv2, which cannot be streamed from end to end.
 var carV2 = []byte("\x0a\xa1\x67version\x02")
 
-// writeCar writes a CARv1 (https://ipld.io/specs/transport/car/carv1/): a header in
-// DAG-CBOR that names the first block as root, and the blocks.
+// writeCar writes a CARv1 (https://ipld.io/specs/transport/car/carv1/): a header that names the first
+// block as root, and the blocks.
 func writeCar(w io.Writer, blocks []ipfs.Block) error {
-	root := blocks[0].Cid.Bytes()
-	var header bytes.Buffer
-	header.WriteString("\xa2\x65roots\x81\xd8\x2a\x58") // {"roots": [42(bytes
-	header.WriteByte(byte(len(root) + 1))
-	header.WriteByte(0) // the multibase prefix of binary
-	header.Write(root)
-	header.WriteString("\x67version\x01")
-	if err := writeSection(w, header.Bytes()); err != nil {
+	if err := writeCarHeader(w, blocks[0].Cid); err != nil {
 		return err
 	}
 	for _, b := range blocks {
@@ -48,6 +41,17 @@ func writeCar(w io.Writer, blocks []ipfs.Block) error {
 		}
 	}
 	return nil
+}
+
+// writeCarHeader writes the header of a CARv1 with one root, in DAG-CBOR.
+func writeCarHeader(w io.Writer, root cid.Cid) error {
+	var header bytes.Buffer
+	header.WriteString("\xa2\x65roots\x81\xd8\x2a\x58") // {"roots": [42(bytes
+	header.WriteByte(byte(root.ByteLen() + 1))
+	header.WriteByte(0) // the multibase prefix of binary
+	header.Write(root.Bytes())
+	header.WriteString("\x67version\x01")
+	return writeSection(w, header.Bytes())
 }
 
 // writeSection writes the parts as one section, with their length before them.

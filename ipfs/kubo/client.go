@@ -14,7 +14,6 @@ import (
 
 	"github.com/ipfs/boxo/path"
 	"github.com/ipfs/go-cid"
-	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/ipfs/kubo/client/rpc"
 	caopts "github.com/ipfs/kubo/core/coreiface/options"
 	mh "github.com/multiformats/go-multihash"
@@ -24,31 +23,75 @@ import (
 )
 
 const (
-	// maxRequests bounds the block requests of one Fetch that are under way.
-	maxRequests = 16
-	// getTimeout is the time a daemon is given to find a block.
-	getTimeout = 30 * time.Second
+	// maxRequests bounds the requests for single blocks of a Client that are under way.
+	maxRequests = 128
+	// findTimeout is the time a daemon is given to find a block.
+	findTimeout = 30 * time.Second
+	// A request that found no daemon is repeated after firstPause, which doubles up to lastPause.
+	firstPause = 50 * time.Millisecond
+	lastPause  = time.Second
 )
 
-// ErrNoDaemon says that nobody answers at the address.
-var ErrNoDaemon = errors.New("no daemon answers")
+// clientHelp is what to do when no daemon answers, for who has not said.
+const clientHelp = "is ipcs-snapshotter running? Start it, give the address of another daemon with --ipfs-api, or use --repo DIR to work without one"
+
+var (
+	// ErrNoDaemon says that nobody answers at the address.
+	ErrNoDaemon = errors.New("no daemon answers")
+	// errBrokenOff says that a daemon ended before its answer was complete.
+	errBrokenOff = errors.New("the daemon broke off")
+)
 
 var _ ipfs.Node = (*Client)(nil)
+
+// Options say how a Client deals with its daemon.
+type Options struct {
+	// Timeout is how long the daemon may look for a block that it does not have, and how long
+	// a pin may wait for one; default 30 s.
+	Timeout time.Duration
+	// Patience is how long a request is repeated that finds no daemon, or that a daemon which
+	// stops breaks off. Default: not at all.
+	Patience time.Duration
+	// Requests bounds the requests for single blocks that are under way; default 128.
+	Requests int
+	// Help says what to do when no daemon answers. Default: what a user of convert can do.
+	Help string
+}
+
+func (o Options) withDefaults() Options {
+	if o.Timeout <= 0 {
+		o.Timeout = findTimeout
+	}
+	if o.Requests <= 0 {
+		o.Requests = maxRequests
+	}
+	if o.Help == "" {
+		o.Help = clientHelp
+	}
+	return o
+}
 
 // A Client is an ipfs.Node over the RPC of a daemon.
 type Client struct {
 	api  *rpc.HttpApi
 	http *http.Client
 	addr string
+	opts Options
 	// What blocks are read into: each *[]byte is empty, with room for a leaf.
 	buffers sync.Pool
 	single  atomic.Bool // the daemon gives one block a request
+	turns   turns
 }
 
-// New returns a client of the daemon at addr: /unix/PATH or the path of a socket, a
-// multiaddr such as /ip4/127.0.0.1/tcp/5001, or a URL. It does not connect.
-func New(addr string) (*Client, error) {
-	url, client, err := dialAddr(addr)
+// New returns a client of the daemon at addr: the path of a socket or of Kubo's repository,
+// Auto, a multiaddr such as /ip4/127.0.0.1/tcp/5001 or /unix/PATH, or a URL. It does not
+// connect.
+func New(addr string) (*Client, error) { return NewWith(addr, Options{}) }
+
+// NewWith is New with options.
+func NewWith(addr string, opts Options) (*Client, error) {
+	opts = opts.withDefaults()
+	url, client, err := dialAddr(addr, opts.Requests+4*manyRequests)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +99,7 @@ func New(addr string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("IPFS API at %s: %w", redact(addr), err)
 	}
-	return &Client{api: api, http: client, addr: redact(addr)}, nil
+	return &Client{api: api, http: client, addr: redact(addr), opts: opts, turns: newTurns(opts.Requests)}, nil
 }
 
 // Close implements io.Closer. It ends idle connections; the daemon goes on.
@@ -70,7 +113,22 @@ func (c *Client) Get(ctx context.Context, id cid.Cid) ([]byte, error) {
 	if err := checkCid(id); err != nil {
 		return nil, err
 	}
-	resp, err := c.send(ctx, c.api.Request("block/get", id.String()).Option("timeout", getTimeout.String()))
+	var data []byte
+	err := c.patiently(ctx, func() (err error) {
+		data, err = c.get(ctx, id)
+		return err
+	})
+	return data, err
+}
+
+// get is one request for a block.
+func (c *Client) get(ctx context.Context, id cid.Cid) ([]byte, error) {
+	done, err := c.turns.take(ctx)
+	if err != nil {
+		return nil, c.notGot(ctx, id, err)
+	}
+	defer done()
+	resp, err := c.send(ctx, c.api.Request("block/get", id.String()).Option("timeout", c.opts.Timeout.String()))
 	if err != nil {
 		return nil, c.notGot(ctx, id, err)
 	}
@@ -104,11 +162,9 @@ func (c *Client) read(r io.Reader) ([]byte, error) {
 // notGot is failed for Get: a block that does not come in time is not found.
 func (c *Client) notGot(ctx context.Context, id cid.Cid, err error) error {
 	what := "get block " + id.String()
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("%s: %w: %w (IPFS API at %s)", what, ipfs.ErrNotFound, ctx.Err(), c.addr)
-	}
-	if ctx.Err() == nil && strings.HasSuffix(err.Error(), context.DeadlineExceeded.Error()) {
-		return fmt.Errorf("%s: %w in %s (IPFS API at %s: %v)", what, ipfs.ErrNotFound, getTimeout, c.addr, err)
+	late := errors.Is(ctx.Err(), context.DeadlineExceeded) || ctx.Err() == nil && strings.HasSuffix(err.Error(), context.DeadlineExceeded.Error())
+	if late {
+		return fmt.Errorf("%s: %w in time by the IPFS daemon at %s, nor by its peers (%w)", what, ipfs.ErrNotFound, c.addr, err)
 	}
 	return c.failed(ctx, what, err)
 }
@@ -139,7 +195,7 @@ func (c *Client) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 // fetchEach fetches blocks with one request each.
 func (c *Client) fetchEach(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(maxRequests)
+	group.SetLimit(c.opts.Requests)
 	var mu sync.Mutex // held while fn runs
 	var missing error
 	for _, id := range cids {
@@ -172,21 +228,34 @@ func (c *Client) fetchEach(ctx context.Context, cids []cid.Cid, fn func(ipfs.Blo
 
 // Has implements ipfs.Local.
 func (c *Client) Has(ctx context.Context, id cid.Cid) (bool, error) {
-	if err := checkCid(id); err != nil {
-		return false, err
-	}
-	local, err := c.api.WithOptions(caopts.Api.Offline(true))
-	if err != nil {
-		return false, c.failed(ctx, "look for block "+id.String(), err)
-	}
-	_, err = local.Block().Stat(ctx, path.FromCid(id))
-	if err == nil {
-		return true, nil
-	}
-	if ipld.IsNotFound(err) {
+	_, err := c.BlockSize(ctx, id)
+	if errors.Is(err, ipfs.ErrNotFound) {
 		return false, nil
 	}
-	return false, c.failed(ctx, "look for block "+id.String(), err)
+	return err == nil, err
+}
+
+// BlockSize returns the size of a block that the daemon has: ipfs.ErrNotFound, wrapped, if it
+// does not.
+func (c *Client) BlockSize(ctx context.Context, id cid.Cid) (int, error) {
+	if err := checkCid(id); err != nil {
+		return 0, err
+	}
+	what := "look for block " + id.String()
+	local, err := c.api.WithOptions(caopts.Api.Offline(true))
+	if err != nil {
+		return 0, c.failed(ctx, what, err)
+	}
+	var size int
+	err = c.patiently(ctx, func() error {
+		stat, err := local.Block().Stat(ctx, path.FromCid(id))
+		if err != nil {
+			return c.failed(ctx, what, err)
+		}
+		size = stat.Size()
+		return nil
+	})
+	return size, err
 }
 
 // Put implements ipfs.Putter, with one CAR stream.
@@ -199,6 +268,10 @@ func (c *Client) Put(ctx context.Context, blocks ...ipfs.Block) error {
 			return err
 		}
 	}
+	return c.patiently(ctx, func() error { return c.put(ctx, blocks) })
+}
+
+func (c *Client) put(ctx context.Context, blocks []ipfs.Block) error {
 	r, w := io.Pipe()
 	var wg sync.WaitGroup
 	wg.Go(func() { w.CloseWithError(writeCar(w, blocks)) })

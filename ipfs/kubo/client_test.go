@@ -63,30 +63,6 @@ func TestClientAgainstHandler(t *testing.T) {
 	})
 }
 
-// TestDaemon runs the suite against the daemon at IPCS_TEST_IPFS_API: a Kubo with an
-// empty repository and no peers. It does not run by default, since it removes the
-// daemon's pins. With Kubo run it with -skip TestDaemon/PinNames (see the package
-// comment).
-func TestDaemon(t *testing.T) {
-	addr := os.Getenv("IPCS_TEST_IPFS_API")
-	if addr == "" {
-		t.Skip("IPCS_TEST_IPFS_API names no daemon")
-	}
-	ipfstest.Suite(t, func(t *testing.T) ipfs.Node {
-		c := client(t, addr)
-		pins, err := c.Pins(t.Context(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range pins {
-			if err := c.Unpin(t.Context(), p); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return c
-	})
-}
-
 func TestAddresses(t *testing.T) {
 	path := serveUnix(t, kubo.NewHandler(ipfstest.NewMemory(), identity{}, nil))
 	tcp := httptest.NewServer(kubo.NewHandler(ipfstest.NewMemory(), identity{}, nil))
@@ -107,6 +83,25 @@ func TestAddresses(t *testing.T) {
 		if _, err := kubo.New(addr); err == nil {
 			t.Errorf("address %q was accepted", addr)
 		}
+	}
+}
+
+// TestPassword gives the name and the password that are in a URL.
+func TestPassword(t *testing.T) {
+	h := kubo.NewHandler(ipfstest.NewMemory(), identity{}, nil)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if name, password, ok := r.BasicAuth(); !ok || name != "ipcs" || password != "s3cret" {
+			http.Error(w, "403 - Forbidden", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	if _, err := client(t, strings.Replace(srv.URL, "://", "://ipcs:s3cret@", 1)).Pins(t.Context(), ""); err != nil {
+		t.Error(err)
+	}
+	if _, err := client(t, srv.URL).Pins(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "Forbidden") {
+		t.Errorf("without them: %v", err)
 	}
 }
 

@@ -10,11 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
 )
@@ -22,13 +19,16 @@ import (
 const (
 	// speaks is the version of Kubo whose RPC this is, marked as ours.
 	speaks = "0.43.0-ipcs"
-	agent  = "ipcs"
 	prefix = "/api/v0/"
 	// notFoundMessage is how clients know that a block is not there; a CID follows.
 	notFoundMessage  = "ipld: could not find "
 	notPinnedMessage = "not pinned"
 	maxArgs          = 1024
 	maxName          = 1024
+	// streamError is the trailer in which Kubo says why it broke off.
+	streamError = "X-Stream-Error"
+	// cliAgent begins what clients call themselves that look at that trailer.
+	cliAgent = "go-ipfs-cmds/"
 )
 
 // Codes of errors, as Kubo has them.
@@ -36,12 +36,6 @@ const (
 	codeNormal = 0
 	codeClient = 1
 )
-
-// An Identity says who the node behind a handler is.
-type Identity interface {
-	ID() string
-	Addrs() []string
-}
 
 // errorReply is Kubo's error object.
 type errorReply struct {
@@ -60,19 +54,26 @@ type handler struct {
 	node     ipfs.Node
 	identity Identity
 	log      *slog.Logger
-	commands map[string]func(w http.ResponseWriter, r *http.Request, q url.Values) error
+	commands map[string]command
 }
 
-// NewHandler returns the handler of /api/v0 for node. If node has a method
-// BlockSize(context.Context, cid.Cid) (int, error), block/stat need not read blocks;
-// if id has a method Connected() []string, swarm/peers lists its multiaddrs, each
-// with /p2p/ID.
+// A command answers a request, whose query is q.
+type command func(w http.ResponseWriter, r *http.Request, q url.Values) error
+
+// NewHandler returns the handler of /api/v0 for node. Commands that not every node can answer are
+// there if node or id has a method for them:
+//
+//   - BlockSize(context.Context, cid.Cid) (int, error) of node: block/stat need not read blocks
+//   - RepoStat() RepoStat of node: repo/stat
+//   - CollectGarbage(ctx context.Context, removed func(cid.Cid)) error of node: repo/gc
+//   - Connected() []string of id: swarm/peers lists these multiaddrs, each with /p2p/ID
+//   - Connect(ctx context.Context, addr string) error of id: swarm/connect
 func NewHandler(node ipfs.Node, id Identity, logger *slog.Logger) http.Handler {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	h := &handler{node: node, identity: id, log: logger}
-	h.commands = map[string]func(http.ResponseWriter, *http.Request, url.Values) error{
+	h.commands = map[string]command{
 		"version":     h.version,
 		"id":          h.id,
 		"swarm/peers": h.swarmPeers,
@@ -80,10 +81,23 @@ func NewHandler(node ipfs.Node, id Identity, logger *slog.Logger) http.Handler {
 		"block/stat":  h.blockStat,
 		"block/put":   h.blockPut,
 		manyCommand:   h.blocksGet,
+		"cat":         h.cat,
+		"ls":          h.ls,
+		"get":         h.get,
 		"dag/import":  h.dagImport,
+		"dag/export":  h.dagExport,
 		"pin/add":     h.pinAdd,
 		"pin/rm":      h.pinRm,
 		"pin/ls":      h.pinLs,
+	}
+	if c, ok := id.(connector); ok {
+		h.commands["swarm/connect"] = swarmConnect(c)
+	}
+	if s, ok := node.(repoStater); ok {
+		h.commands["repo/stat"] = repoStat(s)
+	}
+	if c, ok := node.(collector); ok {
+		h.commands["repo/gc"] = repoGC(c)
 	}
 	return h
 }
@@ -116,12 +130,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		h.log.Debug("IPFS API request failed", "command", name, "err", err)
-		fail(w, err)
+		fail(w, r, err)
 	}
 }
 
 // run applies the option timeout, which every command has.
-func (h *handler) run(w http.ResponseWriter, r *http.Request, q url.Values, command func(http.ResponseWriter, *http.Request, url.Values) error) error {
+func (h *handler) run(w http.ResponseWriter, r *http.Request, q url.Values, command command) error {
 	s := q.Get("timeout")
 	if s == "" {
 		return command(w, r, q)
@@ -142,11 +156,17 @@ func fromBrowser(r *http.Request) bool {
 		r.Header.Get("Sec-Fetch-Site") != "" || strings.HasPrefix(r.UserAgent(), "Mozilla/")
 }
 
-// fail sends an error. Once the body has begun, the best that can be done is to break
-// off, so that the client does not take half an answer for a whole one.
-func fail(w http.ResponseWriter, err error) {
+// fail sends an error. Once the body has begun, a client that looks at trailers is told there; for
+// others the best that can be done is to break off, so that they do not take half an answer for a
+// whole one.
+func fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, errBegun) {
-		panic(http.ErrAbortHandler)
+		if !strings.HasPrefix(r.UserAgent(), cliAgent) {
+			panic(http.ErrAbortHandler)
+		}
+		text := strings.TrimPrefix(err.Error(), errBegun.Error()+": ")
+		w.Header().Set(http.TrailerPrefix+streamError, strings.Join(strings.Fields(text), " "))
+		return
 	}
 	status, code := http.StatusInternalServerError, codeNormal
 	var bad usageError
@@ -176,78 +196,11 @@ func reply(w http.ResponseWriter, values ...any) error {
 	return nil
 }
 
-// args returns the CIDs a command is about: bare, or as /ipfs/CID.
-func args(q url.Values) ([]cid.Cid, error) {
-	if len(q["arg"]) > maxArgs {
-		return nil, usage("more than %d arguments", maxArgs)
-	}
-	var out []cid.Cid
-	for _, arg := range q["arg"] {
-		s := strings.TrimPrefix(strings.TrimPrefix(arg, "/ipfs/"), "ipfs://")
-		c, err := cid.Decode(s)
-		if err != nil {
-			return nil, usage("invalid path %q: %w", arg, err)
-		}
-		if err := checkCid(c); err != nil {
-			return nil, usageError{err}
-		}
-		out = append(out, c)
-	}
-	return out, nil
-}
-
-func arg(q url.Values) (cid.Cid, error) {
-	cids, err := args(q)
-	if err == nil && len(cids) != 1 {
-		err = usage(`argument "cid": got %d, want one`, len(cids))
-	}
-	if err != nil {
-		return cid.Undef, err
-	}
-	return cids[0], nil
-}
-
-// option returns a boolean option.
-func option(q url.Values, name string, def bool) (bool, error) {
-	s := q.Get(name)
-	if s == "" {
-		return def || q.Has(name), nil
-	}
-	b, err := strconv.ParseBool(s)
-	if err != nil {
-		return false, usage("option %s: %w", name, err)
-	}
-	return b, nil
-}
-
 func (h *handler) version(w http.ResponseWriter, _ *http.Request, _ url.Values) error {
 	return reply(w, map[string]string{
 		"Version": speaks, "Commit": "", "Repo": "",
 		"System": runtime.GOARCH + "/" + runtime.GOOS, "Golang": runtime.Version(),
 	})
-}
-
-func (h *handler) id(w http.ResponseWriter, _ *http.Request, _ url.Values) error {
-	addrs := h.identity.Addrs()
-	if addrs == nil {
-		addrs = []string{}
-	}
-	return reply(w, map[string]any{
-		"ID": h.identity.ID(), "PublicKey": "", "Addresses": addrs, "AgentVersion": agent, "Protocols": []string{},
-	})
-}
-
-func (h *handler) swarmPeers(w http.ResponseWriter, _ *http.Request, _ url.Values) error {
-	type connection struct{ Addr, Peer string }
-	peers := []connection{}
-	if c, ok := h.identity.(interface{ Connected() []string }); ok {
-		for _, a := range c.Connected() {
-			if addr, id, ok := strings.Cut(a, "/p2p/"); ok {
-				peers = append(peers, connection{addr, id})
-			}
-		}
-	}
-	return reply(w, map[string]any{"Peers": peers})
 }
 
 // drain reads what is left of a body, so that the client can read our answer.

@@ -34,7 +34,7 @@ const (
 
 // blocksGet answers blocks/get.
 func (h *handler) blocksGet(w http.ResponseWriter, r *http.Request, q url.Values) error {
-	cids, err := args(q)
+	cids, err := h.cids(r, q)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (c *Client) fetchMany(ctx context.Context, cids []cid.Cid, fn func(ipfs.Blo
 		m.left[id] = struct{}{}
 	}
 	var group errgroup.Group
-	group.SetLimit(maxRequests)
+	group.SetLimit(c.opts.Requests)
 	size := min(maxMany, (len(cids)+manyRequests-1)/manyRequests)
 	for part := range slices.Chunk(cids, size) {
 		group.Go(func() error { m.part(ctx, part); return nil })
@@ -100,7 +100,7 @@ func (m *many) part(ctx context.Context, cids []cid.Cid) {
 	for i, id := range cids {
 		text[i] = id.String()
 	}
-	resp, err := m.client.send(ctx, m.client.api.Request(manyCommand, text...).Option("timeout", getTimeout.String()))
+	resp, err := m.client.send(ctx, m.client.api.Request(manyCommand, text...).Option("timeout", m.client.opts.Timeout.String()))
 	if err != nil {
 		if isUnknown(err) {
 			m.client.single.Store(true)

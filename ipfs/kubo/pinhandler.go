@@ -3,21 +3,48 @@ package kubo
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/ipfs/internal/dag"
 )
 
 type pinsReply struct{ Pins []string }
 
-// pin pins what is here. The node does not walk the DAG, so that the root at least
-// must be on it.
-func (h *handler) pin(ctx context.Context, p ipfs.Pin) error {
+// completeOption is ours: the caller has put all of the DAG, and it need not be looked for.
+const completeOption = "ipcs-complete"
+
+// pin gets all of a DAG that is not here from src, and pins it. It looks twice: until the pin is
+// made, what is here already may go.
+func (h *handler) pin(ctx context.Context, src dag.Store, p ipfs.Pin) error {
+	if err := dag.Complete(ctx, src, p.Root); err != nil {
+		return fmt.Errorf("pin %s: %w", p.Root, missing(p.Root, err))
+	}
+	before, err := h.node.Pins(ctx, p.Name)
+	if err != nil {
+		return err
+	}
+	if err := h.node.Pin(ctx, p); err != nil {
+		return err
+	}
+	if err := dag.Complete(ctx, src, p.Root); err != nil {
+		if !slices.Contains(before, p) {
+			err = errors.Join(err, h.node.Unpin(context.WithoutCancel(ctx), p))
+		}
+		return fmt.Errorf("pin %s: %w", p.Root, missing(p.Root, err))
+	}
+	return nil
+}
+
+// pinKnown pins what the caller has put here. The root at least must be.
+func (h *handler) pinKnown(ctx context.Context, p ipfs.Pin) error {
 	ok, err := h.node.Has(ctx, p.Root)
 	if err != nil {
 		return err
@@ -29,8 +56,8 @@ func (h *handler) pin(ctx context.Context, p ipfs.Pin) error {
 }
 
 // pinArgs returns what pin/add and pin/rm are about.
-func pinArgs(q url.Values) (roots []cid.Cid, name string, err error) {
-	roots, err = args(q)
+func (h *handler) pinArgs(r *http.Request, q url.Values) (roots []cid.Cid, name string, err error) {
+	roots, err = h.cids(r, q)
 	if err != nil {
 		return nil, "", err
 	}
@@ -52,13 +79,27 @@ func pinArgs(q url.Values) (roots []cid.Cid, name string, err error) {
 }
 
 func (h *handler) pinAdd(w http.ResponseWriter, r *http.Request, q url.Values) error {
-	roots, name, err := pinArgs(q)
+	roots, name, err := h.pinArgs(r, q)
+	if err != nil {
+		return err
+	}
+	src, err := h.source(q)
+	if err != nil {
+		return err
+	}
+	complete, err := option(q, completeOption, false)
 	if err != nil {
 		return err
 	}
 	var out pinsReply
 	for _, c := range roots {
-		if err := h.pin(r.Context(), ipfs.Pin{Root: c, Name: name}); err != nil {
+		p := ipfs.Pin{Root: c, Name: name}
+		if complete {
+			err = h.pinKnown(r.Context(), p)
+		} else {
+			err = h.pin(r.Context(), src, p)
+		}
+		if err != nil {
 			return err
 		}
 		out.Pins = append(out.Pins, c.String())
@@ -69,7 +110,7 @@ func (h *handler) pinAdd(w http.ResponseWriter, r *http.Request, q url.Values) e
 // pinRm removes all pins of the roots. Our option name, which Kubo does not have and
 // does not mind, restricts it to the pins with that name.
 func (h *handler) pinRm(w http.ResponseWriter, r *http.Request, q url.Values) error {
-	roots, name, err := pinArgs(q)
+	roots, name, err := h.pinArgs(r, q)
 	if err != nil {
 		return err
 	}
@@ -98,8 +139,8 @@ func (h *handler) pinRm(w http.ResponseWriter, r *http.Request, q url.Values) er
 }
 
 // selectPins returns the pins that pin/ls is asked for.
-func (h *handler) selectPins(ctx context.Context, q url.Values) ([]ipfs.Pin, error) {
-	all, err := h.node.Pins(ctx, "")
+func (h *handler) selectPins(r *http.Request, q url.Values) ([]ipfs.Pin, error) {
+	all, err := h.node.Pins(r.Context(), "")
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +151,7 @@ func (h *handler) selectPins(ctx context.Context, q url.Values) ([]ipfs.Pin, err
 	default:
 		return nil, usage("invalid type '%s', must be one of {direct, indirect, recursive, all}", t)
 	}
-	wanted, err := args(q)
+	wanted, err := h.cids(r, q)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +184,7 @@ func (h *handler) pinLs(w http.ResponseWriter, r *http.Request, q url.Values) er
 	if err != nil {
 		return err
 	}
-	pins, err := h.selectPins(r.Context(), q)
+	pins, err := h.selectPins(r, q)
 	if err != nil {
 		return err
 	}

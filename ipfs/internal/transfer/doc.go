@@ -19,6 +19,6 @@
 // A Server may serve any number of streams. Each has one goroutine that reads wants and
 // two preparers that read, compress and write one frame each at a time, of which the second works on
 // maxSecond streams at once at most. So the memory is bounded by the number of streams. A peer that
-// does not read is given up after writeTimeout. A Client is used by one goroutine that sends and one that
+// does not read is given up after writeTimeout, one that reads slowly after frameTimeout. A Client is used by one goroutine that sends and one that
 // receives; what it is sent is at most what it asked for, in frames of at most maxFrame.
 package transfer

@@ -22,7 +22,8 @@ type job struct {
 // agedEvery is how often the oldest want is taken, whatever its rank: none waits for ever.
 const agedEvery = 16
 
-// jobs is a heap: cancelled ones, which cost nothing, then by rank, and by number within one.
+// jobs is a heap: cancelled ones, which cost nothing, then by rank; within one, questions whether a
+// block is here, which cost little and tell who is to be asked for it, and then by number.
 type jobs []*job
 
 func (q jobs) Len() int { return len(q) }
@@ -32,6 +33,9 @@ func (q jobs) Less(i, j int) bool {
 	}
 	if q[i].rank != q[j].rank {
 		return q[i].rank < q[j].rank
+	}
+	if q[i].have != q[j].have {
+		return q[i].have
 	}
 	return q[i].id < q[j].id
 }

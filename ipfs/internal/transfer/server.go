@@ -29,9 +29,11 @@ const (
 	// formRate is up to which rate of a stream, in bytes a second, compressed forms that are
 	// there are faster: beyond, the peer decompresses more slowly than bytes come.
 	formRate = 300e6
-	// A peer that does not take writePiece bytes within writeTimeout is given up.
+	// A peer that does not take writePiece bytes within writeTimeout, or a frame within
+	// frameTimeout, is given up.
 	writePiece   = 64 << 10
 	writeTimeout = 10 * time.Second
+	frameTimeout = time.Minute
 )
 
 // A Stream is one of a connection. Reset ends it for both sides, and what waits for it.
@@ -297,7 +299,11 @@ func (v *serving) write(h header, payload []byte) error {
 		for len(data) > 0 {
 			piece := data[:min(len(data), writePiece)]
 			data = data[len(piece):]
-			if err := v.stream.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			until := time.Now().Add(writeTimeout)
+			if last := start.Add(frameTimeout); until.After(last) {
+				until = last
+			}
+			if err := v.stream.SetWriteDeadline(until); err != nil {
 				return fmt.Errorf("write frame: %w", err)
 			}
 			if _, err := v.stream.Write(piece); err != nil {

@@ -114,6 +114,21 @@ func TestRanks(t *testing.T) {
 	}
 }
 
+// TestQuestionsGoFirst asks whether a block is there behind a long list of others of its rank.
+func TestQuestionsGoFirst(t *testing.T) {
+	list := noise(t, 41, 100_000)
+	store := newMemory(list...)
+	store.gate = make(chan struct{})
+	s := connect(t, store)
+	s.want(t, wants(list[:40], 3)...)
+	s.want(t, Want{Cid: list[40].Cid, Rank: 3, Have: true})
+	close(store.gate)
+	got, _ := s.answers(t, 41)
+	if i := slices.IndexFunc(got, func(a Answer) bool { return a.State == Here }); i < 0 || i > preparers {
+		t.Errorf("it was answered as number %d", i)
+	}
+}
+
 func TestCancel(t *testing.T) {
 	list := noise(t, 10, 100_000)
 	store := newMemory(list...)
