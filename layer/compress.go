@@ -1,6 +1,8 @@
 package layer
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 
@@ -55,6 +57,9 @@ func (i *input) Read(p []byte) (int, error) {
 func inflateIndex(r io.Reader, size int64) ([]string, error) {
 	limit := indexLimit(size)
 	in := &input{r: r}
+	if size <= smallIndex {
+		return inflateSmall(in, size, limit)
+	}
 	dec, err := newDecompressor(in)
 	if err != nil {
 		return nil, fmt.Errorf("decompress index: %w", err)
@@ -68,9 +73,40 @@ func inflateIndex(r io.Reader, size int64) ([]string, error) {
 		return nil, fmt.Errorf("decompress index: %w: %w", ErrIndex, err)
 	}
 	if n > limit {
-		return nil, fmt.Errorf("decompress index of %d bytes: %w (%d bytes decompressed)", size, ErrTooLarge, limit)
+		return nil, tooInflated(size, limit)
 	}
 	return pieces, nil
+}
+
+func tooInflated(size, limit int64) error {
+	return fmt.Errorf("decompress index of %d bytes: %w (%d bytes decompressed)", size, ErrTooLarge, limit)
+}
+
+// smallIndex is up to how many bytes a compressed index is decompressed at once. That takes
+// no window, which, at 4 MiB for each, is most of the work for an image of many small layers.
+const smallIndex = 256 << 10
+
+// inflateSmall is inflateIndex for a small one.
+func inflateSmall(in *input, size, limit int64) ([]string, error) {
+	frame, err := io.ReadAll(in)
+	if err != nil {
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(uint64(limit)))
+	if err != nil {
+		return nil, fmt.Errorf("decompress index: %w", err)
+	}
+	defer dec.Close()
+	raw, err := dec.DecodeAll(frame, make([]byte, 0, 4*size)) // what they shrink to
+	if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		return nil, tooInflated(size, limit)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("decompress index: %w: %w", ErrIndex, err)
+	}
+	pieces, _, err := readPieces(bytes.NewReader(raw))
+	return pieces, err
 }
 
 // indexPiece is the length of the pieces of an index, but for entries that are longer.

@@ -15,6 +15,8 @@ var (
 	ErrImage = errors.New("malformed image record")
 	// ErrProfile says that a profile is malformed.
 	ErrProfile = errors.New("malformed profile")
+	// ErrDirectory says that a block is not a UnixFS directory.
+	ErrDirectory = errors.New("malformed directory")
 	// ErrTooLarge says that something exceeds a limit of the format.
 	ErrTooLarge = errors.New("exceeds a limit of the layer format")
 	// ErrXattr says that a path carries an extended attribute that would steer the mount.

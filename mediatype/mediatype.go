@@ -1,10 +1,10 @@
 // Package mediatype names everything ipcs writes into an image: media types,
-// annotations, and the mapping between the digest of a layer descriptor and the
-// CID of the layer root.
+// annotations, and the mapping between digests and CIDs.
 //
 // A layer descriptor names one block, the layer root (a dag-pb node). Its digest
 // is the sha256 of the block's bytes, so digest and CID hold the same 32 bytes and
-// either follows from the other by arithmetic (spec/layer.md, "Descriptor").
+// either follows from the other by arithmetic (spec/layer.md, "Descriptor"). Likewise any blob
+// of an image that is one raw block on IPFS (spec/image.md, "On IPFS").
 //
 // The package has no state and imports nothing else of ipcs.
 package mediatype
@@ -39,6 +39,8 @@ const (
 	// AnnotationFill, "true" or "false", says whether all files of an image should be fetched
 	// when a container uses it. That of the topmost ipcs layer counts.
 	AnnotationFill = "containerd.io/snapshot/ipcs.fill"
+	// AnnotationPeers names peers that have the image, as multiaddrs with a comma between them.
+	AnnotationPeers = "containerd.io/snapshot/ipcs.peers"
 	// AnnotationDiffID is the diffID of the layer that was converted: the sha256 of
 	// its uncompressed tar.
 	AnnotationDiffID = "com.github.hinshun.ipcs.diff-id"
@@ -56,23 +58,20 @@ const (
 	AnnotationConfigData   = "com.github.hinshun.ipcs.source-config.data"
 )
 
+// MaxPeersAnnotation bounds the bytes of AnnotationPeers: containerd takes no label of more than
+// 4,096 bytes with its name.
+const MaxPeersAnnotation = 2048
+
 // ErrNotLayerRoot is returned for a CID or digest that cannot name a layer root.
 var ErrNotLayerRoot = errors.New("not a layer root")
+
+// ErrNotBlob is returned for a CID or digest that cannot name a blob of one block.
+var ErrNotBlob = errors.New("not a blob of one block")
 
 // RootCid returns the CID of the layer root that a layer digest names: CIDv1,
 // dag-pb, sha2-256.
 func RootCid(d digest.Digest) (cid.Cid, error) {
-	if err := d.Validate(); err != nil {
-		return cid.Undef, fmt.Errorf("layer digest %q: %w", d, err)
-	}
-	if d.Algorithm() != digest.SHA256 {
-		return cid.Undef, fmt.Errorf("layer digest %q: %w: its algorithm is not sha256", d, ErrNotLayerRoot)
-	}
-	sum, err := hex.DecodeString(d.Encoded())
-	if err != nil {
-		return cid.Undef, fmt.Errorf("layer digest %q: %w", d, err)
-	}
-	hash, err := mh.Encode(sum, mh.SHA2_256)
+	hash, err := multihash(d, ErrNotLayerRoot)
 	if err != nil {
 		return cid.Undef, fmt.Errorf("layer digest %q: %w", d, err)
 	}
@@ -82,10 +81,53 @@ func RootCid(d digest.Digest) (cid.Cid, error) {
 // LayerDigest returns the digest of the layer descriptor for the layer root c: the
 // inverse of RootCid.
 func LayerDigest(c cid.Cid) (digest.Digest, error) {
-	p := c.Prefix()
-	if p.Version != 1 || p.Codec != cid.DagProtobuf || p.MhType != mh.SHA2_256 || p.MhLength != 32 {
+	if !named(c, cid.DagProtobuf) {
 		return "", fmt.Errorf("%s: %w: want CIDv1, dag-pb, sha2-256", c, ErrNotLayerRoot)
 	}
+	return digestOf(c)
+}
+
+// BlobCid returns the CID of the raw block that is the blob with this digest: CIDv1, raw,
+// sha2-256. So manifests, configs and layer blobs have it on IPFS.
+func BlobCid(d digest.Digest) (cid.Cid, error) {
+	hash, err := multihash(d, ErrNotBlob)
+	if err != nil {
+		return cid.Undef, fmt.Errorf("digest %q: %w", d, err)
+	}
+	return cid.NewCidV1(cid.Raw, hash), nil
+}
+
+// BlobDigest returns the digest of the blob that is the raw block c: the inverse of BlobCid.
+func BlobDigest(c cid.Cid) (digest.Digest, error) {
+	if !named(c, cid.Raw) {
+		return "", fmt.Errorf("%s: %w: want CIDv1, raw, sha2-256", c, ErrNotBlob)
+	}
+	return digestOf(c)
+}
+
+// multihash is the hash in a digest. Of another algorithm than sha256, the error is not.
+func multihash(d digest.Digest, not error) (mh.Multihash, error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	if d.Algorithm() != digest.SHA256 {
+		return nil, fmt.Errorf("%w: its algorithm is not sha256", not)
+	}
+	sum, err := hex.DecodeString(d.Encoded())
+	if err != nil {
+		return nil, err
+	}
+	return mh.Encode(sum, mh.SHA2_256)
+}
+
+// named says whether c is a CIDv1 of this codec with sha2-256.
+func named(c cid.Cid, codec uint64) bool {
+	p := c.Prefix()
+	return p.Version == 1 && p.Codec == codec && p.MhType == mh.SHA2_256 && p.MhLength == 32
+}
+
+// digestOf is the digest in a CID with sha2-256.
+func digestOf(c cid.Cid) (digest.Digest, error) {
 	dec, err := mh.Decode(c.Hash())
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", c, err)

@@ -32,6 +32,30 @@ func TestDigestAndCidAreOneHash(t *testing.T) {
 	}
 }
 
+// TestBlobs maps what is no layer root.
+func TestBlobs(t *testing.T) {
+	for _, text := range []string{"", "{}", "a manifest"} {
+		d := digest.FromString(text)
+		hash, err := mh.Sum([]byte(text), mh.SHA2_256, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := mediatype.BlobCid(d)
+		if want := cid.NewCidV1(cid.Raw, hash); err != nil || !c.Equals(want) {
+			t.Errorf("BlobCid(%s) = %s, %v; want %s", d, c, err, want)
+		}
+		if back, err := mediatype.BlobDigest(c); err != nil || back != d {
+			t.Errorf("BlobDigest(%s) = %s, %v; want %s", c, back, err, d)
+		}
+		if back, err := mediatype.BlobDigest(cid.NewCidV1(cid.DagProtobuf, hash)); !errors.Is(err, mediatype.ErrNotBlob) {
+			t.Errorf("BlobDigest of a dag-pb block = %s, %v", back, err)
+		}
+	}
+	if c, err := mediatype.BlobCid(digest.SHA512.FromString("x")); !errors.Is(err, mediatype.ErrNotBlob) {
+		t.Errorf("BlobCid of a sha512 = %s, %v", c, err)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	for _, d := range []digest.Digest{"", "sha256:", "sha256:12", "md5:00", digest.SHA512.FromString("x"), digest.Digest("sha256:" + strings.Repeat("g", 64))} {
 		if c, err := mediatype.RootCid(d); err == nil {

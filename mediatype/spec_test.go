@@ -31,7 +31,7 @@ func TestSpecAnnotations(t *testing.T) {
 		got = append(got, m[1])
 	}
 	want := []string{
-		mediatype.AnnotationRoot, mediatype.AnnotationImage, mediatype.AnnotationKeep, mediatype.AnnotationFill, mediatype.AnnotationDiffID, mediatype.AnnotationSource,
+		mediatype.AnnotationRoot, mediatype.AnnotationImage, mediatype.AnnotationKeep, mediatype.AnnotationFill, mediatype.AnnotationPeers, mediatype.AnnotationDiffID, mediatype.AnnotationSource,
 		mediatype.AnnotationManifest, mediatype.AnnotationManifestData, mediatype.AnnotationConfigData,
 	}
 	slices.Sort(got)

@@ -151,7 +151,7 @@ func explain(err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, ipfs.ErrNotFound):
-		return fmt.Errorf("%w; start a node that has the image and name it in node.peers, or convert the image again where its files can be reached: %w",
+		return fmt.Errorf("%w; start a node that has the image and make it a peer of this one (node.peers; with Kubo, ipfs swarm connect), or convert the image again where its files can be reached: %w",
 			err, errdefs.ErrUnavailable)
 	case errors.Is(err, layer.ErrIndex), errors.Is(err, layer.ErrRoot), errors.Is(err, layer.ErrTarSplit),
 		errors.Is(err, layer.ErrXattr), errors.Is(err, layer.ErrTooLarge), errors.Is(err, ipfs.ErrFile), errors.Is(err, ipfs.ErrHash):
