@@ -98,7 +98,8 @@ type Options struct {
 type Report struct {
 	Source    string           `json:"source"`
 	Target    string           `json:"target"`
-	Digest    digest.Digest    `json:"digest"` // of the manifest or index that is tagged
+	Digest    digest.Digest    `json:"digest"`        // of the manifest or index that is tagged
+	Cid       string           `json:"cid,omitempty"` // of the image, if the target is on IPFS
 	Manifests []ManifestReport `json:"manifests"`
 	Seconds   float64          `json:"seconds"`
 }
@@ -151,6 +152,7 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 }
 
 func (o *Options) setDefaults() {
+	o.useNode()
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -188,5 +190,8 @@ func (o *Options) load(ctx context.Context, check layerCheck) (*walk, []*image, 
 
 func (o *Options) finish(report *Report, start time.Time) {
 	report.Source, report.Target = o.Source.String(), o.Target.String()
+	if t, ok := o.Target.(*ipfsTarget); ok {
+		report.Cid = t.root.String()
+	}
 	report.Seconds = time.Since(start).Seconds()
 }

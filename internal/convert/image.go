@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/hinshun/ipcs/internal/jsonlist"
 	"github.com/hinshun/ipcs/layer"
 	"github.com/hinshun/ipcs/mediatype"
 	"github.com/opencontainers/go-digest"
@@ -101,28 +102,16 @@ func parseManifest(data []byte, check layerCheck) (*ocispec.Manifest, error) {
 	return manifest, nil
 }
 
-// decodeList decodes an array of at most so many elements, none of which is held before it
-// was counted: what is decoded can take a hundred times the room of its text.
-func decodeList[T any](raw json.RawMessage, most int) ([]T, error) {
-	if len(raw) == 0 || string(raw) == "null" {
-		return nil, nil
+// decodeList decodes an array of at most so many elements.
+func decodeList[T any](text json.RawMessage, most int) ([]T, error) {
+	list, err := jsonlist.Decode[T](text, most)
+	switch {
+	case errors.Is(err, jsonlist.ErrTooMany):
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if start, err := dec.Token(); err != nil || start != json.Delim('[') {
-		return nil, fmt.Errorf("%w: no list", ErrCorrupt)
-	}
-	var out []T
-	for dec.More() {
-		if len(out) == most {
-			return nil, fmt.Errorf("%w: more than the %d allowed", ErrUnsupported, most)
-		}
-		var v T
-		if err := dec.Decode(&v); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
-		}
-		out = append(out, v)
-	}
-	return out, nil
+	return list, nil
 }
 
 // checkNames refuses names that differ from those in case only. Decoders that ignore case

@@ -189,6 +189,9 @@ func (p *publisher) descriptor(l sourceLayer, record cid.Cid) ocispec.Descriptor
 	if l.desc.Digest.Algorithm() == digest.SHA256 {
 		annotations[mediatype.AnnotationSource] = l.desc.Digest.String()
 	}
+	if peers := peersAnnotation(p.peers); peers != "" {
+		annotations[mediatype.AnnotationPeers] = peers
+	}
 	if p.fill != "" {
 		annotations[mediatype.AnnotationFill] = p.fill
 	}

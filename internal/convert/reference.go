@@ -23,22 +23,25 @@ type Access struct {
 const (
 	prefixLayout     = "oci:"
 	prefixContainerd = "containerd:"
+	prefixIPFS       = "ipfs:"
 	defaultTag       = "latest"
 )
 
-// OpenSource opens oci:DIR[:TAG], containerd:REF or a registry reference for reading.
+// OpenSource opens oci:DIR[:TAG], containerd:REF, ipfs:CID or a registry reference for reading.
 func (a Access) OpenSource(ctx context.Context, ref string) (Source, error) {
 	switch {
 	case strings.HasPrefix(ref, prefixLayout):
 		return parseLayout(ref)
 	case strings.HasPrefix(ref, prefixContainerd):
 		return a.openContainerd(ref)
+	case strings.HasPrefix(ref, prefixIPFS):
+		return parseIPFSSource(ref)
 	default:
 		return a.openRegistry(ref)
 	}
 }
 
-// OpenTarget opens oci:DIR[:TAG], containerd:REF or a registry reference for writing.
+// OpenTarget opens oci:DIR[:TAG], containerd:REF, ipfs: or a registry reference for writing.
 func (a Access) OpenTarget(ctx context.Context, ref string) (Target, error) {
 	switch {
 	case strings.HasPrefix(ref, prefixLayout):
@@ -49,6 +52,8 @@ func (a Access) OpenTarget(ctx context.Context, ref string) (Target, error) {
 		return l, err
 	case strings.HasPrefix(ref, prefixContainerd):
 		return a.openContainerd(ref)
+	case strings.HasPrefix(ref, prefixIPFS):
+		return parseIPFSTarget(ref)
 	default:
 		r, err := a.openRegistry(ref)
 		if err == nil && strings.Contains(r.reference, ":") {
@@ -69,7 +74,7 @@ func Same(source, target string) bool {
 
 func normalize(ref string) string {
 	switch {
-	case strings.HasPrefix(ref, prefixContainerd):
+	case strings.HasPrefix(ref, prefixContainerd), strings.HasPrefix(ref, prefixIPFS):
 		return ref
 	case strings.HasPrefix(ref, prefixLayout):
 		if l, err := parseLayout(ref); err == nil {

@@ -48,7 +48,7 @@ type registryImage struct {
 func (a Access) openRegistry(ref string) (*registryImage, error) {
 	named, err := reference.ParseDockerRef(ref)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w; want HOST/NAME:TAG, oci:DIR:TAG or containerd:REF", ErrReference, ref, err)
+		return nil, fmt.Errorf("%w: %s: %w; want HOST/NAME:TAG, oci:DIR:TAG, containerd:REF or ipfs:CID", ErrReference, ref, err)
 	}
 	r := &registryImage{name: named.String()}
 	switch n := named.(type) {

@@ -5,11 +5,12 @@
 // there is one for a leaf at any time, whoever asks for it and for however many files. A
 // want belongs to the content: a reader that gives up leaves it running for the others
 // and for the next read. Wants wait in queues: those that somebody waits for, before those
-// that are read ahead, before those that Prefetch has at the priorities Profile and Fill.
+// that are read ahead, before those that Prefetch has at the priorities Profile, Whole and Fill.
 // They leave them in batches, of which a bounded number is under way. A batch looks in the
 // store first and asks the source for the rest. What is demanded may be in a queue of
 // less urgency already: then it moves. To fill, Prefetch waits until nothing more urgent has
-// been under way for a second, and after half a minute for a tenth of one, but for a trickle.
+// been under way for a second and the processors are not all in use, and after half a minute for
+// a tenth of one, but for a trickle.
 //
 // What is read ahead: of a file of few leaves, all of it, right behind what was asked
 // for. Of a larger one, twice as many leaves as lie without gap before the one that is
@@ -85,7 +86,10 @@ type Options struct {
 	// FillRate is how many bytes a second are asked for at the priority Fill; 0 is no limit.
 	FillRate int64
 	// Opens says that Opened will be called, so that it is worth knowing what was prefetched.
-	Opens  bool
+	Opens bool
+	// Busy says that others want all the processors of this computer; nil is never. To fill
+	// waits for that, too, in the first half minute.
+	Busy   func() bool
 	Logger *slog.Logger // default: discard
 }
 
@@ -111,6 +115,7 @@ type Fetcher struct {
 	log     *slog.Logger
 	filling *rate.Limiter // nil: no limit
 	opens   bool
+	busy    func() bool
 	// Keys of the leaves that everybody knows: of an empty file and of a hole.
 	emptyLeaf, zeroLeaf string
 
@@ -165,8 +170,11 @@ func New(store *objects.Store, src Source, opts Options) *Fetcher {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	if opts.Busy == nil {
+		opts.Busy = func() bool { return false }
+	}
 	f := &Fetcher{
-		store: store, src: src, timeout: opts.Timeout, log: opts.Logger, opens: opts.Opens, unread: make(map[sum]unread),
+		store: store, src: src, timeout: opts.Timeout, log: opts.Logger, opens: opts.Opens, busy: opts.Busy, unread: make(map[sum]unread),
 		files: make(map[fileKey]*file), held: make(map[string]place), sched: newScheduler(), origins: newOrigins(),
 	}
 	if opts.FillRate > 0 {
@@ -214,6 +222,9 @@ func (f *Fetcher) Local(file ipfs.File) (*os.File, bool) {
 	o, err := f.store.OpenFile(file)
 	return o, err == nil
 }
+
+// Has says whether all of a file is in the store.
+func (f *Fetcher) Has(file ipfs.File) bool { return f.store.HasFile(file) }
 
 // ReadAt reads from a file as io.ReaderAt does, and fetches what it needs. It returns
 // early when ctx ends; the fetch goes on.

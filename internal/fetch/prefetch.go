@@ -23,9 +23,9 @@ const (
 	// leastWeight is what a small leaf counts in the window for: it bounds their number.
 	leastWeight = window / 2048
 	// quiet is how long nothing more urgent may have been under way before filling goes on
-	// at full speed. A container that starts has its processors and its link to itself; one
-	// that has run for startup shares them: what it reads still goes first, and waits for one
-	// leaf's worth at most.
+	// at full speed. A container that starts has its processors and its link to itself, also
+	// while it computes and reads nothing; one that has run for startup shares them: what it
+	// reads still goes first, and waits for one leaf's worth at most.
 	quiet        = time.Second
 	startup      = 30 * time.Second
 	quietRunning = quiet / 10
@@ -39,7 +39,7 @@ var ErrIncomplete = errors.New("not all files could be had")
 // ErrNoRoom says that Prefetch left files that the limit of the store has no room for.
 var ErrNoRoom = errors.New("the store has no room for more files that nobody waits for")
 
-// Prefetch gets whole files, in their order, at the given priority: ahead, Profile or Fill. It
+// Prefetch gets whole files, in their order, at the given priority: ahead, Profile, Whole or Fill. It
 // returns when they are in the store, or none of those that are left can be had: a file
 // that fails is left, and when many fail in a row, so are those that follow. The error is
 // then ErrIncomplete. It ends with ErrNoRoom before anything would be evicted for it.
@@ -93,8 +93,7 @@ func (r *prefetch) all(ctx context.Context, files iter.Seq[ipfs.File]) error {
 		if r.store.HasFile(file) {
 			continue
 		}
-		// To fill leaves the room that evicting has made; a profile may use it. Neither evicts.
-		if ok, err := r.store.HasRoom(ctx, r.coming.Load()+file.Size, r.priority == Fill); err != nil || !ok {
+		if ok, err := r.hasRoom(ctx, file.Size); err != nil || !ok {
 			return cmp.Or(err, ErrNoRoom)
 		}
 		if err := r.file(ctx, file); err != nil {
@@ -102,6 +101,20 @@ func (r *prefetch) all(ctx context.Context, files iter.Seq[ipfs.File]) error {
 		}
 	}
 	return nil
+}
+
+// hasRoom says whether the store has room for a file besides those that are coming. What has
+// come counts twice until its goroutine ran, so a no is asked again when all are here.
+func (r *prefetch) hasRoom(ctx context.Context, size int64) (bool, error) {
+	// To fill leaves the room that evicting has made; a profile may use it. Neither evicts.
+	spare := r.priority >= Whole
+	ok, err := r.store.HasRoom(ctx, r.coming.Load()+size, spare)
+	if ok || err != nil {
+		return ok, err
+	}
+	r.flush(ctx)
+	r.wg.Wait()
+	return r.store.HasRoom(ctx, r.coming.Load()+size, spare)
 }
 
 // prefetched is a file whose leaves are being waited for.
@@ -201,8 +214,12 @@ func (r *prefetch) flush(ctx context.Context) {
 func (r *prefetch) calm(ctx context.Context, size int) error {
 	for r.priority == Fill {
 		r.mu.Lock()
-		wait, closed := quietAfter(time.Since(r.began))-time.Since(r.urgent), r.closed
+		age := time.Since(r.began)
+		wait, closed := quietAfter(age)-time.Since(r.urgent), r.closed
 		r.mu.Unlock()
+		if wait <= 0 && age < startup && r.busy() {
+			wait = quiet
+		}
 		if wait <= 0 || closed {
 			return nil
 		}

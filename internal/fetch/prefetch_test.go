@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,6 +211,33 @@ func TestFillRate(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("a Prefetch that was ended: %v", err)
+	}
+}
+
+// TestFillWaitsForProcessors: while others want them all, to fill is a trickle; what is read
+// and what is in a profile wait for nothing.
+func TestFillWaitsForProcessors(t *testing.T) {
+	src := fetchtest.New()
+	const asks = 3
+	var asked, early atomic.Int64
+	f := fetch.New(openStore(t, t.TempDir()), src, fetch.Options{Busy: func() bool {
+		if asked.Add(1) == asks {
+			got, _, _ := src.Totals()
+			early.Store(int64(got))
+		}
+		return asked.Load() <= asks
+	}})
+	defer f.Close()
+	files := newFiles(t, src, 1, 20, ipfs.LeafSize)
+	if err := f.Prefetch(t.Context(), slices.Values(files[:10]), fetch.Profile); err != nil || asked.Load() > 0 {
+		t.Fatalf("a profile: %v; asked %d times whether the processors are busy", err, asked.Load())
+	}
+	before, _, _ := src.Totals()
+	if err := f.Prefetch(t.Context(), slices.Values(files[10:]), fetch.Fill); err != nil {
+		t.Fatal(err)
+	}
+	if n := early.Load() - int64(before); asked.Load() < asks || n > asks {
+		t.Errorf("%d leaves while the processors were busy, asked %d times", n, asked.Load())
 	}
 }
 

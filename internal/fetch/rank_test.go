@@ -15,16 +15,16 @@ import (
 	"github.com/hinshun/ipcs/ipfs"
 )
 
-// TestSourceIsToldTheRank finds that the source knows what is urgent.
+// TestSourceIsToldTheRank finds that the source knows what is urgent, and how large it is.
 func TestSourceIsToldTheRank(t *testing.T) {
 	src := fetchtest.New()
 	f, _ := newFetcher(t, src, time.Minute)
 	var mu sync.Mutex
-	ranks := map[cid.Cid]ipfs.Rank{}
+	ranks, sizes := map[cid.Cid]ipfs.Rank{}, map[cid.Cid]int64{}
 	src.SetHook(func(ctx context.Context, c cid.Cid) error {
 		mu.Lock()
 		defer mu.Unlock()
-		ranks[c] = ipfs.RankOf(ctx)
+		ranks[c], sizes[c] = ipfs.RankOf(ctx), ipfs.BlockSizeOf(ctx)
 		return nil
 	})
 	read, leaves := objectstest.NewFile(t, objectstest.Random(1, 3*ipfs.LeafSize))
@@ -50,6 +50,11 @@ func TestSourceIsToldTheRank(t *testing.T) {
 	} {
 		if got, ok := ranks[c]; !ok || got != want {
 			t.Errorf("%s was asked for with rank %d (%v), want %d", c, got, ok, want)
+		}
+	}
+	for c, want := range map[cid.Cid]int64{leaves[0].Cid: ipfs.LeafSize, spare[0].Cid: 500} {
+		if sizes[c] != want {
+			t.Errorf("%s was asked for as one of blocks of %d bytes, want %d", c, sizes[c], want)
 		}
 	}
 }

@@ -234,7 +234,12 @@ func (f *Fetcher) run(ctx *idleContext, b *batch) {
 	}
 	var err error
 	if len(cids) > 0 {
-		err = f.src.Fetch(ipfs.WithRank(ctx, b.priority.rank()), cids, func(block ipfs.Block) error {
+		size := 0
+		for _, w := range missing {
+			size += w.size
+		}
+		asking := ipfs.WithBlockSize(ipfs.WithRank(ctx, b.priority.rank()), int64(size/len(cids)))
+		err = f.src.Fetch(asking, cids, func(block ipfs.Block) error {
 			key := block.Cid.KeyString()
 			w, ok := missing[key]
 			if !ok {

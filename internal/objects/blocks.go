@@ -293,7 +293,7 @@ func (s *Store) putVerified(b ipfs.Block, mode os.FileMode) error {
 	if object, n, err := s.find(b.Cid, digest); err == nil && n == len(b.Data) {
 		s.room.wasPut(object, mode)
 		s.Touch(object)
-		return s.setMode(object, mode)
+		return errors.Join(s.setMode(object, mode), s.renew(object, mode))
 	}
 	s.room.wasPut(b.Cid, mode)
 	if err := s.writeObject(b.Cid, b.Data, mode); err != nil {

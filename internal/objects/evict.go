@@ -28,6 +28,7 @@ type victim struct {
 	size    int64
 	used    time.Time // at the latest; Free: when it was no longer
 	partial *Partial  // nil for an object
+	garbage bool      // Collect wants it gone
 }
 
 // victims is a heap, the one that was used last on top.
@@ -102,7 +103,7 @@ func (s *Store) oldest(bytes int64, needed map[key]bool) ([]victim, error) {
 	idle := time.Now().Add(-idleTime)
 	s.parts.each(func(p *Partial) {
 		if size, used := p.inUse(); size > 0 && !used.After(idle) {
-			add(victim{p.file.Cid, size, used, p})
+			add(victim{object: p.file.Cid, size: size, used: used, partial: p})
 		}
 	})
 	err := s.walk(time.Time{}, func(path string, info os.FileInfo) error {
@@ -114,7 +115,7 @@ func (s *Store) oldest(bytes int64, needed map[key]bool) ([]victim, error) {
 		if _, is := needed[k]; is || !ok || info.Size() == 0 || s.room.wasPutLately(k) {
 			return nil
 		}
-		add(victim{c, info.Size(), lastUse(info), nil})
+		add(victim{object: c, size: info.Size(), used: lastUse(info)})
 		return nil
 	})
 	slices.SortFunc(list, func(a, b victim) int {
@@ -174,7 +175,7 @@ func (s *Store) removeSlice(list []victim, generation uint64) (freed int64, skip
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		if err != nil || s.recent.has(v.object) || !s.mayFree(v.object, info, v.used) {
+		if err != nil || s.recent.has(v.object) || !s.mayGo(v, info) {
 			skipped = true
 			continue
 		}
@@ -199,6 +200,14 @@ func (s *Store) removeSlice(list []victim, generation uint64) (freed int64, skip
 		err = s.db.flush(entries...)
 	}
 	return freed, skipped, true, err
+}
+
+// mayGo says whether it is still so that an object may be removed.
+func (s *Store) mayGo(v victim, info os.FileInfo) bool {
+	if v.garbage {
+		return s.isGarbage(v.object, info, v.used)
+	}
+	return s.mayFree(v.object, info, v.used)
 }
 
 // refsInto returns entries that remove the references into an object, as the nodes of the

@@ -157,11 +157,14 @@ func (c *Client) send(message []byte) error {
 	return err
 }
 
-// End has the relay unmount the file system and exit.
+// End has the relay unmount the file system and exit. That it is gone already is no error.
 func (c *Client) End() error {
 	m := errorReply(0, 0)
 	order.PutUint32(m[4:], endCode)
-	return c.send(m)
+	if err := c.send(m); !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		return err
+	}
+	return nil
 }
 
 // Init returns the kernel's INIT request, nil before it came.

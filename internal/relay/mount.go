@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,4 +76,21 @@ func explain(err error) error {
 		return fmt.Errorf("%w: %w: run as root, and in a container with CAP_SYS_ADMIN and the device /dev/fuse; without root rights, whoever mounts must be allowed to open /dev/fuse", ErrNoFuse, err)
 	}
 	return err
+}
+
+// hackName is of a file that go-fuse shows in every file system, to be asked for what Ask asks.
+const hackName = ".go-fuse-epoll-hack"
+
+// Ask has the kernel ask once what it asks once in the life of a file system: whether files can be
+// polled and flushed, which they cannot. Who serves or restarts the file system, and has files
+// of it open, must not be the first to ask. Go polls what it opens, with its epoll locked, which serving needs, too;
+// and a process that it starts closes copies of all files that this one has open, which flushes them, before
+// its program is run: to start a relay would wait for the relay. The file system at dir must be served.
+func Ask(dir string) error {
+	fd, err := unix.Open(filepath.Join(dir, hackName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("ask the file system at %s whether it polls and flushes: %w", dir, err)
+	}
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return errors.Join(err, unix.Close(fd))
 }

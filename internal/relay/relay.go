@@ -149,7 +149,7 @@ func (r *Relay) read() error {
 	for {
 		n, err := r.dev.Read(buf)
 		switch {
-		case errors.Is(err, unix.ENODEV):
+		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ECONNABORTED): // the latter while it is being taken away
 			return nil
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue // a request that was taken back

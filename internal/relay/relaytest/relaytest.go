@@ -55,18 +55,11 @@ func Start(t testing.TB, dir string, opts Options) (socket string) {
 	return socket
 }
 
-// NoPoll makes the kernel ask once whether files can be polled, which they cannot. It must
-// be called when a file system is served by the process that reads it: the runtime would
-// have it asked while it holds the lock of its own epoll, which serving needs too. The
-// name is the one that go-fuse answers itself.
+// NoPoll is relay.Ask, which must be called when a file system is served by the process that
+// reads it.
 func NoPoll(t testing.TB, dir string) {
 	t.Helper()
-	fd, err := unix.Open(filepath.Join(dir, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-	if err := errors.Join(err, unix.Close(fd)); err != nil {
+	if err := relay.Ask(dir); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,0 +1,8 @@
+package imagedir
+
+// Limits, for tests.
+const (
+	MaxWalked = maxWalked
+	MaxDepth  = maxDepth
+	MaxInList = maxInList
+)

@@ -1,0 +1,7 @@
+package registry
+
+// Limits, for tests.
+const (
+	MaxFetching = maxFetching
+	MaxRecent   = maxRecent
+)
