@@ -22,6 +22,16 @@ var containerd string
 //go:embed containerd-unpack.toml
 var unpack string
 
+//go:embed hosts.toml
+var hosts string
+
+// Host is what images that come from the daemon's own registry are named by, and registry is
+// where hosts.toml finds that.
+const (
+	Host     = "ipfs.localhost"
+	registry = "127.0.0.1:5050"
+)
+
 //go:embed ipcs-rootless
 var rootless string
 
@@ -31,6 +41,10 @@ func Rootless() string { return rootless }
 // Unpack returns the configuration, in addition to that of Containerd, of a containerd that
 // unpacks ipcs images on snapshotters that mount nothing lazily.
 func Unpack() string { return unpack }
+
+// Hosts returns containerd's configuration of the registry Host, for a daemon whose registry
+// has this address.
+func Hosts(address string) string { return strings.ReplaceAll(hosts, registry, address) }
 
 // Installed returns the configuration of containerd as it is installed.
 func Installed() string { return containerd }

@@ -33,6 +33,34 @@ func TestContainerd(t *testing.T) {
 	}
 }
 
+// TestHosts finds that containerd is led to the address of a daemon's registry, and that README
+// shows how.
+func TestHosts(t *testing.T) {
+	type file struct {
+		Server       string
+		Capabilities []string
+		Override     bool `toml:"override_path"`
+	}
+	var got, shown file
+	text := Hosts("127.0.0.1:7")
+	if err := toml.Unmarshal([]byte(text), &got); err != nil || got.Server != "http://127.0.0.1:7/v2/ipfs" || !got.Override || strings.Contains(text, registry) {
+		t.Errorf("%+v, %v:\n%s", got, err, text)
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, snippet, _ := strings.Cut(string(readme), "```toml\nserver = ")
+	snippet, _, _ = strings.Cut("server = "+snippet, "```")
+	if err := toml.Unmarshal([]byte(snippet), &shown); err != nil {
+		t.Fatal(err)
+	}
+	got.Server = "http://" + registry + "/v2/ipfs"
+	if !reflect.DeepEqual(shown, got) {
+		t.Errorf("README.md shows %+v, shipped is %+v", shown, got)
+	}
+}
+
 // TestReadme finds that README shows the configurations that are shipped, without their
 // comments.
 func TestReadme(t *testing.T) {

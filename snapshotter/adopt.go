@@ -47,6 +47,7 @@ func (s *Snapshotter) Adopt(ctx context.Context, dir string, desc ocispec.Descri
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		return false, err
 	}
+	s.hint(desc.Digest, namedPeers(desc.Annotations[mediatype.AnnotationPeers]))
 	if image, err := cid.Decode(desc.Annotations[mediatype.AnnotationImage]); err == nil {
 		s.opener.prefetch(ctx, image, s.files.known)
 	}
@@ -65,7 +66,7 @@ func (s *Snapshotter) Adopt(ctx context.Context, dir string, desc ocispec.Descri
 		if info.Labels == nil {
 			info.Labels = make(map[string]string)
 		}
-		for _, hint := range []string{mediatype.AnnotationImage, mediatype.AnnotationFill} {
+		for _, hint := range []string{mediatype.AnnotationImage, mediatype.AnnotationFill, mediatype.AnnotationPeers} {
 			if value := desc.Annotations[hint]; value != "" {
 				info.Labels[hint] = value
 			}
@@ -135,7 +136,7 @@ func (s *Snapshotter) commitAdopted(ctx context.Context, name, id string, info s
 	if err != nil {
 		return errors.Join(fmt.Errorf("commit snapshot %s: %w", info.Name, err), s.release(links))
 	}
-	if err := s.learnFiles(root, l.index); err != nil {
+	if err := s.learnFiles(root, l.table); err != nil {
 		return err
 	}
 	s.shared.add(root)

@@ -26,6 +26,8 @@ import (
 // A Prefetcher gets files before somebody reads them, as fetch.Fetcher does.
 type Prefetcher interface {
 	Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p fetch.Priority) error
+	// Has says whether all of a file is here.
+	Has(f ipfs.File) bool
 }
 
 // A FillMode says of which images all files are fetched when a container uses them.
@@ -213,6 +215,7 @@ func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profiled bool
 		return err
 	}
 	tables, hints := s.files.tables(im.roots), s.newestHints(ctx, im)
+	s.hint(im.chain, namedPeers(hints.peers))
 	var missing error // of the profiles
 	if profiled {
 		im.enter(FillProfile)
@@ -229,21 +232,9 @@ func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profiled bool
 	}
 	im.enter(FillAll)
 	start := time.Now()
-	for _, r := range im.runs {
-		err := s.findShown(ctx, r)
-		s.opener.forget(r.roots)
-		if err != nil {
-			return err
-		}
-	}
-	all := func(yield func(ipfs.File) bool) {
-		for _, r := range im.runs {
-			for f := range s.filesOf(r) {
-				if !yield(f) {
-					return
-				}
-			}
-		}
+	all, err := s.allFiles(ctx, im)
+	if err != nil {
+		return err
 	}
 	if err := s.prefetch.Prefetch(ctx, all, fetch.Fill); err != nil {
 		return fmt.Errorf("get all files: %w", err)

@@ -46,6 +46,9 @@ func (p prefetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], pri
 	return nil
 }
 
+// Has says that nothing is here.
+func (prefetcher) Has(ipfs.File) bool { return false }
+
 // cidOf is the CID of a file with this content.
 func cidOf(t testing.TB, content string) cid.Cid {
 	t.Helper()

@@ -20,8 +20,11 @@ func TestChainComesToLifeAgain(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test mounts: run it as root")
 	}
-	images, mounts := t.TempDir(), t.TempDir()
-	s := (&trial{image: images + "/probe", dir: t.TempDir() + "/probe"}).probe()
+	images, mounts, hide := t.TempDir(), t.TempDir(), t.TempDir()
+	if err := makeHide(hide); err != nil {
+		t.Fatal(err)
+	}
+	s := (&trial{image: images + "/probe", dir: t.TempDir() + "/probe", hide: hide}).probe()
 	if s.err != nil {
 		t.Fatal(s.err)
 	}

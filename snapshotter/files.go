@@ -11,7 +11,6 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
-	"github.com/hinshun/ipcs/layer"
 )
 
 // A fileSet knows the files of the layers that committed snapshots use. It is what the
@@ -64,13 +63,13 @@ func (s *fileSet) known(root cid.Cid) bool {
 	return l != nil && l.table != nil
 }
 
-// learn takes up the files of a layer, if any snapshot uses it. It returns them if they
-// were not known before.
-func (s *fileSet) learn(root cid.Cid, x *layer.Encoded) (table *fileTable, added bool, err error) {
+// learn takes up the files of a layer, which read returns, if any snapshot uses it. It returns
+// them if they were not known before.
+func (s *fileSet) learn(root cid.Cid, read func() (*fileTable, error)) (table *fileTable, added bool, err error) {
 	if s.known(root) {
 		return nil, false, nil
 	}
-	if table, err = newFileTable(x); err != nil {
+	if table, err = read(); err != nil {
 		return nil, false, err
 	}
 	s.mu.Lock()

@@ -104,7 +104,7 @@ func TestDistinct(t *testing.T) {
 func TestFileSet(t *testing.T) {
 	a, b := manyFiles(10), manyFiles(20)
 	learn := func(s *fileSet, root cid.Cid, x *layer.Index) {
-		if _, _, err := s.learn(root, encoded(t, x)); err != nil {
+		if _, _, err := s.learn(root, func() (*fileTable, error) { return newFileTable(encoded(t, x)) }); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -28,6 +28,8 @@ func (nothingComes) Prefetch(ctx context.Context, _ iter.Seq[ipfs.File], _ fetch
 	return ctx.Err()
 }
 
+func (nothingComes) Has(ipfs.File) bool { return false }
+
 // TestHeal lets the lazy file system die under a container: what was opened on it fails, and can
 // be read again when the next process has fetched all of it, but for what is still open.
 func TestHeal(t *testing.T) {

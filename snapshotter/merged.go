@@ -129,11 +129,61 @@ func mountMerged(dir string, l *lower) error {
 	if err == nil {
 		return nil
 	}
-	options := append([]string{l.option()}, l.options...)
-	if merr := unix.Mount("overlay", dir, "overlay", unix.MS_RDONLY, strings.Join(options, ",")); merr != nil {
+	if merr := mountByPage(dir, l); merr != nil {
 		return fmt.Errorf("mount the parents of a snapshot as one directory: %w; and with mount(2): %w", err, merr)
 	}
 	return nil
+}
+
+// mountByPage mounts with mount(2). If a page does not hold the names of the directories, they are named by
+// descriptors, of which it holds more than 200.
+func mountByPage(dir string, l *lower) error {
+	if !l.fits() {
+		short, closeAll, err := l.byDescriptors()
+		if err != nil {
+			return err
+		}
+		defer closeAll()
+		if l = short; !l.fits() {
+			return fmt.Errorf("%d directories are more than its options hold; Linux 6.8 has no such limit: %w", len(l.layers()), unix.E2BIG)
+		}
+	}
+	return unix.Mount("overlay", dir, "overlay", unix.MS_RDONLY, strings.Join(append([]string{l.option()}, l.options...), ","))
+}
+
+// byDescriptors returns l with each directory named by a descriptor that is open until closeAll is called.
+func (l *lower) byDescriptors() (short *lower, closeAll func(), err error) {
+	var open []*os.File
+	closeAll = func() {
+		for _, f := range open {
+			_ = f.Close() // nothing was written
+		}
+	}
+	name := func(dir string) string {
+		fd, oerr := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if oerr != nil {
+			err = errors.Join(err, &os.PathError{Op: "open", Path: dir, Err: oerr})
+			return ""
+		}
+		open = append(open, os.NewFile(uintptr(fd), dir))
+		return fmt.Sprint("/proc/self/fd/", fd)
+	}
+	s := *l
+	s.dirs, s.data = nil, nil
+	for _, dir := range l.dirs {
+		s.dirs = append(s.dirs, name(dir))
+	}
+	for _, dir := range l.data {
+		s.data = append(s.data, name(dir))
+	}
+	if l.hide != "" {
+		s.hide = name(l.hide)
+	}
+	if err != nil {
+		closeAll()
+		return nil, nil, err
+	}
+	return &s, closeAll, nil
 }
 
 func mountByLayer(dir string, l *lower) (err error) {

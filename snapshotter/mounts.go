@@ -17,7 +17,6 @@ import (
 
 	"github.com/hinshun/ipcs/internal/erofs"
 	"github.com/hinshun/ipcs/ipfs"
-	"github.com/hinshun/ipcs/layer"
 )
 
 // optionSlack is what mount options of an overlay may lack to a page: containerd changes
@@ -195,7 +194,7 @@ func (s *Snapshotter) learn(ctx context.Context, r run) error {
 		group.Go(func() error {
 			l, err := s.opener.open(ctx, root)
 			if err == nil {
-				err = s.learnFiles(root, l.index)
+				err = s.learnFiles(root, l.table)
 			}
 			return err
 		})
@@ -205,8 +204,8 @@ func (s *Snapshotter) learn(ctx context.Context, r run) error {
 
 // learnFiles makes the files of a layer known, and lets the lazy file system find out
 // where another layer has claimed something else.
-func (s *Snapshotter) learnFiles(root cid.Cid, x *layer.Encoded) error {
-	table, added, err := s.files.learn(root, x)
+func (s *Snapshotter) learnFiles(root cid.Cid, read func() (*fileTable, error)) error {
+	table, added, err := s.files.learn(root, read)
 	if err != nil || !added {
 		return err
 	}

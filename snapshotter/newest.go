@@ -33,6 +33,7 @@ const (
 type hints struct {
 	record cid.Cid // image record; Undef if none is named
 	fill   string  // whether to fetch all files
+	peers  string  // as the annotation has them
 }
 
 func readHints(annotations map[string]string) (h hints) {
@@ -40,7 +41,7 @@ func readHints(annotations map[string]string) (h hints) {
 	if c, err := cid.Decode(annotations[mediatype.AnnotationImage]); err == nil {
 		h.record = c
 	}
-	h.fill = annotations[mediatype.AnnotationFill]
+	h.fill, h.peers = annotations[mediatype.AnnotationFill], annotations[mediatype.AnnotationPeers]
 	return h
 }
 

@@ -53,6 +53,11 @@ type opener struct {
 type opened struct {
 	root  ipfs.Block
 	index *layer.Encoded
+	table func() (*fileTable, error) // its files, made once
+}
+
+func newOpened(root ipfs.Block, index *layer.Encoded) *opened {
+	return &opened{root, index, sync.OnceValues(func() (*fileTable, error) { return newFileTable(index) })}
 }
 
 // A flight is a layer that is being opened.
@@ -128,7 +133,7 @@ func (o *opener) join(ctx context.Context, root cid.Cid, limit time.Duration) (*
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		block, index, err := layer.OpenEncoded(ctx, o.src, root)
-		o.finish(root, f, &opened{block, index}, err)
+		o.finish(root, f, newOpened(block, index), err)
 	})
 	if err == nil {
 		o.flights[root] = f
@@ -327,7 +332,11 @@ func (o *opener) openAhead(ctx context.Context, root ipfs.Block) {
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
-		o.finish(root.Cid, f, &opened{root, index}, err)
+		l := newOpened(root, index)
+		o.finish(root.Cid, f, l, err)
+		if err == nil {
+			_, _ = l.table() // beside the others; who needs it is told what is wrong
+		}
 	})
 	if err == nil {
 		o.flights[root.Cid] = f

@@ -21,7 +21,7 @@ import (
 )
 
 // PutRecord writes the record of an image with these layers to the node.
-func PutRecord(t testing.TB, node *ipfstest.Memory, roots []ipfs.Block) ipfs.Block {
+func PutRecord(t testing.TB, node ipfs.Putter, roots []ipfs.Block) ipfs.Block {
 	t.Helper()
 	m := &layer.Image{Version: 1}
 	for _, root := range roots {

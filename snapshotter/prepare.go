@@ -134,7 +134,12 @@ func (s *Snapshotter) withDir(ctx context.Context, kind snapshots.Kind, fn func(
 		if err != nil {
 			return err
 		}
+		// A process that was killed here has left a directory, and its transaction, and so the
+		// number, was undone: nobody was told of that snapshot.
 		path := filepath.Join(parent, id)
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
 		if err := os.Rename(made, path); err != nil {
 			return err
 		}
@@ -185,6 +190,7 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 		s.blobs.again(name)
 		return done
 	}
+	s.hint(req.digest, req.peers)
 	s.opener.prefetch(ctx, req.image, s.files.known)
 	l, err := s.opener.open(ctx, req.root)
 	if err != nil {
@@ -193,7 +199,7 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 	if err := s.commitLayer(ctx, req, parent, labels, links, l.root.Data); err != nil {
 		return err
 	}
-	if err := s.learnFiles(req.root, l.index); err != nil {
+	if err := s.learnFiles(req.root, l.table); err != nil {
 		return err
 	}
 	s.shared.add(req.root)

@@ -36,6 +36,7 @@ type request struct {
 	parentChain digest.Digest // as containerd says it; may be empty
 	proven      bool          // containerd gave the diffID, and it is the field diffID
 	image       cid.Cid       // image record; Undef if none is named
+	peers       []string      // that the image names
 }
 
 // parseRequest reads the labels. Without the label of a layer root, or outside of an
@@ -76,6 +77,7 @@ func parseRequest(key string, labels map[string]string) (*request, error) {
 			r.image = c
 		}
 	}
+	r.peers = namedPeers(labels[mediatype.AnnotationPeers])
 	return r, nil
 }
 
@@ -153,4 +155,22 @@ func invalid(format string, args ...any) error {
 func contradiction(format string, args ...any) error {
 	return fmt.Errorf("%w: %s: refusing the layer, whose image is broken or forged: %w",
 		ErrContradiction, fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+}
+
+// namedPeers are the peers in mediatype.AnnotationPeers.
+func namedPeers(value string) []string {
+	if value == "" || len(value) > mediatype.MaxPeersAnnotation {
+		return nil
+	}
+	return strings.Split(value, ",")
+}
+
+// hint tells of peers that an image names. what is that image, or one of its layers.
+func (s *Snapshotter) hint(what digest.Digest, peers []string) {
+	if s.namePeers == nil || len(peers) == 0 {
+		return
+	}
+	if err := s.namePeers(peers); err != nil {
+		s.log.Info("an image names peers that are not used", "image", what, "err", err)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -279,4 +280,23 @@ func (l *lab) imageOfChain(c snapshotter.ChainStatus) string {
 		kind = "hidden"
 	}
 	return filepath.Join(l.config.Root, "chains", c.ID+"."+kind+".erofs")
+}
+
+// TestTornPrepare: a process was killed when it had made the directory of a snapshot, and had not
+// written down that there is one. The next snapshot has the same number.
+func TestTornPrepare(t *testing.T) {
+	l := newLab(t)
+	for n := range 3 {
+		torn := filepath.Join(l.config.Root, "snapshots", strconv.Itoa(n+1), "fs")
+		if err := os.MkdirAll(torn, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(torn, "left"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, path := l.active(l.Snapshotter, "")
+		if entries, err := os.ReadDir(path); err != nil || len(entries) != 0 {
+			t.Errorf("a new snapshot has %v, %v", entries, err)
+		}
+	}
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
+	"github.com/hinshun/ipcs/mediatype"
 	"github.com/hinshun/ipcs/snapshotter"
 )
 
@@ -86,10 +87,11 @@ func mountOnce(b *testing.B, dir string, files int) {
 	if err := os.MkdirAll(filepath.Join(config.ObjectsDir, objects.Hidden), 0o700); err != nil {
 		b.Fatal(err)
 	}
-	roots, err := os.ReadFile(filepath.Join(dir, rootsFile))
+	cids, err := os.ReadFile(filepath.Join(dir, rootsFile))
 	if err != nil {
 		b.Fatal(err)
 	}
+	record, roots, _ := strings.Cut(string(cids), "\n")
 	s, err := snapshotter.New(ctx, config, folder(dir), noLazy)
 	if err != nil {
 		b.Fatal(err)
@@ -103,12 +105,13 @@ func mountOnce(b *testing.B, dir string, files int) {
 	before := memoryOf(b, "VmRSS:")
 	start, used := time.Now(), processorTime(b)
 	var c chain
-	for i, root := range strings.Fields(string(roots)) {
+	for i, root := range strings.Fields(roots) {
 		id, err := cid.Decode(root)
 		if err != nil {
 			b.Fatal(err)
 		}
 		labels, chainID := layerLabels(c.id, ipfs.Block{Cid: id})
+		labels[mediatype.AnnotationImage] = record
 		_, err = s.Prepare(ctx, fmt.Sprintf("test/%d/extract-1 %s", i, chainID), c.parent, snapshots.WithLabels(labels))
 		if !errdefs.IsAlreadyExists(err) {
 			b.Fatal(err)
@@ -160,13 +163,14 @@ func memoryOf(t testing.TB, line string) int64 {
 	return kilobytes << 10
 }
 
-const rootsFile = "roots" // holds the CIDs of the layers' roots
+const rootsFile = "roots" // holds the CIDs of the image record and of the layers' roots
 
 // writeImage writes the blocks of an image to a folder, without those of its files: they
 // are as many as there are layers times files, of 100 in a folder.
 func writeImage(b *testing.B, dir string, layers, files int) {
 	b.Helper()
-	var roots []string
+	cids := make([]string, 1, 1+layers)
+	var roots []ipfs.Block
 	for l := range layers {
 		r, w := io.Pipe()
 		go func() { w.CloseWithError(writeTar(w, l, files)) }()
@@ -174,9 +178,10 @@ func writeImage(b *testing.B, dir string, layers, files int) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		roots = append(roots, result.Root.Cid.String())
+		roots, cids = append(roots, result.Root), append(cids, result.Root.Cid.String())
 	}
-	if err := os.WriteFile(filepath.Join(dir, rootsFile), []byte(strings.Join(roots, "\n")), 0o600); err != nil {
+	cids[0] = snapshotter.PutRecord(b, withoutFiles(dir), roots).Cid.String()
+	if err := os.WriteFile(filepath.Join(dir, rootsFile), []byte(strings.Join(cids, "\n")), 0o600); err != nil {
 		b.Fatal(err)
 	}
 }

@@ -143,7 +143,10 @@ type Config struct {
 	Free func(ctx context.Context, objects []cid.Cid, since time.Time) (int64, error)
 	// Here says whether a file is on this disk. It is asked of each file of a new layer, for
 	// Counts; with nil, that is not counted.
-	Here   func(f ipfs.File) bool
+	Here func(f ipfs.File) bool
+	// Hint is told of the peers that an image names, before its layers are wanted; with nil, they
+	// are ignored. The error is of what of them is not fit to be used.
+	Hint   func(peers []string) error
 	Logger *slog.Logger
 }
 
@@ -179,9 +182,10 @@ type Snapshotter struct {
 	ms             *storage.MetaStore
 	overlayOptions []string // as the overlay snapshotter has them
 	support        support
-	unverified     bool     // Config.AllowUnverifiedDiffIDs
-	data           []string // data-only layers, the first that has a file wins
-	lazyPath       string   // where the lazy file system is mounted
+	unverified     bool                       // Config.AllowUnverifiedDiffIDs
+	data           []string                   // data-only layers, the first that has a file wins
+	lazyPath       string                     // where the lazy file system is mounted
+	namePeers      func(peers []string) error // Config.Hint
 
 	opener   *opener
 	files    *fileSet
@@ -236,6 +240,7 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	warnNamespace(s.log, cfg.State)
 	s.lazyPath = filepath.Join(cfg.State, lazyDir)
 	s.data = dataLayers(s.support.data, cfg.ObjectsDir, s.lazyPath)
+	s.namePeers = cfg.Hint
 	s.files = newFileSet()
 	s.opener = newOpener(src, cfg.IndexTimeout, s.log)
 	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.mounter(cfg.ServeImage), s.support.data, s.log)

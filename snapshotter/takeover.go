@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // What one process leaves to the next: snapshots, and the lazy file system that containers
@@ -110,7 +111,7 @@ func (s *Snapshotter) recall(ctx context.Context, roots map[cid.Cid]struct{}) er
 				s.log.Error("containers that run cannot read what they have not read yet of a layer", "err", err)
 				return nil
 			}
-			if _, _, err := s.files.learn(root, l.index); err != nil {
+			if _, _, err := s.files.learn(root, l.table); err != nil {
 				return err
 			}
 			s.opener.forget([]cid.Cid{root}) // it is mounted, or will be from its image
@@ -150,7 +151,9 @@ func (s *Snapshotter) closeLazy() error {
 	if err := s.lazy.Unmount(); err != nil {
 		return err
 	}
-	if err := os.Remove(s.lazyPath); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// A process that is being started in a mount namespace of its own may have a copy of the mount for a
+	// moment; the folder of the next one may as well be there.
+	if err := os.Remove(s.lazyPath); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
 		return err
 	}
 	return nil

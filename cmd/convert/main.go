@@ -76,9 +76,14 @@ SOURCE and TARGET are one of
   HOST/NAME:TAG    in a registry, with the credentials of "docker login"
   oci:DIR[:TAG]    in an OCI layout folder; the tag defaults to latest
   containerd:REF   in containerd's image store
+  ipfs:CID         on the node or its peers; as TARGET just ipfs:
 
-The node is the one of the daemon on this host, if it runs. --ipfs-api names another,
-and --repo writes to a repository folder that no daemon uses.
+With the target ipfs: no registry is needed. All of the image is put on the node, and the
+CID that it has there is printed. Machines whose daemon has [registry] address set, and
+gets at the node, pull it as HOST:PORT/ipfs/CID:latest from their own daemon.
+
+The node is the one of the daemon on this host, if it runs. --ipfs-api names another, as a
+Kubo, and --repo writes to a repository folder that no daemon uses.
 
 A layer that the node converted before is not read again. The target is tagged last:
 if anything fails it stays what it was.`
@@ -94,12 +99,18 @@ func rootCommand() *cobra.Command {
 		Example: `  # from a registry and back, on the node of the daemon
   convert --mediatype unixfs registry.example.com/app:1 registry.example.com/app:1-ipcs
 
+  # on the Kubo that runs here
+  convert --mediatype unixfs --ipfs-api auto registry.example.com/app:1 registry.example.com/app:1-ipcs
+
   # two platforms; the result is an index
   convert --mediatype unixfs --platform linux/amd64 --platform linux/arm64 \
       registry.example.com/debian:13 registry.example.com/debian:13-ipcs
 
   # without a daemon or a registry
   convert --mediatype unixfs --repo ./repo oci:./debian:latest oci:./debian:ipcs
+
+  # without a registry: prints the CID of the image
+  convert --mediatype unixfs oci:./debian:latest ipfs:
 
   # the ordinary image again, and whether an ipcs image is what it says
   convert --mediatype tar+gzip registry.example.com/app:1-ipcs registry.example.com/app:1-again

@@ -22,6 +22,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/convert"
 	"github.com/hinshun/ipcs/internal/hosttest"
+	"github.com/hinshun/ipcs/internal/imagedir"
 	"github.com/hinshun/ipcs/internal/lab/images"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/profile/profiletest"
@@ -110,6 +111,33 @@ func TestConvertsIntoARepository(t *testing.T) {
 	}
 }
 
+// TestConvertsToIPFS wants a CID on standard output, and what it leads to.
+func TestConvertsToIPFS(t *testing.T) {
+	image, dir := "oci:"+testImage(t, 1<<20), t.TempDir()
+	args := []string{"--mediatype", "unixfs", "--repo", dir + "/repo", image, "ipfs:"}
+	stdout, stderr, code := runProgram(t, args...)
+	root := strings.TrimSuffix(stdout, "\n")
+	if _, err := imagedir.ParseRoot(root); err != nil || code != 0 || !strings.Contains(stderr, "127.0.0.1:5050/ipfs/"+root+":latest") {
+		t.Fatalf("exit code %d, stdout %q (%v), stderr %q", code, stdout, err, stderr)
+	}
+	again, stderr, code := runProgram(t, append(args, "--json")...)
+	var report convert.Report
+	if err := json.Unmarshal([]byte(again), &report); err != nil || code != 0 || stderr != "" || report.Cid != root || report.Target != "ipfs:"+root {
+		t.Errorf("exit code %d, stdout %q (%v), stderr %q; want the CID %s", code, again, err, stderr, root)
+	}
+	stdout, stderr, code = runProgram(t, "--verify", "--repo", dir+"/repo", "ipfs:"+root)
+	if code != 0 || strings.Count(stdout, "gives the tar") != 2 {
+		t.Errorf("verify: exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	stdout, stderr, code = runProgram(t, "--mediatype", "tar", "--repo", dir+"/repo", "ipfs:"+root, "oci:"+dir+"/again")
+	if code != 0 || !strings.Contains(stdout, "sha256:") {
+		t.Errorf("restore: exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if before, after := readManifest(t, strings.TrimPrefix(image, "oci:"), "latest"), readManifest(t, dir+"/again", "latest"); before.Config.Digest != after.Config.Digest {
+		t.Errorf("the config came back as %s, it was %s", after.Config.Digest, before.Config.Digest)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	image := "oci:" + testImage(t, 1)
 	for _, c := range []struct {
@@ -133,6 +161,9 @@ func TestUsage(t *testing.T) {
 		{[]string{"--mediatype", "tar", "--profile", "x", image, "oci:x"}, "--profile"},
 		{[]string{"--mediatype", "unixfs", "--workers", "-1", image, "oci:x"}, "--workers"},
 		{[]string{"--mediatype", "unixfs", "a//b", "oci:x"}, "a//b"},
+		{[]string{"--mediatype", "tar", image, "ipfs:"}, "--mediatype unixfs"},
+		{[]string{"--mediatype", "unixfs", image, "ipfs:app"}, "ipfs: and nothing more"},
+		{[]string{"--verify", "ipfs:latest"}, "want ipfs:CID"},
 	} {
 		stdout, stderr, code := runProgram(t, c.args...)
 		if code != 2 || stdout != "" || !strings.Contains(stderr, c.says) {

@@ -30,7 +30,7 @@ func openNode(ctx context.Context, o nodeOptions) (ipfs.Node, error) {
 		return openAPI(ctx, o.api)
 	}
 	if _, err := os.Stat(daemonSocket); err != nil {
-		return nil, fmt.Errorf("no IPFS node to put the files on: start ipcs-snapshotter, or pass --ipfs-api ADDRESS, or --repo DIR to do without a daemon: %w", err)
+		return nil, fmt.Errorf("no IPFS node to put the files on: start ipcs-snapshotter, or pass --ipfs-api ADDRESS (auto for a Kubo), or --repo DIR to do without a daemon: %w", err)
 	}
 	return openAPI(ctx, "/unix"+daemonSocket)
 }

@@ -38,11 +38,11 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	flags.StringVar(&o.mediatype, "mediatype", "", "what becomes of the layers: unixfs for an ipcs image; tar, tar+gzip or tar+zstd for an ordinary one again")
 	flags.BoolVar(&o.verify, "verify", false, "prove that the ipcs image REF is what it was made from, and write nothing")
-	flags.StringVar(&o.node.api, "ipfs-api", "", "`address` of an IPFS node: /unix/PATH, a multiaddr or a URL (default "+daemonSocket+" if it is there)")
+	flags.StringVar(&o.node.api, "ipfs-api", "", "`address` of an IPFS node: auto (the Kubo of $IPFS_PATH or ~/.ipfs), the path of a socket or of Kubo's repository, a multiaddr or a URL (default "+daemonSocket+" if it is there)")
 	flags.StringVar(&o.node.repo, "repo", "", "repository `folder` to write to without a daemon")
 	flags.StringArrayVar(&o.platforms, "platform", nil, "`platform` to take, such as linux/arm64; repeatable (default this host's, and all with --verify)")
 	flags.BoolVar(&o.allPlatforms, "all-platforms", false, "take all platforms of the source")
-	flags.StringArrayVar(&o.peers, "peer-hint", nil, "`multiaddr` of a peer that has the files, to be written into the image; repeatable")
+	flags.StringArrayVar(&o.peers, "peer-hint", nil, "`multiaddr` of a peer that has the files, to be written into the image; repeatable; none for none (default the node's own addresses, if it listens on any but those of its host)")
 	flags.StringVar(&o.profile, "profile", "", "`file` with the profile of the image (\"ipcs-snapshotter profile export\"), to be written into the image")
 	flags.StringVar(&o.fill, "fill", "", "`true or false`: whether hosts should fetch all files of the image when a container uses it (default as they are configured)")
 	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config, and so the image ID, as they are; see above for what that costs")
@@ -79,6 +79,9 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	if err := o.open(ctx, &opts, &opened); err != nil {
 		return err
 	}
+	if opts.Peers, err = o.peerHints(ctx, opts.Node); err != nil {
+		return err
+	}
 	progress := newProgress(stderr, o.json)
 	opts.Progress = progress
 	if !o.verify && convert.Same(o.source, o.target) {
@@ -91,6 +94,9 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return errors.Join(err, o.printVerified(stdout, report))
 	case o.mediatype == "unixfs":
 		report, err := convert.Image(ctx, opts)
+		if err == nil && report.Cid != "" && !o.json {
+			progress.Note(fmt.Sprintf(howToPull, report.Cid))
+		}
 		progress.Close()
 		return errors.Join(err, o.print(stdout, report))
 	default:
@@ -99,6 +105,10 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return errors.Join(err, o.print(stdout, report))
 	}
 }
+
+// howToPull says what to do with a CID.
+const howToPull = `machines whose ipcs-snapshotter gets at this node, and has --registry-address 127.0.0.1:5050, pull it with
+  ctr image pull --snapshotter ipcs 127.0.0.1:5050/ipfs/%s:latest`
 
 // readProfile reads a profile from a file, and returns nil for none.
 func readProfile(path string) ([]byte, error) {
@@ -171,6 +181,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--mediatype %s is not known; pass unixfs, tar, tar+gzip or tar+zstd", o.mediatype)
 	case o.mediatype != "unixfs" && (o.keepDiffIDs || len(o.peers) > 0 || o.profile != "" || o.fill != ""):
 		return errors.New("--keep-diff-ids, --peer-hint, --profile and --fill are for --mediatype unixfs")
+	case o.mediatype != "unixfs" && strings.HasPrefix(o.target, "ipfs:"):
+		return errors.New("ipfs: takes ipcs images: pass --mediatype unixfs")
 	case o.fill != "" && o.fill != "true" && o.fill != "false":
 		return errors.New("--fill is true or false")
 	case o.allPlatforms && len(o.platforms) > 0:
@@ -180,7 +192,32 @@ func (o *options) check() error {
 	case o.workers < 0:
 		return errors.New("--workers is negative")
 	}
+	if o.noPeers() {
+		return nil
+	}
 	return convert.CheckPeers(o.peers)
+}
+
+// noPeers says whether no peers are to be written into the image.
+func (o *options) noPeers() bool { return len(o.peers) == 1 && o.peers[0] == "none" }
+
+// peerHints are the peers to write into the image: those that were named, or the node itself where
+// others can reach it.
+func (o *options) peerHints(ctx context.Context, node convert.Node) ([]string, error) {
+	listens, ok := node.(interface {
+		Addrs(ctx context.Context) ([]string, error)
+	})
+	switch {
+	case o.noPeers() || o.mediatype != "unixfs":
+		return nil, nil
+	case len(o.peers) > 0 || !ok:
+		return o.peers, nil
+	}
+	addrs, err := listens.Addrs(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w; --peer-hint says where others find the image, or none", err)
+	}
+	return convert.OwnPeers(addrs), nil
 }
 
 // usageError marks errors that a reference on the command line is to blame for.
@@ -198,7 +235,11 @@ func (o *options) print(w io.Writer, report *convert.Report) error {
 	if o.json {
 		return printJSON(w, report)
 	}
-	_, err := fmt.Fprintf(w, "%s %s\n", report.Target, report.Digest)
+	line := report.Target + " " + report.Digest.String()
+	if report.Cid != "" {
+		line = report.Cid // all that anybody needs
+	}
+	_, err := fmt.Fprintln(w, line)
 	return err
 }
 

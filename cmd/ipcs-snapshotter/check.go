@@ -53,8 +53,10 @@ A container that has bound a removed file goes on to read it until it is started
 			if err != nil {
 				return err
 			}
-			progress := newCheckProgress(cmd.ErrOrStderr(), asJSON)
-			report, err := checkStore(cmd.Context(), cfg, dryRun, progress.show)
+			progress := newProgress(cmd.ErrOrStderr(), "check", asJSON)
+			report, err := checkStore(cmd.Context(), cfg, dryRun, func(p objects.CheckProgress) {
+				progress.show(far{p.Bytes, p.TotalBytes, fmt.Sprintf("checked %d of %d objects", p.Objects, p.TotalObjects)})
+			})
 			progress.close()
 			if err != nil {
 				return err
@@ -63,6 +65,9 @@ A container that has bound a removed file goes on to read it until it is started
 				err = json.NewEncoder(cmd.OutOrStdout()).Encode(report)
 			} else {
 				err = printReport(cmd.OutOrStdout(), report)
+			}
+			if cfg.Node.Kubo != "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), `This was what is kept here of Kubo's; "ipfs repo verify" checks Kubo's own repository.`)
 			}
 			if err == nil && !report.Mended() {
 				err = errNotWhole

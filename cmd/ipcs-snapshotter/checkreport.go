@@ -4,77 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
-	"time"
-
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"github.com/hinshun/ipcs/internal/objects"
 )
-
-// progressInterval is how often a line is written where there is no terminal.
-const progressInterval = 10 * time.Second
-
-// A checkProgress shows how far a check is.
-type checkProgress interface {
-	show(objects.CheckProgress)
-	close()
-}
-
-// newCheckProgress returns a bar for a terminal, and else lines, or nothing.
-func newCheckProgress(w io.Writer, quiet bool) checkProgress {
-	if quiet {
-		return quietCheck{}
-	}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		p := &checkBar{progress: mpb.New(mpb.WithOutput(w))}
-		p.bar = p.progress.AddBar(0, mpb.PrependDecorators(decor.Name("check")),
-			mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string {
-				return humanBytes(s.Current) + " of " + humanBytes(s.Total)
-			})))
-		return p
-	}
-	return &checkLines{w: w, last: time.Now()}
-}
-
-type quietCheck struct{}
-
-func (quietCheck) show(objects.CheckProgress) {}
-func (quietCheck) close()                     {}
-
-type checkBar struct {
-	progress *mpb.Progress
-	bar      *mpb.Bar
-}
-
-func (b *checkBar) show(p objects.CheckProgress) {
-	b.bar.SetTotal(max(p.TotalBytes, p.Bytes), false)
-	b.bar.SetCurrent(p.Bytes)
-}
-
-func (b *checkBar) close() {
-	b.bar.Abort(true)
-	b.progress.Wait()
-}
-
-type checkLines struct {
-	w    io.Writer
-	last time.Time
-}
-
-func (l *checkLines) show(p objects.CheckProgress) {
-	if time.Since(l.last) < progressInterval {
-		return
-	}
-	l.last = time.Now()
-	// There is nobody to tell that standard error cannot be written.
-	_, _ = fmt.Fprintf(l.w, "checked %d of %d objects, %s of %s\n", p.Objects, p.TotalObjects, humanBytes(p.Bytes), humanBytes(p.TotalBytes))
-}
-
-func (*checkLines) close() {}
 
 // printReport says what was found, what became of it, and what to do.
 func printReport(w io.Writer, r *objects.CheckReport) error {

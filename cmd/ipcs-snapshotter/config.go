@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/hinshun/ipcs/ipfs/routing"
 	"github.com/hinshun/ipcs/snapshotter"
 )
 
@@ -39,6 +40,9 @@ type config struct {
 	Store      storeConfig      `toml:"store"`
 	Mounts     mountsConfig     `toml:"mounts"`
 	Metrics    metricsConfig    `toml:"metrics"`
+	Registry   registryConfig   `toml:"registry"`
+	Routing    routingConfig    `toml:"routing"`
+	Gateway    gatewayConfig    `toml:"gateway"`
 
 	AllowUnverifiedDiffIDs bool `toml:"allow_unverified_diff_ids"`
 
@@ -46,8 +50,12 @@ type config struct {
 }
 
 type nodeConfig struct {
+	Kubo     string   `toml:"kubo"`
 	Listen   []string `toml:"listen"`
 	Peers    []string `toml:"peers"`
+	Allow    []string `toml:"allow"`
+	Routers  []string `toml:"routers"`
+	Hints    bool     `toml:"hints"`
 	SwarmKey string   `toml:"swarm_key"`
 	Timeout  duration `toml:"timeout"`
 }
@@ -64,6 +72,15 @@ type profileConfig struct {
 type metricsConfig struct {
 	Address string `toml:"address"`
 	Pprof   bool   `toml:"pprof"`
+}
+
+// routingConfig is of the server that tells nodes of each other.
+type routingConfig struct {
+	Address string `toml:"address"`
+}
+
+type gatewayConfig struct {
+	Address string `toml:"address"`
 }
 
 type containerdConfig struct {
@@ -91,7 +108,7 @@ func defaultConfig() config {
 		Root:       "/var/lib/ipcs",
 		State:      "/run/ipcs",
 		LogLevel:   slog.LevelInfo,
-		Node:       nodeConfig{Timeout: duration(30 * time.Second)},
+		Node:       nodeConfig{Timeout: duration(30 * time.Second), Hints: true},
 		Fetch:      fetchConfig{Fill: snapshotter.FillOn},
 		Profile:    profileConfig{Window: duration(30 * time.Second)},
 		Containerd: containerdConfig{Address: "/run/containerd/containerd.sock"},
@@ -120,8 +137,13 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own := cmd.Flags()
 	own.StringVar(&f.given.Root, "root", def.Root, "folder for all that is kept")
 	own.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	own.StringVar(&f.given.Node.Kubo, "kubo", "", "address of a Kubo daemon to be this daemon's node: auto, the path of its socket or repository, a multiaddr or a URL (default: a node of its own)")
 	own.StringArrayVar(&f.given.Node.Listen, "listen", nil, "multiaddr to listen on for peers (repeatable; default: none)")
 	own.StringArrayVar(&f.given.Node.Peers, "peer", nil, "multiaddr of a peer, with /p2p/ID (repeatable)")
+	own.StringArrayVar(&f.given.Node.Allow, "allow-peer", nil, "ID of a peer that may connect, besides those of --peer (repeatable; default: all)")
+	own.StringArrayVar(&f.given.Node.Routers, "router", nil, "URL of a server of /routing/v1 to find peers by, such as http://10.0.0.1:8181 (repeatable)")
+	own.BoolVar(&f.given.Node.Hints, "hints", def.Node.Hints, "fetch from peers that an image names, if nobody else has it")
+	own.StringVar(&f.given.Routing.Address, "routing-address", "", "host:port to tell other nodes of each other on, such as 10.0.0.1:8181 (default: off)")
 	own.StringVar(&f.given.Node.SwarmKey, "swarm-key", "", "file with the key of a private IPFS network")
 	own.DurationVar((*time.Duration)(&f.given.Node.Timeout), "timeout", time.Duration(def.Node.Timeout), "how long a read waits for a peer before it fails")
 	own.StringVar((*string)(&f.given.Fetch.Fill), "fill", string(def.Fetch.Fill), "fetch all files of an image that a container uses: on, annotated (if the image says so) or off")
@@ -132,6 +154,8 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.BoolVar(&f.given.Store.Compressed, "store-compressed", def.Store.Compressed, "keep files compressed as well, for peers; false removes what was kept")
 	own.StringVar(&f.given.Metrics.Address, "metrics-address", "", "host:port to serve /metrics, /healthz and /readyz on, such as 127.0.0.1:9464 (default: off)")
 	own.BoolVar(&f.given.Metrics.Pprof, "metrics-pprof", false, "serve Go's /debug/pprof/ too, there and on the API's socket: whoever can connect can have this process profiled")
+	own.StringVar(&f.given.Registry.Address, "registry-address", "", "host:port to answer on as a read-only registry, for images that are on IPFS (HOST:PORT/ipfs/CID), such as 127.0.0.1:5050 (default: off)")
+	own.StringVar(&f.given.Gateway.Address, "gateway-address", "", "host:port to serve a trustless IPFS gateway on, of what is on this machine, such as 127.0.0.1:8080 (default: off)")
 	own.BoolVar(&f.given.AllowUnverifiedDiffIDs, "allow-unverified-diff-ids", false, "mount images that kept their diffIDs lazily, unproven: only if all images come from someone trusted")
 	own.StringVar(&f.given.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
 }
@@ -145,8 +169,13 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 	overrides := map[string]func(){
 		"state":                     func() { cfg.State = f.given.State },
 		"root":                      func() { cfg.Root = f.given.Root },
+		"kubo":                      func() { cfg.Node.Kubo = f.given.Node.Kubo },
 		"listen":                    func() { cfg.Node.Listen = f.given.Node.Listen },
 		"peer":                      func() { cfg.Node.Peers = f.given.Node.Peers },
+		"allow-peer":                func() { cfg.Node.Allow = f.given.Node.Allow },
+		"router":                    func() { cfg.Node.Routers = f.given.Node.Routers },
+		"hints":                     func() { cfg.Node.Hints = f.given.Node.Hints },
+		"routing-address":           func() { cfg.Routing.Address = f.given.Routing.Address },
 		"swarm-key":                 func() { cfg.Node.SwarmKey = f.given.Node.SwarmKey },
 		"timeout":                   func() { cfg.Node.Timeout = f.given.Node.Timeout },
 		"fill":                      func() { cfg.Fetch.Fill = f.given.Fetch.Fill },
@@ -156,7 +185,9 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		"store-limit":               func() { cfg.Store.Limit = f.given.Store.Limit },
 		"store-compressed":          func() { cfg.Store.Compressed = f.given.Store.Compressed },
 		"metrics-address":           func() { cfg.Metrics.Address = f.given.Metrics.Address },
+		"gateway-address":           func() { cfg.Gateway.Address = f.given.Gateway.Address },
 		"metrics-pprof":             func() { cfg.Metrics.Pprof = f.given.Metrics.Pprof },
+		"registry-address":          func() { cfg.Registry.Address = f.given.Registry.Address },
 		"pprof":                     func() { cfg.pprof = f.given.pprof },
 		"allow-unverified-diff-ids": func() { cfg.AllowUnverifiedDiffIDs = f.given.AllowUnverifiedDiffIDs },
 
@@ -218,13 +249,6 @@ func parseConfig(path, text string, cfg *config) error {
 	if cfg.Version != configVersion {
 		return fmt.Errorf("configuration %s: version %d is not known here; this daemon reads version %d", path, cfg.Version, configVersion)
 	}
-	// The decoder takes any text for what is a string to Go.
-	if err := cfg.Mounts.Image.UnmarshalText([]byte(cfg.Mounts.Image)); err != nil {
-		return fmt.Errorf("configuration %s: mounts.image: %w", path, err)
-	}
-	if err := cfg.Mounts.Data.UnmarshalText([]byte(cfg.Mounts.Data)); err != nil {
-		return fmt.Errorf("configuration %s: mounts.data: %w", path, err)
-	}
 	return nil
 }
 
@@ -244,13 +268,22 @@ func (c config) validate() error {
 	if c.Store.Limit < 0 {
 		return errors.New("configuration: store.limit must not be less than zero, which is no limit")
 	}
-	if c.Metrics.Address != "" {
-		if _, _, err := net.SplitHostPort(c.Metrics.Address); err != nil {
-			return fmt.Errorf("configuration: metrics.address %q: %w (an example: 127.0.0.1:9464)", c.Metrics.Address, err)
+	for name, of := range map[string]struct{ address, example string }{
+		"metrics.address": {c.Metrics.Address, "127.0.0.1:9464"},
+		"routing.address": {c.Routing.Address, "10.0.0.1:8181"},
+	} {
+		if _, _, err := net.SplitHostPort(of.address); of.address != "" && err != nil {
+			return fmt.Errorf("configuration: %s %q: %w (an example: %s)", name, of.address, err, of.example)
 		}
 	}
-	if c.Node.Timeout <= 0 {
-		return errors.New("configuration: node.timeout must be more than zero")
+	if err := c.Registry.validate(); err != nil {
+		return err
+	}
+	if err := c.Gateway.validate(); err != nil {
+		return err
+	}
+	if err := c.checkKubo(); err != nil {
+		return err
 	}
 	switch c.Fetch.Fill {
 	case snapshotter.FillOn, snapshotter.FillAnnotated, snapshotter.FillOff:
@@ -263,12 +296,30 @@ func (c config) validate() error {
 	if c.Profile.Window < 0 {
 		return errors.New("configuration: profile.window must not be negative")
 	}
-	for _, addr := range c.Node.Listen {
+	return c.Node.validate()
+}
+
+// validate checks what names other nodes.
+func (c nodeConfig) validate() error {
+	if c.Timeout <= 0 {
+		return errors.New("configuration: node.timeout must be more than zero")
+	}
+	for _, router := range c.Routers {
+		if err := routing.CheckURL(router); err != nil {
+			return fmt.Errorf("configuration: node.routers: %w", err)
+		}
+	}
+	for _, id := range c.Allow {
+		if !isPeerID(id) {
+			return fmt.Errorf("configuration: node.allow %q is not the ID of a peer (an example: 12D3KooW…, without an address; \"ipcs-snapshotter status\" on the peer shows it)", id)
+		}
+	}
+	for _, addr := range c.Listen {
 		if _, err := multiaddr.NewMultiaddr(addr); err != nil {
 			return fmt.Errorf("configuration: node.listen %q: %w (an example: /ip4/10.0.0.2/tcp/4001)", addr, err)
 		}
 	}
-	for _, addr := range c.Node.Peers {
+	for _, addr := range c.Peers {
 		m, err := multiaddr.NewMultiaddr(addr)
 		if err == nil {
 			_, err = m.ValueForProtocol(multiaddr.P_P2P)
@@ -278,4 +329,10 @@ func (c config) validate() error {
 		}
 	}
 	return nil
+}
+
+// isPeerID says whether id is one, in the form that follows /p2p/.
+func isPeerID(id string) bool {
+	_, err := multiaddr.NewComponent("p2p", id)
+	return err == nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,12 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"colon in root":   {`root = "/a:b"`, "must not contain"},
 		"timeout":         {"[node]\ntimeout = \"0s\"", "more than zero"},
 		"peer without ID": {"[node]\npeers = [\"/ip4/10.0.0.1/tcp/4001\"]", "an example"},
+		"allow address":   {"[node]\nallow = [\"/ip4/10.0.0.1/tcp/4001\"]", "without an address"},
+		"allow nonsense":  {"[node]\nallow = [\"anybody\"]", "an example"},
+		"router":          {"[node]\nrouters = [\"10.0.0.1:8181\"]", "an example"},
+		"router's path":   {"[node]\nrouters = [\"http://10.0.0.1:8181/api\"]", "an example"},
+		"hints":           {"[node]\nhints = \"some\"", "hints"},
+		"routing":         {"[routing]\naddress = \"10.0.0.1\"", "routing.address"},
 		"image mode":      {"[mounts]\nimage = \"fast\"", "mounts.image: \"fast\" is none of auto"},
 		"data mode":       {"[mounts]\ndata = \"file\"", "mounts.data: \"file\" is none of auto"},
 		"fill":            {"[fetch]\nfill = \"yes\"", "on, annotated or off"},
@@ -75,7 +82,15 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"negative limit":  {"[store]\nlimit = -1", "less than zero"},
 		"way of images":   {"[mounts]\nimage = \"tape\"", "mounts.image: \"tape\" is none of auto"},
 		"way of data":     {"[mounts]\ndata = \"tape\"", "mounts.data: \"tape\" is none of auto"},
+		"registry":        {"[registry]\naddress = \"5050\"", "an example: 127.0.0.1:5050"},
+		"gateway port":    {"[gateway]\naddress = \"8080\"", "gateway.address \"8080\""},
+		"gateway to all":  {"[gateway]\naddress = \":8080\"", "names no host"},
 		"listen":          {"[node]\nlisten = [\"10.0.0.1:4001\"]", "an example"},
+		"kubo nowhere":    {"[node]\nkubo = \"5001\"", "node.kubo: IPFS API address \"5001\""},
+		"kubo is us":      {"state = \"/run/x\"\n[node]\nkubo = \"/unix/run/x/api.sock\"", "own socket"},
+		"kubo listens":    {"[node]\nkubo = \"auto\"\nlisten = [\"/ip4/10.0.0.1/tcp/4001\"]", "node.listen is of this daemon's own node, and with node.kubo it has none: Addresses.Swarm"},
+		"kubo's peers":    {"[node]\nkubo = \"auto\"\npeers = [\"/ip4/10.0.0.1/tcp/4001/p2p/12D3KooWAkgh\"]", "Peering.Peers"},
+		"kubo's network":  {"[node]\nkubo = \"auto\"\nswarm_key = \"/etc/ipcs/swarm.key\"", "as swarm.key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse(t, "--config", writeConfig(t, c.text))
@@ -83,6 +98,71 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 				t.Fatalf("error = %v, want one with %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestRegistryAddress is off, unless the file or the flag, which wins, says where.
+func TestRegistryAddress(t *testing.T) {
+	file := writeConfig(t, "[registry]\naddress = \"127.0.0.1:1\"")
+	for want, args := range map[string][]string{
+		"":            {"--config", writeConfig(t, "")},
+		"127.0.0.1:1": {"--config", file},
+		"[::1]:2":     {"--config", file, "--registry-address", "[::1]:2"},
+	} {
+		if cfg, err := parse(t, args...); err != nil || cfg.Registry.Address != want {
+			t.Errorf("%q: %q, %v; want %q", args, cfg.Registry.Address, err, want)
+		}
+	}
+}
+
+// TestShutByDefault has no address for others before one is configured.
+func TestShutByDefault(t *testing.T) {
+	cfg, err := parse(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.Node.Listen) > 0 || cfg.Metrics.Address != "" || cfg.Routing.Address != "" {
+		t.Errorf("it listens on %v, %q and %q", cfg.Node.Listen, cfg.Metrics.Address, cfg.Routing.Address)
+	}
+}
+
+func TestAllow(t *testing.T) {
+	const a, b = "12D3KooWKAAkJfJgxpnpVBpQsMXQDtcyBEYQhT3WGYZjQVNtkGuK", "12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo"
+	path := writeConfig(t, "[node]\nallow = [\""+a+"\"]")
+	if cfg, err := parse(t, "--config", path); err != nil || !slices.Equal(cfg.Node.Allow, []string{a}) {
+		t.Errorf("allow is %v, %v", cfg.Node.Allow, err)
+	}
+	if cfg, err := parse(t, "--config", path, "--allow-peer", b); err != nil || !slices.Equal(cfg.Node.Allow, []string{b}) {
+		t.Errorf("allow is %v, %v", cfg.Node.Allow, err)
+	}
+}
+
+func TestFound(t *testing.T) {
+	if cfg, err := parse(t); err != nil || !cfg.Node.Hints || len(cfg.Node.Routers) > 0 {
+		t.Errorf("by default: hints %v, routers %v, %v", cfg.Node.Hints, cfg.Node.Routers, err)
+	}
+	path := writeConfig(t, "[node]\nrouters = [\"http://10.0.0.1:8181\"]\nhints = false\n[routing]\naddress = \"10.0.0.1:8181\"")
+	cfg, err := parse(t, "--config", path)
+	if err != nil || cfg.Node.Hints || !slices.Equal(cfg.Node.Routers, []string{"http://10.0.0.1:8181"}) || cfg.Routing.Address != "10.0.0.1:8181" {
+		t.Errorf("of the file: %+v, %+v, %v", cfg.Node, cfg.Routing, err)
+	}
+	cfg, err = parse(t, "--config", path, "--router", "https://b", "--hints=true", "--routing-address", ":1")
+	if err != nil || !cfg.Node.Hints || !slices.Equal(cfg.Node.Routers, []string{"https://b"}) || cfg.Routing.Address != ":1" {
+		t.Errorf("of flags: %+v, %+v, %v", cfg.Node, cfg.Routing, err)
+	}
+}
+
+func TestKubo(t *testing.T) {
+	t.Setenv("IPFS_PATH", t.TempDir())
+	for _, addr := range []string{"auto", "/data/ipfs", "/unix/run/kubo.sock", "/ip4/127.0.0.1/tcp/5001", "http://127.0.0.1:5001"} {
+		for how, args := range map[string][]string{
+			"file": {"--config", writeConfig(t, "[node]\nkubo = \""+addr+"\"")},
+			"flag": {"--config", writeConfig(t, "[node]\nkubo = \"/unix/other\""), "--kubo", addr},
+		} {
+			if cfg, err := parse(t, args...); err != nil || cfg.Node.Kubo != addr {
+				t.Errorf("%s in the %s is %q, %v", addr, how, cfg.Node.Kubo, err)
+			}
+		}
 	}
 }
 
@@ -108,6 +188,21 @@ func TestFillRate(t *testing.T) {
 			if cfg, err := parse(t, args...); err != nil || cfg.Fetch.FillRate != want {
 				t.Errorf("%s in the %s is %d, %v", text, how, cfg.Fetch.FillRate, err)
 			}
+		}
+	}
+}
+
+func TestGatewayAddress(t *testing.T) {
+	if cfg, err := parse(t, "--config", writeConfig(t, "")); err != nil || cfg.Gateway.Address != "" {
+		t.Errorf("by default the gateway is at %q, %v", cfg.Gateway.Address, err)
+	}
+	path := writeConfig(t, "[gateway]\naddress = \"127.0.0.1:8080\"")
+	for want, args := range map[string][]string{
+		"127.0.0.1:8080": {"--config", path}, "[::1]:81": {"--config", path, "--gateway-address", "[::1]:81"}, "0.0.0.0:82": {"--config", path, "--gateway-address=0.0.0.0:82"},
+		"": {"--config", path, "--gateway-address="},
+	} {
+		if cfg, err := parse(t, args...); err != nil || cfg.Gateway.Address != want {
+			t.Errorf("%q: %q, %v; want %q", args, cfg.Gateway.Address, err, want)
 		}
 	}
 }

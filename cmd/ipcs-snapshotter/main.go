@@ -1,6 +1,6 @@
 // Command ipcs-snapshotter is the daemon of ipcs: containerd's remote snapshotter
-// "ipcs" and its differ "ipcs-diff", an embedded IPFS node, and the part of Kubo's RPC that
-// convert needs.
+// "ipcs" and its differ "ipcs-diff", an embedded IPFS node, the part of Kubo's RPC that
+// convert needs, and a read-only registry for images that are on IPFS.
 //
 // It wires the packages together and does nothing else: flags and configuration,
 // the order of start and stop, signals and exit codes. It stops in the reverse order
@@ -62,6 +62,9 @@ It runs as root in the foreground, and is ready when "ipcs-snapshotter status" s
   # what was fetched may take 50 GB of the disk
   ipcs-snapshotter --store-limit 50GB
 
+  # images on IPFS are pulled from it: ctr image pull --snapshotter ipcs 127.0.0.1:5050/ipfs/CID:latest
+  ipcs-snapshotter --registry-address 127.0.0.1:5050
+
   # is it ready? who is it? what has it fetched?
   ipcs-snapshotter status --wait 30s`,
 		Version:       buildVersion(),
@@ -80,7 +83,7 @@ It runs as root in the foreground, and is ready when "ipcs-snapshotter status" s
 		return fmt.Errorf("%w: %w; see --help", errUsage, err)
 	})
 	flags.register(cmd)
-	cmd.AddCommand(statusCommand(&flags), checkCommand(&flags), profileCommand(&flags), relayCommand(), imagesCommand())
+	cmd.AddCommand(statusCommand(&flags), fetchCommand(&flags), checkCommand(&flags), profileCommand(&flags), relayCommand(), imagesCommand())
 	return cmd
 }
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -28,9 +29,9 @@ import (
 	"github.com/hinshun/ipcs/internal/memory"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/packs"
+	"github.com/hinshun/ipcs/internal/processors"
 	"github.com/hinshun/ipcs/internal/profile"
 	"github.com/hinshun/ipcs/internal/relay"
-	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/ipfs/kubo"
 	"github.com/hinshun/ipcs/snapshotter"
 	"github.com/hinshun/ipcs/unpack"
@@ -70,41 +71,15 @@ func (c closers) close() error {
 type parts struct {
 	packs   *packs.Packs // nil: no compressed forms are kept
 	store   *objects.Store
-	node    *embedded.Node
+	node    node
 	fetcher *fetch.Fetcher
 	lazy    *lazyfs.Server
 	spare   string // socket of who keeps the device of lazy files
 	snaps   *snapshotter.Snapshotter
 	differ  *unpack.Differ
 	tasks   tasksapi.TasksClient // of containerd
-}
 
-// sockets are what the daemon answers on. metrics may be nil.
-type sockets struct{ snaps, diff, api, metrics net.Listener }
-
-// listen opens the sockets.
-func listen(ctx context.Context, cfg config, started *closers) (s sockets, err error) {
-	for _, of := range []struct {
-		what, path string
-		to         *net.Listener
-	}{
-		{"snapshotter socket", cfg.snapshotterSocket(), &s.snaps},
-		{"diff socket", cfg.diffSocket(), &s.diff},
-		{"API socket", cfg.apiSocket(), &s.api},
-	} {
-		if *of.to, err = listenUnix(ctx, of.path); err != nil {
-			return s, err
-		}
-		started.add(of.what, ignoreClosed(*of.to))
-	}
-	if cfg.Metrics.Address == "" {
-		return s, nil
-	}
-	if s.metrics, err = net.Listen("tcp", cfg.Metrics.Address); err != nil {
-		return s, fmt.Errorf("serve metrics: %w; choose another address with --metrics-address", err)
-	}
-	started.add("metrics address", ignoreClosed(s.metrics))
-	return s, nil
+	asked atomic.Pointer[snapshotter.Snapshotter] // snaps, for who may ask before it is there
 }
 
 // run starts the daemon, says that it is ready, and stops it when ctx is done.
@@ -147,27 +122,24 @@ func run(ctx context.Context, cfg config) (err error) {
 
 // start opens everything below the servers, lowest first.
 func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) (*parts, error) {
-	var p parts
+	p := new(parts)
 	var err error
 	if err = p.openStore(cfg, log, started); err != nil {
 		return nil, err
 	}
-	timeout := time.Duration(cfg.Node.Timeout)
-	if p.node, err = embedded.Open(ctx, embedded.Config{
-		Listen:   cfg.Node.Listen,
-		Peers:    cfg.Node.Peers,
-		KeyFile:  filepath.Join(cfg.Root, "identity.key"),
-		SwarmKey: cfg.Node.SwarmKey,
-		Timeout:  timeout,
-		Forms:    p.forms(),
-		Logger:   log,
-	}, p.store); err != nil {
+	if p.node, err = p.openNode(ctx, cfg, log); err != nil {
 		return nil, err
 	}
 	started.add("node", p.node.Close)
-	p.fetcher = fetch.New(p.store, p.node, fetch.Options{
-		Timeout: timeout, FillRate: int64(cfg.Fetch.FillRate), Opens: cfg.Metrics.Address != "", Logger: log,
-	})
+	options := fetch.Options{
+		Timeout: time.Duration(cfg.Node.Timeout), FillRate: int64(cfg.Fetch.FillRate), Opens: cfg.Metrics.Address != "", Logger: log,
+	}
+	if meter, err := processors.New(); err != nil {
+		log.Warn("cannot tell whether the processors are busy; images are filled beside what computes", "error", err)
+	} else {
+		options.Busy = meter.Busy
+	}
+	p.fetcher = fetch.New(p.store, p.node, options)
 	started.add("fetcher", p.fetcher.Close)
 	containerd, err := dialContainerd(cfg.Containerd.Address)
 	if err != nil {
@@ -179,7 +151,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	started.add("connection to the server of images", images.close)
 	snaps := p.snapshots(cfg, contentproxy.NewContentStore(containerd), log)
 	snaps.ServeImage = images.mount
-	p.snaps, err = snapshotter.New(ctx, snaps, p.node, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
+	p.snaps, err = snapshotter.New(ctx, snaps, indexSource{p.node, p.store}, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		p.lazy, err = p.serveLazy(ctx, cfg, dir, files, log)
 		return p.lazy, err
 	})
@@ -187,11 +159,12 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("snapshotter", p.snaps.Close)
+	p.asked.Store(p.snaps)
 	p.store.Limit(int64(cfg.Store.Limit), p.indexes(ctx, log))
 	if p.differ, err = startDiffer(cfg, containerd, p.node, p.snaps, log); err != nil {
 		return nil, err
 	}
-	return &p, nil
+	return p, nil
 }
 
 // serveLazy serves lazy files at dir.
@@ -202,7 +175,7 @@ func (p *parts) serveLazy(ctx context.Context, cfg config, dir string, files sna
 		return nil, fmt.Errorf("serve lazy files: %w", err)
 	}
 	p.fetcher.SetNeighbours(files.Neighbours)
-	return lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{
+	lazy := lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{
 		Logger: log,
 		Observe: func(c cid.Cid) {
 			files.Observe(c)
@@ -216,7 +189,11 @@ func (p *parts) serveLazy(ctx context.Context, cfg config, dir string, files sna
 			defer dev.Close()
 			return newRelay(ctx, cfg.relaySocket(), dir, dev, state)
 		},
-	}), nil
+	})
+	if err := relay.Ask(dir); err != nil {
+		return nil, errors.Join(err, lazy.Close())
+	}
+	return lazy, nil
 }
 
 // snapshots is the configuration of the snapshotter on what is below it.
@@ -234,6 +211,7 @@ func (p *parts) snapshots(cfg config, content snapshotter.Content, log *slog.Log
 		Fill:          cfg.Fetch.Fill,
 		ProfileWindow: time.Duration(cfg.Profile.Window),
 		Content:       content,
+		Hint:          p.node.Hint,
 		Logger:        log,
 	}
 	limited, counted := cfg.Store.Limit > 0, cfg.Metrics.Address != ""
@@ -251,12 +229,34 @@ func (p *parts) snapshots(cfg config, content snapshotter.Content, log *slog.Log
 	return c
 }
 
+// serveHTTP adds what is served to others, if that is set, to what is served.
+func (p *parts) serveHTTP(cfg config, socks sockets, seen http.Handler, https map[*http.Server]net.Listener, log *slog.Logger) error {
+	if socks.metrics != nil {
+		https[&http.Server{Handler: seen, ReadHeaderTimeout: 10 * time.Second}] = socks.metrics
+		log.Info("metrics are served", "address", socks.metrics.Addr().String())
+	}
+	serveRegistry(cfg, p, socks.registry, https, log)
+	if socks.routing != nil {
+		https[routingServer(p, log)] = socks.routing
+		log.Info("peers are told of each other", "address", socks.routing.Addr().String())
+	}
+	if socks.gateway != nil {
+		server, err := gatewayServer(p.store)
+		if err != nil {
+			return err
+		}
+		https[server] = socks.gateway
+		warnOpen(log, socks.gateway.Addr())
+	}
+	return nil
+}
+
 // serve answers on all sockets until ctx is done or one of them fails.
 func serve(ctx context.Context, cfg config, log *slog.Logger, p *parts, socks sockets) error {
 	snaps, diffs := grpc.NewServer(), diffServer(p.differ)
 	snapshotsapi.RegisterSnapshotsServer(snaps, snapshotservice.FromSnapshotter(p.snaps))
 	mux := http.NewServeMux()
-	mux.Handle("/api/v0/", kubo.NewHandler(p.node, p.node, log))
+	mux.Handle("/api/v0/", kubo.NewHandler(p.repo(cfg), p.node, log))
 	mux.Handle("GET "+statusPath, statusHandler(p, log))
 	handleProfiles(mux, p.snaps, log)
 	seen := seenHandler(cfg, p, log)
@@ -265,13 +265,13 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, p *parts, socks so
 	}
 	api := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	https := map[*http.Server]net.Listener{api: socks.api}
-	if socks.metrics != nil {
-		https[&http.Server{Handler: seen, ReadHeaderTimeout: 10 * time.Second}] = socks.metrics
-		log.Info("metrics are served", "address", socks.metrics.Addr().String())
+	if err := p.serveHTTP(cfg, socks, seen, https, log); err != nil {
+		return err
 	}
 
 	group, gctx := errgroup.WithContext(ctx)
 	mux.Handle("POST "+checkPath, checkHandler(gctx, p.store, log))
+	mux.Handle("POST "+fetchPath, fetchHandler(gctx, p.snaps, log))
 	mux.Handle("POST "+recordPath, recordHandler(gctx, p.snaps, p.tasks, log))
 	group.Go(func() error { return serveGRPC(snaps, socks.snaps) })
 	group.Go(func() error { return serveGRPC(diffs, socks.diff) })

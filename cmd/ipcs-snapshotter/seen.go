@@ -62,6 +62,9 @@ func (p *parts) ready(ctx context.Context, cfg config) error {
 	if !p.relayed() {
 		errs = append(errs, errRelay)
 	}
+	if err := p.node.away(); err != nil {
+		errs = append(errs, err)
+	}
 	// What is there may be removed or moved away from a daemon that goes on.
 	for _, socket := range []string{cfg.snapshotterSocket(), cfg.diffSocket(), cfg.apiSocket()} {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -108,13 +111,13 @@ func (p *parts) counted(context.Context) metrics.Snapshot {
 		FetchedFiles: fetched.Files, FetchedBytes: fetched.Bytes, LeavesInFlight: fetched.InFlight,
 		SavedFiles: snaps.SharedFiles, SavedFileBytes: snaps.SharedBytes, SavedLeafBytes: fetched.LocalBytes,
 		Prefetched:   map[string]metrics.Prefetched{"profile": prefetched(fetched.Profile), "fill": prefetched(fetched.Fill)},
-		Transfer:     metrics.Transfer(p.node.Traffic()),
+		Transfer:     p.node.traffic(),
 		StoreObjects: stored.Objects, StoreUsed: space.Used, StoreCompressed: space.Spare, StoreLimit: space.Limit, StoreHeld: space.Held,
 		EvictedObjects: space.EvictedObjects, EvictedBytes: space.EvictedBytes,
 		Images: make(map[string]int), Mounted: snaps.Mounted, Layers: snaps.Layers,
 		RelayConnected: p.relayed(), RelayRestarts: lazy.Restarts, Unanswered: lazy.Unanswered,
 	}
-	for _, peer := range p.node.Peers() {
+	for _, peer := range p.node.peers() {
 		s.Peers = append(s.Peers, metrics.Peer{ID: peer.ID, Received: peer.BytesIn, Connected: peer.Connected, Refused: peer.Banned})
 	}
 	for _, state := range snapshotter.FillStates() {

@@ -31,6 +31,7 @@ type status struct {
 	PID     int           `json:"pid"`
 	ID      string        `json:"id"`
 	Addrs   []string      `json:"addrs"`
+	Kubo    *kuboStatus   `json:"kubo,omitempty"` // with node.kubo: whose id and addrs those are
 	Peers   []peerStatus  `json:"peers"`
 	Store   storeStatus   `json:"store"`
 	Fetch   fetchStatus   `json:"fetch"`
@@ -42,6 +43,7 @@ type peerStatus struct {
 	ID        string `json:"id"`
 	Addr      string `json:"addr"`
 	Connected bool   `json:"connected"`
+	Found     string `json:"found"` // configured, hint, router, dht or mdns; empty: it connected to us
 	BytesIn   uint64 `json:"bytes_in"`
 	Banned    bool   `json:"banned"`
 }
@@ -265,14 +267,14 @@ func (p *parts) status(ctx context.Context) status {
 		PID:     os.Getpid(),
 		ID:      p.node.ID(),
 		Addrs:   append([]string{}, p.node.Addrs()...),
-		Peers:   []peerStatus{},
+		Peers:   append([]peerStatus{}, p.node.peers()...),
 		Chains:  []chainStatus{},
 		Store:   newStoreStatus(p.store),
 		Fetch:   fetchStatus{Files: fetched.Files, Bytes: fetched.Bytes, InFlight: fetched.InFlight},
 	}
 	s.Lazy = p.lazyStatus()
-	for _, peer := range p.node.Peers() {
-		s.Peers = append(s.Peers, peerStatus{ID: peer.ID, Addr: peer.Addr, Connected: peer.Connected, BytesIn: peer.BytesIn, Banned: peer.Banned})
+	if k, ok := p.node.(kuboNode); ok {
+		s.Kubo = k.status()
 	}
 	for _, c := range p.snaps.Status() {
 		chain := chainStatus{ID: c.ID, Image: c.Image.String(), Fill: string(c.Fill), Layers: c.Layers, Files: c.Files, Bytes: c.Bytes,

@@ -77,7 +77,7 @@ func (p *parts) openStore(cfg config, log *slog.Logger, started *closers) (err e
 	// Nothing is evicted before Limit is called, and then there are lazy files.
 	opts := objects.Options{Logger: log, Evicted: func() { p.lazy.DropRemoved() }}
 	dir := filepath.Join(cfg.Root, "packs")
-	if p.packs = openForms(dir, cfg.Store.Compressed, log); p.packs != nil {
+	if p.packs = openForms(dir, cfg.Store.Compressed && cfg.Node.Kubo == "", log); p.packs != nil {
 		started.add("compressed forms", p.packs.Close)
 		opts.Spare = p.packs
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vbauerster/mpb/v8/cwriter"
 
+	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/snapshotter"
 )
 
@@ -115,6 +116,9 @@ func (s *snapshot) lines(before *snapshot) []string {
 	for _, a := range s.Addrs {
 		row("listens on", "%s", a)
 	}
+	if s.Kubo != nil {
+		row("node", "%s", s.Kubo.line())
+	}
 	received := make(map[string]int64)
 	for _, p := range before.Peers {
 		received[p.ID] = int64(p.BytesIn)
@@ -211,6 +215,8 @@ func (p peerStatus) state() string {
 	switch {
 	case p.Banned:
 		return "refused for wrong bytes"
+	case p.Connected && p.Found != "" && p.Found != string(embedded.FoundConfigured):
+		return "connected (" + p.Found + ")"
 	case p.Connected:
 		return "connected"
 	default:

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs/routing"
+)
+
+// layerRoots returns a function that names the layers that are pinned here, or used by snapshots:
+// what others are told of.
+func (p *parts) layerRoots(log *slog.Logger) func(context.Context) []cid.Cid {
+	return func(ctx context.Context) []cid.Cid {
+		seen := make(map[cid.Cid]bool)
+		if snaps := p.asked.Load(); snaps != nil {
+			for _, root := range snaps.LayerRoots() {
+				seen[root] = true
+			}
+		}
+		pins, err := p.store.Pins(ctx, "")
+		if err != nil {
+			log.Warn("others are not told of pinned layers", "error", err)
+		}
+		for _, pin := range pins {
+			// Of ours only layer roots are dag-pb.
+			if strings.HasPrefix(pin.Name, "ipcs:") && pin.Root.Prefix().Codec == cid.DagProtobuf {
+				seen[pin.Root] = true
+			}
+		}
+		roots := make([]cid.Cid, 0, len(seen))
+		for root := range seen {
+			roots = append(roots, root)
+		}
+		return roots
+	}
+}
+
+// routingServer tells nodes of each other.
+func routingServer(p *parts, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           routing.NewHandler(new(routing.Table), p.node.Admits, log),
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10,
+	}
+}

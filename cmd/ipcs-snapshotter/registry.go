@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/registry"
+)
+
+type registryConfig struct {
+	Address string `toml:"address"`
+}
+
+func (c registryConfig) validate() error {
+	if c.Address == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(c.Address); err != nil {
+		return fmt.Errorf("configuration: registry.address %q: %w (an example: 127.0.0.1:5050)", c.Address, err)
+	}
+	return nil
+}
+
+// listenRegistry listens where images are pulled from, if that is set.
+func listenRegistry(cfg config, started *closers) (net.Listener, error) {
+	if cfg.Registry.Address == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", cfg.Registry.Address)
+	if err != nil {
+		return nil, fmt.Errorf("serve the registry: %w; choose another address with --registry-address", err)
+	}
+	started.add("registry address", ignoreClosed(l))
+	return registry.Listener(l), nil
+}
+
+// serveRegistry adds the registry to what is served.
+func serveRegistry(cfg config, p *parts, l net.Listener, https map[*http.Server]net.Listener, log *slog.Logger) {
+	if l == nil {
+		return
+	}
+	https[registry.NewServer(p.node, registry.Options{Timeout: time.Duration(cfg.Node.Timeout), Logger: log})] = l
+	log.Info("images are served as by a registry", "address", l.Addr().String())
+	if at, ok := l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
+		log.Warn("registry.address is not on loopback: whoever reaches it can make this node fetch blocks, and read images that it has, by their CIDs")
+	}
+}
