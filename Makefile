@@ -37,7 +37,7 @@ BENCHRUN  = $(BENCH) run $(if $(ONLY),--only '$(ONLY)') $(if $(PPROF),--pprof)
 export GOFLAGS += -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist install tools image lab demo bench bench-quick containerd convert test unit race root kernels suites nightly lint fuzz clean
+.PHONY: help build dist install tools image lab demo bench bench-quick tuning ipfs containerd convert test unit race root kernels suites nightly lint fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,12 +54,14 @@ dist: ## static binaries for linux/amd64 and linux/arm64 in dist/
 	done; done
 
 install: build ## binaries, systemd unit and configuration (also containerd's) below DESTDIR and PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/ipcs $(DESTDIR)/etc/ipcs $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/containerd/conf.d
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/ipcs $(DESTDIR)/etc/ipcs $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/containerd/conf.d $(DESTDIR)/etc/containerd/certs.d/ipfs.localhost
 	install -m 0755 $(BINARIES) packaging/ipcs-rootless $(DESTDIR)$(PREFIX)/bin
 	test -e $(DESTDIR)/etc/ipcs/config.toml || install -m 0644 packaging/config.toml $(DESTDIR)/etc/ipcs/config.toml
 	sed 's|@bindir@|$(PREFIX)/bin|' packaging/ipcs-snapshotter.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ipcs-snapshotter.service
 	test -e $(DESTDIR)/etc/containerd/conf.d/ipcs.toml || \
 		sed 's|linux/amd64|linux/$(GOARCH)|' packaging/containerd-config.toml >$(DESTDIR)/etc/containerd/conf.d/ipcs.toml
+	test -e $(DESTDIR)/etc/containerd/certs.d/ipfs.localhost/hosts.toml || \
+		install -m 0644 packaging/hosts.toml $(DESTDIR)/etc/containerd/certs.d/ipfs.localhost/hosts.toml
 	sed 's|linux/amd64|linux/$(GOARCH)|' packaging/containerd-unpack.toml >$(DESTDIR)$(PREFIX)/share/ipcs/containerd-unpack.toml
 
 tools: ## stock containerd, runc and a registry, pinned, in .cache/bin
@@ -106,6 +108,16 @@ bench-quick: measuring ## under ten minutes of it, compared with bench/results (
 containerd: ready ## a private containerd with ipcs, in the foreground ("make convert" beside it)
 	@$(LAB) containerd
 
+# What is measured needs the whole computer; ONLY= names tables ("requests|export").
+tuning: build tools ## measure Kubo as a node, and write the tables of docs/tuning.md (ONLY=)
+	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS) -get kubo
+	@$(GOBUILD) -o $(TOOLS)/ ./internal/lab/cmd/tuning
+	@exec $(TOOLS)/tuning $(if $(ONLY),-only '$(ONLY)') -write docs/tuning.md
+
+ipfs: lab ## a Kubo that knows nobody, in the foreground ("make containerd" and "make convert" beside it use it)
+	@$(GORUN) ./internal/lab/cmd/tools -dir $(TOOLS) -get kubo
+	@exec $(LAB) ipfs
+
 convert: ## convert the demo's image into the containerd of "make containerd"
 	@$(LAB) convert -image "$$IMAGE"
 
@@ -121,9 +133,9 @@ packages:
 unit: packages
 	CGO_ENABLED=0 $(GO) test $(UNIT)
 
-# Left to "unit": what counts memory or goes through every bit or many entries takes minutes under
-# the race detector, on code that other tests run under it.
-NORACE = ^(TestMergeDeep|TestMetadataBounded|TestLikeContainerdRandom|TestVerifyEveryBit.*|TestManyXattrs|TestManyInOneDirectory)$$
+# Left to "unit": what counts memory, or how soon a peer is found to be dead, or goes through every bit or many
+# entries takes minutes under the race detector, or is another thing, on code that other tests run under it.
+NORACE = ^(TestUnderAttack|TestDeadPeerCostsOneTimeout|TestMergeDeep|TestMetadataBounded|TestLikeContainerdRandom|TestVerifyEveryBit.*|TestManyXattrs|TestManyInOneDirectory)$$
 
 race: packages
 	CGO_ENABLED=1 $(GO) test -race -skip '$(NORACE)' $(UNIT) ./internal/lab/tree ./internal/lab/images

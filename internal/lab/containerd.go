@@ -46,7 +46,8 @@ type ContainerdOptions struct {
 
 // CRI says what containerd's CRI plugin is given.
 type CRI struct {
-	Registry string // host:port of a registry that is spoken to in plain HTTP
+	Registry string // host:port of a registry that is spoken to in plain HTTP; "" for none
+	IPFS     string // host:port of a daemon's registry, which has the images ipfs.localhost/CID; "" for none
 	Sandbox  string // reference of the image that holds a pod together
 	Mirror   bool   // that registry has the images of all others, too
 	// Pods have networks of their own, made with the plugins of Debian's package
@@ -150,12 +151,17 @@ func (c CRI) files(state string, values map[string]string) error {
 		}
 	}
 	values["Certs"] = filepath.Join(state, "certs.d")
-	hosts := []string{c.Registry}
-	if c.Mirror {
-		hosts = append(hosts, "_default")
+	hosts := make(map[string]string)
+	if c.Registry != "" {
+		hosts[c.Registry] = fmt.Sprintf("server = 'http://%[1]s'\n[host.'http://%[1]s']\n", c.Registry)
 	}
-	text := fmt.Sprintf("server = 'http://%[1]s'\n[host.'http://%[1]s']\n", c.Registry)
-	for _, name := range hosts {
+	if c.Mirror {
+		hosts["_default"] = hosts[c.Registry]
+	}
+	if c.IPFS != "" {
+		hosts[packaging.Host] = packaging.Hosts(c.IPFS)
+	}
+	for name, text := range hosts {
 		dir := filepath.Join(values["Certs"], name)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -182,6 +188,9 @@ func (c *Containerd) connect(ctx context.Context) error {
 	c.Client = cl
 	return nil
 }
+
+// HostsDir is the folder in which the CRI plugin, and ctr with --hosts-dir, find registries.
+func (c *Containerd) HostsDir() string { return filepath.Join(filepath.Dir(c.Address), "certs.d") }
 
 // Context returns a context with containerd's namespace, for calls of the Client.
 func (c *Containerd) Context(ctx context.Context) context.Context {

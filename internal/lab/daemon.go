@@ -29,6 +29,8 @@ type Daemon struct {
 	Snapshotter string // socket for containerd
 	API         string // socket for convert
 	Metrics     string // host:port, if DaemonOptions say so
+	Registry    string // host:port on the machine's loopback, if DaemonOptions say so
+	Gateway     string // host:port on the machine's loopback, if DaemonOptions say so
 
 	machine *Machine
 	opts    DaemonOptions
@@ -43,6 +45,9 @@ type Daemon struct {
 type DaemonOptions struct {
 	Root    string        // names its folder on the machine's disk; default "ipcs"
 	Peers   []string      // multiaddrs with /p2p/ID
+	Routers []string      // URLs
+	Routing string        // host:port where nodes are told of each other; "" for nowhere
+	Kubo    string        // address of the Kubo that is its node; "": it has one of its own, with Peers
 	Timeout time.Duration // of reads; default 30 s
 	Limit   int64         // bytes of the store; 0 for none
 	Pprof   string        // folder that the daemon writes profiles into when it stops; "" for none
@@ -53,6 +58,10 @@ type DaemonOptions struct {
 	Window time.Duration
 	// Metrics says that the daemon counts and serves metrics.
 	Metrics bool
+	// Registry says that the daemon answers as a registry.
+	Registry bool
+	// Gateway says that the daemon serves a gateway.
+	Gateway bool
 	// Image and Data are mounts.image and mounts.data; "" is auto.
 	Image, Data string
 }
@@ -62,9 +71,15 @@ type Status struct {
 	ID    string   `json:"id"`
 	PID   int      `json:"pid"`
 	Addrs []string `json:"addrs"`
+	Kubo  *struct {
+		Connected []string `json:"connected"`
+		Error     string   `json:"error"`
+	} `json:"kubo"`
 	Peers []struct {
 		ID        string `json:"id"`
 		Connected bool   `json:"connected"`
+		Found     string `json:"found"`
+		BytesIn   int64  `json:"bytes_in"`
 	} `json:"peers"`
 	Store struct {
 		Objects int64 `json:"objects"`
@@ -140,6 +155,20 @@ func (m *Machine) StartDaemon(ctx context.Context, opts DaemonOptions) (*Daemon,
 		}
 		d.Metrics = net.JoinHostPort(m.Addr(), strconv.Itoa(port))
 	}
+	if opts.Registry {
+		port, err := m.Port(5050)
+		if err != nil {
+			return nil, err
+		}
+		d.Registry = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	}
+	if opts.Gateway {
+		port, err := m.Port(8080)
+		if err != nil {
+			return nil, err
+		}
+		d.Gateway = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	}
 	if err := d.configure(port); err != nil {
 		return nil, err
 	}
@@ -166,7 +195,8 @@ func (d *Daemon) configure(port int) error {
 	defer f.Close()
 	return t.Execute(f, map[string]any{
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
-		"Limit": d.opts.Limit, "Metrics": d.Metrics, "Image": d.opts.Image, "Data": d.opts.Data,
+		"Limit": d.opts.Limit, "Metrics": d.Metrics, "Registry": d.Registry, "Gateway": d.Gateway, "Image": d.opts.Image, "Data": d.opts.Data,
+		"Kubo": d.opts.Kubo, "Routers": d.opts.Routers, "Routing": d.opts.Routing,
 		"Fill": d.opts.Fill, "Window": d.opts.Window.String(),
 		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})
@@ -225,6 +255,13 @@ func (d *Daemon) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return d.machine.Command(ctx, "ipcs-snapshotter", append([]string{"--config", d.config}, args...)...)
 }
 
+// IPFS is a command of stock ipfs(1) on the machine, which asks this daemon.
+func (d *Daemon) IPFS(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := d.machine.Command(ctx, "ipfs", append([]string{"--api", "/unix" + d.API}, args...)...)
+	cmd.Env = append(cmd.Env, "IPFS_PATH="+filepath.Join(d.machine.dir, "no-ipfs-repository"), "IPFS_TELEMETRY=off")
+	return cmd
+}
+
 // filledMessage is what the daemon logs when all files of an image are here.
 const filledMessage = "all files of the image are here"
 
@@ -244,6 +281,12 @@ func (d *Daemon) Filled(ctx context.Context) error {
 			return fmt.Errorf("wait until all files of an image are here: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// Fetch has the daemon fetch all files of an image of its containerd.
+func (d *Daemon) Fetch(ctx context.Context, ref string) error {
+	_, err := Output(d.Command(ctx, "fetch", "--json", ref))
+	return err
 }
 
 // Status asks the daemon how it is.

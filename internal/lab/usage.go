@@ -17,6 +17,14 @@ func (p *Process) Resident() (int64, error) { return p.memory(resident) }
 // Peak returns the most memory that the process has held so far, in bytes.
 func (p *Process) Peak() (int64, error) { return p.memory(peak) }
 
+// ForgetPeak makes what the process holds now the most that it has held so far.
+func (p *Process) ForgetPeak() error {
+	if !p.running() {
+		return fmt.Errorf("%s has ended", p.name)
+	}
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.pid()), []byte("5"), 0o200) // see proc(5)
+}
+
 // PeakOf returns the most memory that a process, of the lab or not, has held so far, in
 // bytes.
 func PeakOf(pid int) (int64, error) {

@@ -75,6 +75,16 @@ type Case struct {
 type Link struct {
 	Mbit int           // bandwidth in each direction; 0 where none takes part
 	RTT  time.Duration // that is added
+	// Wide says that the consumer's own link carries three times as much as each of the others.
+	Wide bool
+}
+
+// Own is the bandwidth of the consumer's own link.
+func (l Link) Own() int {
+	if l.Wide {
+		return 3 * l.Mbit
+	}
+	return l.Mbit
 }
 
 // Unlimited is a rate that is no limit on today's machines.
@@ -94,6 +104,9 @@ func (l Link) String() string {
 	}
 	if l.RTT > 0 {
 		s += fmt.Sprintf(", %d ms", l.RTT.Milliseconds())
+	}
+	if l.Wide {
+		s += ", 3 times at the consumer"
 	}
 	return s
 }

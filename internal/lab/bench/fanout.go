@@ -20,9 +20,6 @@ var (
 	metricBusy    = result.Metric{Name: "busy", Unit: "%"}
 )
 
-// crowdReaders is how many files each of many consumers reads at once.
-const crowdReaders = 2
-
 // fanOut is one source and many consumers.
 func fanOut() Scenario {
 	s := Scenario{
@@ -32,14 +29,15 @@ func fanOut() Scenario {
 			"pull one image in the same moment, from one registry and for ipcs one publisher. All links carry " +
 			"100 Mbit/s, those of registry and publisher too. `start` runs `dpkg -l` in a container of Debian, which lists " +
 			"the packages there. `whole` brings all content of the image to the disks: overlayfs by the pull, ipcs by " +
-			"mounting it and reading every file that a container can read, two at a time. `ready` is when the last machine is done and `first` when the first " +
+			"the pull and `ipcs-snapshotter fetch`. `ready` is when the last machine is done and `first` when the first " +
 			"is. `sent` is what registry and publisher sent over their links. For ipcs each machine's node " +
 			"listens, and was configured with the publisher and with the machines that were started before it, so that any " +
 			"two are connected before the clock starts. 16 machines are measured in three rounds, each of which is 16 " +
 			"starts already, as more would take too long. `busy` is the share of the time " +
 			"of all cores in which they did something meanwhile, for all machines together: near 100 % it is this " +
-			"one computer that was measured and not the links.",
-		Systems: []string{"overlayfs", "ipcs"},
+			"one computer that was measured and not the links. " + bothEnds + " Processor time is that of all machines that pull " +
+			"together, memory that of the one that held most.",
+		Systems: []string{"overlayfs", "ipcs", "ipcs-fetch"},
 		Main:    []string{metricReady.Name, metricSent.Name, metricBusy.Name},
 		Measure: measureFanOut,
 	}
@@ -50,7 +48,10 @@ func fanOut() Scenario {
 		{Name: "whole-4", Image: "slice-25", Count: 4, Rounds: 5, Quick: 1},
 		{Name: "whole-16", Image: "slice-25", Count: 16, Rounds: 3},
 	} {
-		c.Links = []Link{{Mbit: 100}}
+		c.Links, c.Only = []Link{{Mbit: 100}}, []string{"overlayfs", "ipcs"}
+		if c.Command == "" {
+			c.Only[1] = "ipcs-fetch"
+		}
 		s.Cases = append(s.Cases, c)
 	}
 	return s
@@ -99,6 +100,10 @@ func crowdOnce(ctx context.Context, r *Run, site *system.Site, machines []*lab.M
 	if err != nil {
 		return err
 	}
+	costs, err := newCosts(site, hosts...)
+	if err != nil {
+		return err
+	}
 	cpu, err := lab.ReadCPU()
 	if err != nil {
 		return err
@@ -122,7 +127,7 @@ func crowdOnce(ctx context.Context, r *Run, site *system.Site, machines []*lab.M
 	r.Record(round, s.Name(), metricSoonest, first.Seconds())
 	r.Record(round, s.Name(), metricSent, float64(sentAfter-sent))
 	r.Record(round, s.Name(), metricBusy, busy)
-	return nil
+	return costs.record(r, round, s.Name())
 }
 
 // startCrowd starts a host on every machine, one after the other: a node is given the
@@ -191,7 +196,7 @@ func runCrowd(ctx context.Context, r *Run, hosts []*system.Host, img *system.Ima
 // play does what the case says on one host, and returns how long it took.
 func play(ctx context.Context, r *Run, h *system.Host, img *system.Image) (time.Duration, error) {
 	if r.Command == "" {
-		return pullAll(ctx, h, img.Ref, crowdReaders)
+		return pullAll(ctx, h, img.Ref, wholeReaders)
 	}
 	_, ready, err := pullAndRun(ctx, h, img.Ref, r.Command)
 	return ready, err

@@ -29,18 +29,19 @@ func full() Scenario {
 			"comes when it is read, the image is pulled and mounted, and every file read, with eight readers at once, which is " +
 			"how to get all content soon. (stargz fetches in the background besides, as it does by itself.) `ipcs-fill` is how " +
 			"it comes by itself: the image is pulled and a container made that reads nothing, and `local` is when the daemon " +
-			"says that all is here, a second of waiting for readers included. " + allContent + " " +
+			"says that all is here, a second of waiting for readers included; `ipcs-fetch` is how to have it before there is a container: " +
+			"`ipcs-snapshotter fetch` after the pull. " + allContent + " " +
 			"`received` is what came over the machine's link, `cpu` what containerd and the system's daemons used on " +
 			"processors, `daemon-cpu` the daemons alone, `peak` the most memory that the daemons held, " +
-			"`disk` what all their folders take in the end, compressed layers that containerd keeps among it.",
-		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-fill", "stargz"},
+			"`disk` what all their folders take in the end, compressed layers that containerd keeps among it. " + bothEnds,
+		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-fill", "ipcs-fetch", "stargz"},
 		Quick:   []string{"overlayfs", "ipcs"},
 		Cases: []Case{
 			{Name: "python", Image: "debian", Links: []Link{fast, slow}, Rounds: 5, Quick: 1, QuickLink: slow},
 			{Name: "golang", Image: "golang", Links: []Link{fast}, Rounds: 3},
 			// What readers bring is measured with the smaller images.
 			{Name: "torch", Image: "torch", Links: []Link{fast}, Rounds: 3,
-				Only: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs-fill", "stargz"}},
+				Only: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs-fill", "ipcs-fetch", "stargz"}},
 		},
 		Main:    []string{metricLocal.Name, metricReceived.Name, metricDisk.Name},
 		Measure: measureFull,
@@ -87,7 +88,7 @@ func (t trial) whole(ctx context.Context, then func(h *system.Host, took consump
 	if err := freshCaches(); err != nil {
 		return err
 	}
-	meter, err := newMeter(h)
+	costs, err := newCosts(t.site, h)
 	if err != nil {
 		return err
 	}
@@ -95,8 +96,11 @@ func (t trial) whole(ctx context.Context, then func(h *system.Host, took consump
 	if err != nil {
 		return fmt.Errorf("%w%s", err, h.Tail())
 	}
-	took, err := meter.read()
+	took, err := costs.hosts[0].read()
 	if err != nil {
+		return err
+	}
+	if err := costs.record(t.Run, t.round, t.system.Name()); err != nil {
 		return err
 	}
 	if err := allHere(ctx, h, t.image.Ref); err != nil {
@@ -112,7 +116,7 @@ func (t trial) whole(ctx context.Context, then func(h *system.Host, took consump
 // pullAll brings all content of an image to the host's disk, and returns what that took.
 // The readers are those of a host that fetches what is read.
 func pullAll(ctx context.Context, h *system.Host, ref string, readers int) (time.Duration, error) {
-	if h.Lazy && !h.Fills {
+	if h.Lazy && !h.Fills && !h.Fetches {
 		got, err := pullWhole(ctx, h, ref, readers)
 		return got.local, err
 	}
@@ -123,6 +127,9 @@ func pullAll(ctx context.Context, h *system.Host, ref string, readers int) (time
 	_, err := lab.Output(pull)
 	if err == nil && h.Fills {
 		return filled(ctx, h, ref, start)
+	}
+	if err == nil && h.Fetches {
+		err = h.Daemon.Fetch(ctx, ref)
 	}
 	if err != nil {
 		return 0, errors.Join(err, context.Cause(ctx))

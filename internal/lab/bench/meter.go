@@ -28,6 +28,7 @@ type consumption struct {
 	resident  int64         // memory of the daemons at the end
 	grown     int64         // what that is more than at the start
 	peak      int64         // the most memory of the daemons so far
+	peakAll   int64         // the same with containerd
 }
 
 // read returns what the host took since the meter was made.
@@ -41,5 +42,6 @@ func (t meter) read() (consumption, error) {
 		resident:  used.Resident,
 		grown:     used.Resident - t.used.Resident,
 		peak:      used.Peak,
+		peakAll:   used.PeakAll,
 	}, errors.Join(err1, err2)
 }

@@ -22,13 +22,13 @@ func next() Scenario {
 		About: "All content of one image is on the machine's disk when its next version is pulled and started: Debian as it " +
 			"was released and with what was mended since, and a Go toolchain and the one before it on the same lower layers. " +
 			"`ready` is the time from the start of `ctr image pull` of the second image to the end of a command in a container, " +
-			"`received` what came over the machine's link until then. Then every file of it is read, with eight readers at once, " +
-			"which is how all content of it comes to the disk where content comes when it is read: `local` is the time from the " +
+			"`received` what came over the machine's link until then. Then `ipcs-snapshotter fetch` brings " +
+			"all other content of it to the disk where content comes when it is read: `local` is the time from the " +
 			"start of the pull to the end of that, the container's included, and `received-whole` what came until then. Where " +
 			"layers are downloaded whole, `local` is the end of the pull. " + allContent + " The first image came over a link " +
 			"without a limit, in the same way; the page cache is dropped after it. stargz takes no part: it shares whole " +
-			"layers alone, so that a changed layer costs it what it costs in a cold start.",
-		Systems: []string{"overlayfs", "overlayfs-zstd", "ipcs"},
+			"layers alone, so that a changed layer costs it what it costs in a cold start. " + bothEnds + " They are of all content.",
+		Systems: []string{"overlayfs", "overlayfs-zstd", "ipcs-fetch"},
 		Cases: []Case{
 			{Name: "debian", Before: "base", Image: "base-updated", Command: `sh -c true`, Rounds: 5},
 			{Name: "golang", Before: "golang-previous", Image: "golang", Command: goBuild, Rounds: 3},
@@ -54,14 +54,14 @@ func measureNext(ctx context.Context, r *Run) error {
 			return err
 		}
 		return r.consume(ctx, l, site, published, func(t trial) error {
-			return t.next(ctx, site, before[t.system.Name()])
+			return t.next(ctx, before[t.system.Name()])
 		})
 	})
 }
 
 // next measures one host.
-func (t trial) next(ctx context.Context, site *system.Site, before *system.Image) (err error) {
-	if err := errors.Join(site.SetRate(ctx, Unlimited), t.consumer.SetRate(ctx, Unlimited)); err != nil {
+func (t trial) next(ctx context.Context, before *system.Image) (err error) {
+	if err := errors.Join(t.site.SetRate(ctx, Unlimited), t.consumer.SetRate(ctx, Unlimited)); err != nil {
 		return err
 	}
 	h, err := t.host(ctx)
@@ -74,13 +74,20 @@ func (t trial) next(ctx context.Context, site *system.Site, before *system.Image
 		return fmt.Errorf("the image before: %w%s", err, h.Tail())
 	}
 	if err := errors.Join(
-		allHere(ctx, h, before.Ref), site.SetRate(ctx, t.Link.Mbit), t.consumer.SetRate(ctx, t.Link.Mbit), freshCaches(),
+		allHere(ctx, h, before.Ref), t.site.SetRate(ctx, t.Link.Mbit), t.consumer.SetRate(ctx, t.Link.Mbit), freshCaches(),
 	); err != nil {
+		return err
+	}
+	costs, err := newCosts(t.site, h)
+	if err != nil {
 		return err
 	}
 	got, err := pullNext(ctx, h, t.image.Ref, t.Command)
 	if err != nil {
 		return fmt.Errorf("%w%s", err, h.Tail())
+	}
+	if err := costs.record(t.Run, t.round, t.system.Name()); err != nil {
+		return err
 	}
 	if err := allHere(ctx, h, t.image.Ref); err != nil {
 		return err
@@ -118,7 +125,7 @@ func pullNext(ctx context.Context, h *system.Host, ref, command string) (update,
 	}
 	got.received = took.received
 	if h.Lazy {
-		if _, err := pullWhole(ctx, h, ref, wholeReaders); err != nil { // there is nothing left to pull
+		if err := h.Daemon.Fetch(ctx, ref); err != nil {
 			return got, err
 		}
 		got.local = time.Since(start)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -56,6 +57,9 @@ func Measure(ctx context.Context, opts Options) error {
 		if err := report.Save(opts.Results); err != nil {
 			return err
 		}
+		if err := os.RemoveAll(filepath.Join(opts.Results, partial)); err != nil {
+			return err
+		}
 	}
 	if len(empty) > 0 {
 		return fmt.Errorf("%w: no figure of %s, which has no report: see above why", ErrFailed, strings.Join(empty, ", "))
@@ -98,6 +102,10 @@ func choose(all []Scenario, opts Options) ([]Scenario, error) {
 	return chosen, nil
 }
 
+// partial is the folder among the results for what was measured of a scenario that goes on:
+// a run of an hour that ends early has not been for nothing.
+const partial = "partial"
+
 // scenario measures every case. Only the end of ctx ends it early.
 func (b *bench) scenario(ctx context.Context, s Scenario) (*result.Report, error) {
 	started := time.Now()
@@ -136,9 +144,12 @@ func (b *bench) scenario(ctx context.Context, s Scenario) (*result.Report, error
 		if err != nil {
 			r.missing("", err)
 		}
+		rec.Finish()
+		report.Seconds = time.Since(started).Round(time.Second).Seconds()
+		if err := report.Save(filepath.Join(b.Results, partial)); err != nil {
+			return nil, err
+		}
 	}
-	rec.Finish()
-	report.Seconds = time.Since(started).Round(time.Second).Seconds()
 	return report, nil
 }
 

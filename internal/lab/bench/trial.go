@@ -14,6 +14,7 @@ import (
 type trial struct {
 	*Run
 	round    int
+	site     *system.Site
 	system   system.System
 	consumer *lab.Machine
 	image    *system.Image // as it is reached over the link of the moment
@@ -27,7 +28,7 @@ func (r *Run) consume(ctx context.Context, l *lab.Lab, site *system.Site, publis
 		return err
 	}
 	return r.EachLink(func() error {
-		if err := errors.Join(site.SetRate(ctx, r.Link.Mbit), m.SetRate(ctx, r.Link.Mbit)); err != nil {
+		if err := errors.Join(site.SetRate(ctx, r.Link.Mbit), m.SetRate(ctx, r.Link.Own())); err != nil {
 			return err
 		}
 		return r.Rotate(ctx, func(round int, s system.System) error {
@@ -35,7 +36,7 @@ func (r *Run) consume(ctx context.Context, l *lab.Lab, site *system.Site, publis
 			if err != nil {
 				return err
 			}
-			return f(trial{r, round, s, m, img})
+			return f(trial{r, round, site, s, m, img})
 		})
 	})
 }

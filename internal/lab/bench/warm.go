@@ -37,7 +37,7 @@ func warm() Scenario {
 			"in which they did something meanwhile, and `resident` the memory of the system's daemon afterwards; the " +
 			"compiler's cache is the container's own, and empty. The ways to mount that older kernels leave, which this one " +
 			"is made to take, are measured where they may differ from the best one.",
-		Systems: append(slices.Clone(usual), "ipcs-loop", "ipcs-metacopy", "ipcs-hidden"),
+		Systems: append(slices.Clone(usual), "ipcs-loop", "ipcs-metacopy", "ipcs-hidden", "ipcs-fuse", "ipcs-served"),
 		Quick:   []string{"overlayfs", "ipcs"},
 		Main:    []string{metricFirst.Name, metricAgain.Name, metricRun.Name},
 		Measure: measureWarm,

@@ -91,8 +91,10 @@ func (s *stage) play(ctx context.Context) (*Result, error) {
 	if result.Overlayfs, err = s.run(ctx, "overlayfs", s.original, nil); err != nil {
 		return nil, err
 	}
-	result.Ipcs, err = s.run(ctx, "ipcs", s.converted, peers.Addrs)
-	return result, err
+	if result.Ipcs, err = s.run(ctx, "ipcs", s.converted, peers.Addrs); err != nil {
+		return nil, err
+	}
+	return result, s.withoutRegistry(ctx, peers.Addrs)
 }
 
 // source finds the image, or makes it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -60,6 +61,36 @@ func (s *stage) run(ctx context.Context, snapshotter, ref string, peers []string
 		return nil, err
 	}
 	return r, s.inspect(ctx, c, daemon, r, ref)
+}
+
+// withoutRegistry does the same with no registry but the consumer's own daemon.
+func (s *stage) withoutRegistry(ctx context.Context, peers []string) (err error) {
+	s.say("without a registry: convert to ipfs:, and pull from the consumer's own daemon")
+	convert := s.publisher.Command(ctx, "convert", "--mediatype", "unixfs", "--plain-http", "--ipfs-api", s.daemon.API, s.original, "ipfs:")
+	s.print("    # %s\n", shown(convert.Args))
+	root, err := lab.Output(convert)
+	if err != nil {
+		return err
+	}
+	s.print("    %s", root)
+	daemon, err := s.consumer.StartDaemon(ctx, lab.DaemonOptions{Root: "own", Peers: peers, Registry: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, daemon.Stop()) }()
+	c, err := s.consumer.StartContainerd(ctx, lab.ContainerdOptions{Root: "own-c", Daemon: daemon})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Stop(context.WithoutCancel(ctx))) }()
+	if err := dropCaches(); err != nil {
+		return err
+	}
+	ref := daemon.Registry + "/ipfs/" + strings.TrimSpace(root) + ":latest"
+	if err := s.measure(ctx, c, &Run{}, "ipcs", ref); err != nil {
+		return fmt.Errorf("%w\n%s\n%s", err, c.Tail(), daemon.Tail())
+	}
+	return nil
 }
 
 // measure is what is timed: the two commands and nothing else.

@@ -59,8 +59,15 @@ func TestCRI(t *testing.T) {
 // sandbox is the reference of the image that holds a pod together.
 func (w *world) sandbox() string { return w.registry.Addr + "/pause:latest" }
 
-// pushSandbox makes that image, an ordinary one, and puts it into the registry.
+// pushSandbox puts that image, an ordinary one, into the registry.
 func (w *world) pushSandbox() {
+	w.t.Helper()
+	_, err := images.Copy(w.t.Context(), "oci:"+w.sandboxLayout(), w.sandbox(), w.store.HTTPClient())
+	w.must(err)
+}
+
+// sandboxLayout makes that image.
+func (w *world) sandboxLayout() string {
 	w.t.Helper()
 	dir := w.t.TempDir()
 	program := filepath.Join(dir, "pause")
@@ -77,8 +84,7 @@ func (w *world) pushSandbox() {
 		Config: ocispec.ImageConfig{Entrypoint: []string{"/pause"}},
 	})
 	w.must(err)
-	_, err = images.Copy(w.t.Context(), "oci:"+layout, w.sandbox(), w.store.HTTPClient())
-	w.must(err)
+	return layout
 }
 
 // kubelet speaks CRI to the consumer's containerd.

@@ -44,7 +44,7 @@ func TestInstall(t *testing.T) {
 
 // installAgain finds that configuration which somebody changed is kept.
 func installAgain(t *testing.T, dest string) {
-	for _, file := range []string{"etc/ipcs/config.toml", "etc/containerd/conf.d/ipcs.toml"} {
+	for _, file := range []string{"etc/ipcs/config.toml", "etc/containerd/conf.d/ipcs.toml", "etc/containerd/certs.d/ipfs.localhost/hosts.toml"} {
 		path := filepath.Join(dest, file)
 		before, err := os.ReadFile(path)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/labtest"
 )
 
@@ -68,18 +69,14 @@ func TestIsolation(t *testing.T) {
 // connected waits until the consumer has its peer.
 func (w *world) connected() {
 	w.t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		status, err := w.daemon.Status(w.t.Context())
-		w.must(err)
-		for _, p := range status.Peers {
+	w.until("a peer is connected", func(s *lab.Status) bool {
+		for _, p := range s.Peers {
 			if p.Connected {
-				return
+				return true
 			}
 		}
-		<-tick.C
-	}
+		return false
+	})
 }
 
 // TestIndexNotAvailable pulls while no peer has the image: the pull fails, says why,

@@ -34,7 +34,7 @@ var profile = []string{"add", "--quieter", "--recursive", "--hidden", "--cid-ver
 func TestKubo(t *testing.T) {
 	labtest.Tools(t, tools.Kubo...)
 	w := newWorld(t, "kubo", 0)
-	kubo, err := w.store.StartKubo(t.Context())
+	kubo, err := w.store.StartKubo(t.Context(), lab.KuboOptions{})
 	w.must(err)
 	for _, name := range []string{"debian", "nasty"} {
 		t.Run(name, func(t *testing.T) {

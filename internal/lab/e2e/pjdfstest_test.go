@@ -27,7 +27,7 @@ func TestPjdfstest(t *testing.T) {
 		t.Skip("NOT TESTED: PJDFSTEST names no checkout of github.com/pjd/pjdfstest, which is in no package")
 	}
 	suite := buildPjdfstest(t, checkout)
-	w := newWorldWith(t, "pjdfstest", options{loopback: true})
+	w := newWorldWith(t, "pjdfs", options{loopback: true})
 	ordinary, converted := w.posixImages(nil)
 	want := w.pjdfstest(suite, ordinary, "overlayfs")
 	got := w.pjdfstest(suite, converted, "ipcs")

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,15 +16,23 @@ import (
 // consumer adds a machine that runs containers, and returns the world as seen from there.
 func (w *world) consumer(name string, opts lab.DaemonOptions) *world {
 	w.t.Helper()
-	ctx := w.t.Context()
-	status, err := w.source.Status(ctx)
+	status, err := w.source.Status(w.t.Context())
 	w.must(err)
 	opts.Peers = status.Addrs
+	return w.on(labtest.Machine(w.t, w.lab, name), opts, lab.ContainerdOptions{})
+}
+
+// on starts what runs containers on a machine, and returns the world as seen from there.
+func (w *world) on(m *lab.Machine, opts lab.DaemonOptions, run lab.ContainerdOptions) *world {
+	w.t.Helper()
+	ctx := w.t.Context()
 	other := *w
-	other.consume = labtest.Machine(w.t, w.lab, name)
-	other.daemon, err = other.consume.StartDaemon(ctx, opts)
+	other.consume = m
+	var err error
+	other.daemon, err = m.StartDaemon(ctx, opts)
 	w.must(err)
-	other.containerd, err = other.consume.StartContainerd(ctx, lab.ContainerdOptions{Daemon: other.daemon})
+	run.Daemon = other.daemon
+	other.containerd, err = m.StartContainerd(ctx, run)
 	w.must(err)
 	w.t.Cleanup(func() {
 		if err := other.containerd.Stop(context.Background()); err != nil {
@@ -36,23 +45,33 @@ func (w *world) consumer(name string, opts lab.DaemonOptions) *world {
 	return &other
 }
 
-// until waits for something of the daemon's status.
-func (w *world) until(what string, done func(*lab.Status) bool) *lab.Status {
+// never is when what is waited for will not come any more.
+const never = 3 * time.Minute
+
+// wait asks again and again until done says so, and fails with what late says when that never happens.
+func (w *world) wait(done func() bool, late func() string) {
 	w.t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick, end := time.NewTicker(50*time.Millisecond), time.After(never)
 	defer tick.Stop()
-	for {
-		status, err := w.daemon.Status(w.t.Context())
-		w.must(err)
-		if done(status) {
-			return status
-		}
+	for !done() {
 		select {
 		case <-tick.C:
-		case <-w.t.Context().Done():
-			w.t.Fatal(what)
+		case <-end:
+			w.t.Fatal("waited in vain: " + late())
 		}
 	}
+}
+
+// until waits for something of the daemon's status.
+func (w *world) until(what string, done func(*lab.Status) bool) (status *lab.Status) {
+	w.t.Helper()
+	w.wait(func() bool {
+		var err error
+		status, err = w.daemon.Status(w.t.Context())
+		w.must(err)
+		return done(status)
+	}, func() string { return fmt.Sprintf("%s: %+v", what, status) })
+	return status
 }
 
 // TestProfile records what a container reads on one machine, puts that into the image, and
@@ -112,20 +131,11 @@ func (w *world) export(file string) {
 // logged waits until the daemon has said something.
 func (w *world) logged(words string) {
 	w.t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	w.wait(func() bool {
 		log, err := os.ReadFile(w.daemon.Log())
 		w.must(err)
-		if strings.Contains(string(log), words) {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-w.t.Context().Done():
-			w.t.Fatalf("the daemon never said %q", words)
-		}
-	}
+		return strings.Contains(string(log), words)
+	}, func() string { return fmt.Sprintf("the daemon says %q", words) })
 }
 
 // TestFill starts a container, and has all files of its image on the machine without
@@ -151,5 +161,35 @@ func TestFill(t *testing.T) {
 	w.must(w.source.Stop())
 	if _, err := c.exec(t.Context(), "all", "sh", "-c", hashAll); err != nil {
 		t.Errorf("read all files without a peer: %v", err)
+	}
+}
+
+// TestFetch has all of an image fetched before there is a container, which then needs no peer. Stopped
+// on the way, the next command goes on.
+func TestFetch(t *testing.T) {
+	layout := labtest.Image(t, "debian")
+	w := newWorld(t, "fetch", 2*time.Second)
+	c := w.consumer("fetched", lab.DaemonOptions{Timeout: 2 * time.Second})
+	w.must(c.consume.SetRate(t.Context(), 100))
+	ref := w.convert(w.push(layout))
+	if err := c.daemon.Fetch(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "pull it first") {
+		t.Errorf("an image that was not pulled: %v", err)
+	}
+	c.pull(ref, "ipcs")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if err := c.daemon.Fetch(ctx, ref); err == nil {
+		t.Error("all was fetched in three seconds, over 100 Mbit/s")
+	}
+	c.until("nothing is fetched any more", func(s *lab.Status) bool { return s.Fetch.InFlight == 0 && s.Fetch.Bytes > 0 })
+	w.must(c.consume.SetRate(t.Context(), 1000))
+	w.must(c.daemon.Fetch(t.Context(), ref))
+	w.must(w.source.Stop())
+	run := c.start("c", ref)
+	if _, err := run.exec(t.Context(), "all", "sh", "-c", hashAll); err != nil {
+		t.Errorf("read all files without a peer: %v", err)
+	}
+	if err := c.daemon.Fetch(t.Context(), ref); err != nil {
+		t.Errorf("fetch what is here, without a peer: %v", err)
 	}
 }

@@ -2,8 +2,8 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"testing"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -55,13 +55,15 @@ func TestRestart(t *testing.T) {
 func (w *world) reached() {
 	w.t.Helper()
 	ctx := w.containerd.Context(w.t.Context())
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		_, err := w.containerd.Client.SnapshotService("ipcs").Usage(ctx, "no such snapshot")
-		if !errdefs.IsUnavailable(err) {
-			return
+	var err error
+	w.wait(func() bool {
+		// What containerd knows to be missing it does not ask for.
+		sn := w.containerd.Client.SnapshotService("ipcs")
+		_, err = sn.Prepare(ctx, "reached", "")
+		if err == nil || errdefs.IsAlreadyExists(err) {
+			err = sn.Remove(ctx, "reached")
 		}
-		<-tick.C
-	}
+		return !errdefs.IsUnavailable(err)
+	}, func() string { return fmt.Sprintf("containerd reaches the daemon: %v", err) })
+	w.must(err)
 }

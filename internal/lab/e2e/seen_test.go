@@ -2,13 +2,13 @@ package e2e
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/labtest"
@@ -35,21 +35,13 @@ func (w *world) scrape() map[string]float64 {
 }
 
 // scraped waits for something of the metrics.
-func (w *world) scraped(what string, done func(map[string]float64) bool) map[string]float64 {
+func (w *world) scraped(what string, done func(map[string]float64) bool) (values map[string]float64) {
 	w.t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		values := w.scrape()
-		if done(values) {
-			return values
-		}
-		select {
-		case <-tick.C:
-		case <-w.t.Context().Done():
-			w.t.Fatalf("%s: %v", what, values)
-		}
-	}
+	w.wait(func() bool {
+		values = w.scrape()
+		return done(values)
+	}, func() string { return fmt.Sprintf("%s: %v", what, values) })
+	return values
 }
 
 // TestSeen follows an image from its pull until all of it is here and read, and then another

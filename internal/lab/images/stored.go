@@ -75,6 +75,16 @@ func (s *Stored) read(layer ocispec.Descriptor, f func(tar io.Reader) error) err
 	return nil
 }
 
+// Tars calls f with the tar of each layer, the lowest first.
+func (s *Stored) Tars(f func(tar io.Reader) error) error {
+	for _, layer := range s.Manifest.Layers {
+		if err := s.read(layer, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // unpack unpacks all layers into one tree.
 func (s *Stored) unpack(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {

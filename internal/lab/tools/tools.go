@@ -49,19 +49,25 @@ var builds = []build{
 	{module: "github.com/moby/buildkit", version: "v0.26.2", packages: []string{"cmd/buildkitd", "cmd/buildctl"}, inside: true},
 	{module: "sigs.k8s.io/cri-tools", version: "v1.37.0", packages: []string{"cmd/critest"}, inside: true, tests: true},
 	{module: "github.com/hanwen/go-fuse/v2", version: "v2.12.1", packages: []string{"posixtest"}, inside: true, tests: true},
+	// Of the module there are no releases; the suite that can test read-only registries is of 2026.
+	{
+		module: "github.com/opencontainers/distribution-spec/conformance", version: "v0.0.0-20260831232431-97274622c111",
+		packages: []string{""}, inside: true,
+	},
 	{module: "honnef.co/go/tools", version: "v0.8.2", packages: []string{"cmd/staticcheck"}},
 	{module: "github.com/OpenPeeDeeP/depguard/v2", version: "v2.3.0", packages: []string{"cmd/depguard"}},
 }
 
-// Lab are the programs that the lab runs, BuildKit, CRI, Kubo and Posix those that some tests
-// run besides, and Lint the linters.
+// Lab are the programs that the lab runs, BuildKit, Conformance, CRI, Kubo and Posix those that
+// some tests run besides, and Lint the linters.
 var (
-	Lab      = []string{"containerd", "ctr", "containerd-shim-runc-v2", "runc", "registry"}
-	Kubo     = []string{"ipfs"}
-	BuildKit = []string{"buildkitd", "buildctl"}
-	CRI      = []string{"critest"}
-	Posix    = []string{"posixtest"}
-	Lint     = []string{"staticcheck", "depguard"}
+	Lab         = []string{"containerd", "ctr", "containerd-shim-runc-v2", "runc", "registry"}
+	Kubo        = []string{"ipfs"}
+	BuildKit    = []string{"buildkitd", "buildctl"}
+	Conformance = []string{"conformance"}
+	CRI         = []string{"critest"}
+	Posix       = []string{"posixtest"}
+	Lint        = []string{"staticcheck", "depguard"}
 )
 
 // ErrUnknown is returned for a name that no pin stands for.

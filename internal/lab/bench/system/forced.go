@@ -19,6 +19,8 @@ func fallbacks() []System {
 		forced{variant: "loop", about: "this project with the EROFS images on loop devices, as before Linux 6.12", image: "loop"},
 		forced{variant: "metacopy", about: "this project with overlays that have metacopy=on, as before Linux 6.16", data: "metacopy"},
 		forced{variant: "hidden", about: "this project with the files in ordinary layers that a whiteout hides, and loop devices, as before Linux 6.5", image: "loop", data: "hidden"},
+		forced{variant: "fuse", about: "this project with the metadata of images over FUSE, as where EROFS cannot be mounted", image: "fuse"},
+		forced{variant: "served", about: "this project with metadata and files over FUSE, as in user namespaces before Linux 6.16", image: "fuse", data: "served"},
 	}
 }
 

@@ -43,7 +43,7 @@ func (s *Site) publisherKubo(ctx context.Context) (*lab.Kubo, error) {
 	if s.kubo != nil {
 		return s.kubo, nil
 	}
-	k, err := s.Publisher.StartKubo(ctx)
+	k, err := s.Publisher.StartKubo(ctx, lab.KuboOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("start Kubo on %s: %w", s.Publisher.Name, err)
 	}

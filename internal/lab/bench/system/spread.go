@@ -23,6 +23,7 @@ import (
 // node, and the blocks go through it to the daemons' sockets.
 type spread struct {
 	machines []*lab.Machine
+	daemons  []*lab.Daemon
 	addrs    []string // of the nodes
 	socket   string   // where it serves while an image is converted
 	nodes    []ipfs.Node
@@ -55,7 +56,7 @@ func (s *Site) Spread(ctx context.Context, l *lab.Lab, n int) error {
 		if err != nil {
 			return err
 		}
-		nodes, sp.machines = append(nodes, node), append(sp.machines, m)
+		nodes, sp.machines, sp.daemons = append(nodes, node), append(sp.machines, m), append(sp.daemons, d)
 		sp.addrs = append(sp.addrs, status.Addrs...)
 		sp.socket = filepath.Join(filepath.Dir(d.API), "spread.sock")
 	}

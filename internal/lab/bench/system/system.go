@@ -45,7 +45,7 @@ type Programs func(name string) (path string, err error)
 func All() []System {
 	all := []System{
 		overlayfs{"overlayfs", ""}, overlayfs{"overlayfs-zstd", "+zstd"}, erofs{},
-		ipcs{}, profiled{}, filled{}, kubo{}, stargz{"stargz", false}, stargz{"stargz-optimized", true},
+		ipcs{}, profiled{}, filled{}, fetched{}, kubo{}, stargz{"stargz", false}, stargz{"stargz-optimized", true},
 	}
 	return append(all, fallbacks()...)
 }
@@ -101,6 +101,8 @@ type Host struct {
 	Lazy bool
 	// Fills says that what is Lazy comes by itself, too, as soon as there is a container.
 	Fills bool
+	// Fetches says that what is Lazy comes when the daemon is told to fetch it.
+	Fetches bool
 	// Folders are removed when the host stops.
 	Folders []string
 }
@@ -134,13 +136,15 @@ type Usage struct {
 	DaemonCPU time.Duration // of the daemons alone
 	Resident  int64         // of the system's daemons now, in bytes; 0 where there is none
 	Peak      int64         // the highest of those so far
+	PeakAll   int64         // the same with containerd
 }
 
 // Usage reads it.
 func (h *Host) Usage() (Usage, error) {
 	var u Usage
-	cpu, err := h.Containerd.CPU()
-	if err != nil {
+	cpu, err1 := h.Containerd.CPU()
+	peak, err2 := h.Containerd.Peak()
+	if err := errors.Join(err1, err2); err != nil {
 		return u, err
 	}
 	u.CPU = cpu
@@ -154,6 +158,7 @@ func (h *Host) Usage() (Usage, error) {
 		u.DaemonCPU, u.Resident, u.Peak = u.DaemonCPU+cpu, u.Resident+now, u.Peak+peak
 	}
 	u.CPU += u.DaemonCPU
+	u.PeakAll = peak + u.Peak
 	return u, nil
 }
 

@@ -38,7 +38,11 @@ func runContainerd(ctx context.Context, opts lab.Options, cache string) (err err
 	if err != nil {
 		return err
 	}
-	daemon, err := m.StartDaemon(ctx, lab.DaemonOptions{})
+	node, err := runningKubo(ctx, cache)
+	if err != nil {
+		return err
+	}
+	daemon, err := m.StartDaemon(ctx, lab.DaemonOptions{Kubo: node})
 	if err != nil {
 		return err
 	}
@@ -63,8 +67,8 @@ func runContainerd(ctx context.Context, opts lab.Options, cache string) (err err
     containerd         %s
     ipcs-snapshotter   %s
     registry           %s
-In another terminal, "make convert" converts an image for it. Ctrl-C stops all.
-`, c.Address, daemon.API, registry.Addr)
+%sIn another terminal, "make convert" converts an image for it. Ctrl-C stops all.
+`, c.Address, daemon.API, registry.Addr, nodeLine(node))
 	select {
 	case <-ctx.Done():
 		fmt.Println("\nstopping; the images in this registry go with it")
@@ -74,6 +78,14 @@ In another terminal, "make convert" converts an image for it. Ctrl-C stops all.
 	case <-daemon.Done():
 		return fmt.Errorf("ipcs-snapshotter ended:%s", daemon.Tail())
 	}
+}
+
+// nodeLine says which Kubo is the daemon's node, if one is.
+func nodeLine(kubo string) string {
+	if kubo == "" {
+		return ""
+	}
+	return fmt.Sprintf("    node               the Kubo of \"make ipfs\", %s\n", kubo)
 }
 
 // runConvert converts an image into the registry of runContainerd, and says how to

@@ -1,5 +1,5 @@
 // Command lab plays what needs more than one machine, on machines made of network
-// namespaces: the demo and the containerd of the getting-started.
+// namespaces: the demo, and the containerd and the Kubo of the getting-started.
 package main
 
 import (
@@ -28,7 +28,7 @@ func main() {
 // run carries out one subcommand.
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: lab demo|containerd|convert [flags]")
+		return fmt.Errorf("usage: lab demo|containerd|convert|ipfs [flags]")
 	}
 	flags := flag.NewFlagSet("lab "+args[0], flag.ContinueOnError)
 	cache := flags.String("cache", ".cache", "folder for images, tools and machines")
@@ -52,6 +52,8 @@ func run(ctx context.Context, args []string) error {
 		return err
 	case "containerd":
 		return runContainerd(ctx, opts, *cache)
+	case "ipfs":
+		return runIPFS(ctx, opts, *cache)
 	case "convert":
 		return runConvert(ctx, *cache, *image)
 	}
