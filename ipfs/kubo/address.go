@@ -219,12 +219,21 @@ func scheme(tls bool) string {
 	return "http://"
 }
 
+// repeatable says of a request that it can be sent twice, as all of ours can, so that one
+// without a body is, if its connection was closed while nobody used it. The header with no
+// values is not sent (net/http, Transport).
+func repeatable(req *http.Request) *http.Request {
+	req = req.Clone(req.Context())
+	req.Header["Idempotency-Key"] = nil
+	return req
+}
+
 // limitBodies bounds all responses: the RPC client reads some of them to their end,
 // whatever the status.
 type limitBodies struct{ *http.Transport }
 
 func (l limitBodies) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := l.Transport.RoundTrip(req)
+	resp, err := l.Transport.RoundTrip(repeatable(req))
 	if err != nil {
 		return nil, err
 	}
@@ -275,13 +284,17 @@ func noDaemon(err error) bool {
 // brokenOff says whether a daemon that had taken a request went away before its answer was
 // complete. A Kubo that is stopped ends its requests by cancelling them.
 func brokenOff(err error) bool {
-	for _, how := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, how := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, how) {
 			return true
 		}
 	}
-	return strings.HasSuffix(err.Error(), context.Canceled.Error())
+	return strings.HasSuffix(err.Error(), context.Canceled.Error()) || strings.HasSuffix(err.Error(), closedIdle)
 }
+
+// closedIdle is how net/http says that a daemon closed a connection just when a request was to
+// be sent over it. The error has no other name.
+const closedIdle = "http: server closed idle connection"
 
 // isNotFound knows the message of daemons that do not have a block.
 func isNotFound(err error) bool { return strings.Contains(err.Error(), notFoundMessage) }

@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
@@ -55,6 +57,43 @@ func client(t *testing.T, addr string) *kubo.Client {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// TestClosedIdle sends requests to a daemon that closes each connection after its answer without
+// having said so: some are closed just when the next request is sent.
+func TestClosedIdle(t *testing.T) {
+	memory := ipfstest.NewMemory()
+	b := ipfstest.Blocks(t, 1, 100)[0]
+	if err := memory.Put(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	handler := kubo.NewHandler(memory, identity{}, nil)
+	srv := &http.Server{Handler: handler, ConnState: func(conn net.Conn, state http.ConnState) {
+		if state == http.StateIdle {
+			conn.Close()
+		}
+	}}
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "api.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { srv.Serve(l) })
+	defer wg.Wait()
+	defer srv.Close()
+	c, err := kubo.NewWith(l.Addr().String(), kubo.Options{Patience: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 500 {
+		if err := c.Put(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Get(t.Context(), b.Cid); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestClientAgainstHandler(t *testing.T) {
