@@ -13,12 +13,12 @@ const (
 	profileHeader = "ipcs profile 1\n"
 	// profileEntry is the length of one CID in it.
 	profileEntry = 4 + sumSize
-	// MaxProfile is how many files a profile may name: what fits into a block.
+	// MaxProfile is how many files and leaves a profile may name: what fits into a block.
 	MaxProfile = (MaxProfileBlock - len(profileHeader)) / profileEntry
 )
 
-// EncodeProfile encodes a profile: the files that a container reads first, in order. It
-// refuses what DecodeProfile would refuse.
+// EncodeProfile encodes a profile: the files that a container reads first, in order, and of
+// large files the leaves (spec/image.md, "Profile"). It refuses what DecodeProfile would refuse.
 func EncodeProfile(files []cid.Cid) ([]byte, error) {
 	b := make([]byte, 0, len(profileHeader)+len(files)*profileEntry)
 	b = append(b, profileHeader...)
@@ -31,7 +31,7 @@ func EncodeProfile(files []cid.Cid) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeProfile decodes a profile. Each list of files has one encoding.
+// DecodeProfile decodes a profile. Each list of files and leaves has one encoding.
 func DecodeProfile(b []byte) ([]cid.Cid, error) {
 	if len(b) > MaxProfileBlock {
 		return nil, fmt.Errorf("decode profile: %w (%d bytes)", ErrTooLarge, MaxProfileBlock)
@@ -59,13 +59,13 @@ func DecodeProfile(b []byte) ([]cid.Cid, error) {
 	return files, nil
 }
 
-// isFile says whether a CID can be that of a file: of one leaf, or of several.
+// isFile says whether a CID can be that of a file, or of a leaf of one.
 func isFile(c cid.Cid) bool {
 	p := c.Prefix()
 	return p.Version == 1 && (p.Codec == cid.Raw || p.Codec == cid.DagProtobuf) && p.MhType == mh.SHA2_256 && p.MhLength == sumSize
 }
 
-// ProfileFiles returns how many files a profile of so many bytes names.
+// ProfileFiles returns how many files and leaves a profile of so many bytes names.
 func ProfileFiles(size int64) int {
 	return max(0, int(size)-len(profileHeader)) / profileEntry
 }

@@ -26,6 +26,10 @@ import (
 // A Prefetcher gets files before somebody reads them, as fetch.Fetcher does.
 type Prefetcher interface {
 	Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p fetch.Priority) error
+	// PrefetchParts gets also leaves of files.
+	PrefetchParts(ctx context.Context, parts iter.Seq[fetch.Part], p fetch.Priority) error
+	// Here returns which leaves are here of a file that is not.
+	Here(f ipfs.File) []int
 	// Has says whether all of a file is here.
 	Has(f ipfs.File) bool
 }
@@ -258,7 +262,7 @@ func (s *Snapshotter) getProfiles(ctx context.Context, im *imageFiles, h hints, 
 			continue
 		}
 		start := time.Now()
-		err := s.prefetch.Prefetch(ctx, named(tables, files), fetch.Profile)
+		err := s.prefetch.PrefetchParts(ctx, named(tables, files), fetch.Profile)
 		if err != nil && !errors.Is(err, fetch.ErrIncomplete) {
 			return err
 		}
@@ -277,25 +281,6 @@ func (s *Snapshotter) fills(h hints) bool {
 		return h.fill == "true"
 	default:
 		return false
-	}
-}
-
-// named yields those files of the tables that have the given CIDs, in their order. Others
-// have no business here, whoever named them.
-func named(tables []*fileTable, cids []cid.Cid) iter.Seq[ipfs.File] {
-	return func(yield func(ipfs.File) bool) {
-		for _, c := range cids {
-			for _, t := range tables {
-				i, ok := t.find(c)
-				if !ok {
-					continue
-				}
-				if !yield(t.file(i)) {
-					return
-				}
-				break
-			}
-		}
 	}
 }
 

@@ -46,8 +46,23 @@ func (p prefetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], pri
 	return nil
 }
 
-// Has says that nothing is here.
-func (prefetcher) Has(ipfs.File) bool { return false }
+// PrefetchParts tells leaves as if they were files.
+func (p prefetcher) PrefetchParts(ctx context.Context, parts iter.Seq[fetch.Part], priority fetch.Priority) error {
+	return p.Prefetch(ctx, func(yield func(ipfs.File) bool) {
+		for part := range parts {
+			if part.Leaf != fetch.AllLeaves {
+				part.Cid = part.File.Leaf(part.Leaf)
+			}
+			if !yield(part.File) {
+				return
+			}
+		}
+	}, priority)
+}
+
+// Has says that nothing is here, as Here does.
+func (prefetcher) Has(ipfs.File) bool   { return false }
+func (prefetcher) Here(ipfs.File) []int { return nil }
 
 // cidOf is the CID of a file with this content.
 func cidOf(t testing.TB, content string) cid.Cid {

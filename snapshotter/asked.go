@@ -110,7 +110,7 @@ func (r *recorder) withdraw(o *order) {
 	delete(r.orders, o)
 	select {
 	case rec := <-o.found:
-		delete(r.running, rec)
+		r.drop(rec)
 	default:
 	}
 	r.wg.Done()
@@ -159,7 +159,7 @@ func (r *recorder) follow(ctx context.Context, o *order, rec *recording) (*Recor
 	waiting.Wait()
 	files, full := rec.stop()
 	r.mu.Lock()
-	delete(r.running, rec)
+	r.drop(rec)
 	o.busy = len(files) > 0
 	r.mu.Unlock()
 	if ctx.Err() != nil {

@@ -28,7 +28,12 @@ func (nothingComes) Prefetch(ctx context.Context, _ iter.Seq[ipfs.File], _ fetch
 	return ctx.Err()
 }
 
-func (nothingComes) Has(ipfs.File) bool { return false }
+func (n nothingComes) PrefetchParts(ctx context.Context, _ iter.Seq[fetch.Part], p fetch.Priority) error {
+	return n.Prefetch(ctx, nil, p)
+}
+
+func (nothingComes) Has(ipfs.File) bool   { return false }
+func (nothingComes) Here(ipfs.File) []int { return nil }
 
 // TestHeal lets the lazy file system die under a container: what was opened on it fails, and can
 // be read again when the next process has fetched all of it, but for what is still open.

@@ -54,7 +54,7 @@ func newLazyLab(t *testing.T) (*lab, *ipfstest.Memory, *objects.Store) {
 				return nil, err
 			}
 		}
-		l.served = lazyfs.Serve(client, files, fetcher, lazyfs.Options{Logger: l.config.Logger})
+		l.served = lazyfs.Serve(client, files, fetcher, lazyfs.Options{Logger: l.config.Logger, Observe: files.Observe})
 		relaytest.NoPoll(l.t, dir)
 		return l.served, nil
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/hinshun/ipcs/internal/opens"
-	"github.com/hinshun/ipcs/layer"
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 // redirectXattr says in our EROFS images which object a file is: "/xy/CID". Where they have
@@ -28,7 +27,8 @@ const redirectXattr = string(trusted) + "redirect"
 // A recorder records which files the first container of an image opens, in order, for a
 // while after the first: its profile. What is on disk is read without us, so it has the
 // kernel tell what is opened on the container's overlay (package opens). Where the kernel
-// does not, it takes the reads of the lazy file system, and so only what was not here.
+// does not, it takes the reads of the lazy file system, and so only what was not here. Of large
+// files it names the leaves that are read, if it can know them (recording.go).
 //
 // A container that ends earlier makes a profile, too, until another makes a longer one.
 // One goroutine waits for each container that is recorded, and whoever asks for a recording
@@ -39,7 +39,7 @@ type recorder struct {
 	log    *slog.Logger
 	save   func(chain digest.Digest, files []cid.Cid, full bool) error
 
-	lazy atomic.Int32 // recordings that depend on the lazy file system
+	active atomic.Int32 // recordings
 
 	mu      sync.Mutex
 	closed  bool
@@ -57,23 +57,9 @@ type candidate struct {
 	image *imageFiles
 	// first says that it was just made: it is recorded if the image never was.
 	first bool
-	has   func(cid.Cid) bool // whether the image has a file
-}
-
-// A recording is that of one container.
-type recording struct {
-	candidate
-	window  time.Duration // 0: as long as it takes
-	stopped chan struct{} // closed by cancel
-	cancel  func()
-
-	mu     sync.Mutex
-	lazy   bool // reads of the lazy file system count
-	full   bool // the time is up
-	timer  *time.Timer
-	seen   map[cid.Cid]struct{}
-	files  []cid.Cid
-	closed bool
+	find  func(cid.Cid) (ipfs.File, bool) // the file of the image with this CID
+	// here says which leaves of a file are here, or that all are.
+	here func(ipfs.File) (leaves []int, all bool)
 }
 
 func newRecorder(window time.Duration, log *slog.Logger, save func(digest.Digest, []cid.Cid, bool) error) *recorder {
@@ -86,15 +72,18 @@ func newRecorder(window time.Duration, log *slog.Logger, save func(digest.Digest
 var errServed = errors.New("files are served by a process, in which nobody sees what is opened")
 
 // newRecording makes the recording of a container, which is not recorded yet. It is called
-// with r.mu.
+// with r.mu, as drop is.
 func (r *recorder) newRecording(c candidate, window time.Duration) *recording {
-	stopped := make(chan struct{})
-	rec := &recording{
-		candidate: c, window: window, stopped: stopped, cancel: sync.OnceFunc(func() { close(stopped) }),
-		seen: make(map[cid.Cid]struct{}),
-	}
+	rec := newRecording(c, window)
 	r.running[rec] = struct{}{}
+	r.active.Store(int32(len(r.running)))
 	return rec
+}
+
+// drop ends that a recording is told anything.
+func (r *recorder) drop(rec *recording) {
+	delete(r.running, rec)
+	r.active.Store(int32(len(r.running)))
 }
 
 // begin records what a container opens, if somebody has asked for that, or if it is the
@@ -144,7 +133,7 @@ func (r *recorder) record(ctx context.Context, rec *recording) {
 	if !r.served {
 		err = opens.Watch(ctx, rec.upper, func(path string) {
 			if c, ok := names.cid(path); ok {
-				rec.add(c)
+				rec.opened(c)
 			}
 		})
 	}
@@ -152,11 +141,7 @@ func (r *recorder) record(ctx context.Context, rec *recording) {
 		return
 	}
 	r.log.Warn("profiles are recorded from what is fetched alone", "chain", rec.image.chain.String(), "err", err)
-	rec.mu.Lock()
-	rec.lazy = true
-	rec.mu.Unlock()
-	r.lazy.Add(1)
-	defer r.lazy.Add(-1)
+	rec.takeReads()
 	<-ctx.Done()
 }
 
@@ -164,7 +149,7 @@ func (r *recorder) record(ctx context.Context, rec *recording) {
 func (r *recorder) end(rec *recording) {
 	files, full := rec.stop()
 	r.mu.Lock()
-	delete(r.running, rec)
+	r.drop(rec)
 	closed := r.closed
 	_, known := r.done[rec.image.chain]
 	if full {
@@ -194,20 +179,15 @@ func (r *recorder) known(chain digest.Digest) {
 	}
 }
 
-// observe takes a read of the lazy file system.
-func (r *recorder) observe(c cid.Cid) {
-	if r.lazy.Load() == 0 {
+// observe takes a read of the lazy file system. Any container may have read it.
+func (r *recorder) observe(f ipfs.File, off, size int64) {
+	if r.active.Load() == 0 {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for rec := range r.running {
-		rec.mu.Lock()
-		lazy := rec.lazy
-		rec.mu.Unlock()
-		if lazy && rec.has(c) { // any container may have read it
-			rec.add(c)
-		}
+		rec.read(f, off, size)
 	}
 }
 
@@ -234,43 +214,6 @@ func (r *recorder) close() {
 	}
 	r.mu.Unlock()
 	r.wg.Wait()
-}
-
-// add takes a file that was opened. The first begins the time.
-func (rec *recording) add(c cid.Cid) {
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	if _, ok := rec.seen[c]; ok || len(rec.files) == layer.MaxProfile || rec.closed {
-		return
-	}
-	rec.seen[c] = struct{}{}
-	rec.files = append(rec.files, c)
-	if rec.timer == nil && rec.window > 0 {
-		rec.timer = time.AfterFunc(rec.window, func() {
-			rec.mu.Lock()
-			defer rec.mu.Unlock()
-			rec.full = true
-			rec.cancel()
-		})
-	}
-}
-
-// begun says whether anything was opened.
-func (rec *recording) begun() bool {
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	return len(rec.files) > 0
-}
-
-// stop ends the recording and returns what there is of it.
-func (rec *recording) stop() (files []cid.Cid, full bool) {
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	rec.closed = true
-	if rec.timer != nil {
-		rec.timer.Stop()
-	}
-	return rec.files, rec.full
 }
 
 // openProfiles makes ready what gets files ahead of need, and what records which.
@@ -327,21 +270,24 @@ func (s *Snapshotter) used(ctx context.Context, key, id string, links []link, at
 	im.namespace = containerdNamespace(key)
 	s.uses.begin(key, s.upperPath(id), im, links)
 	if at != stageUnknown {
-		s.recorder.begin(ctx, candidate{key: key, upper: s.upperPath(id), dirs: s.imageDirs(links), image: im, first: at == stageMade, has: s.hasFile(im.roots)})
+		s.recorder.begin(ctx, candidate{key: key, upper: s.upperPath(id), dirs: s.imageDirs(links), image: im, first: at == stageMade, find: s.findFile(im.roots), here: s.hereOf})
 	}
 	if s.prefetch != nil {
 		s.ahead.use(ctx, key, im)
 	}
 }
 
-// hasFile says of files whether these layers have them.
-func (s *Snapshotter) hasFile(roots []cid.Cid) func(cid.Cid) bool {
-	return func(c cid.Cid) bool {
-		return slices.ContainsFunc(s.files.tables(roots), func(t *fileTable) bool {
-			_, ok := t.find(c)
-			return ok
-		})
+// findFile returns the files that these layers have.
+func (s *Snapshotter) findFile(roots []cid.Cid) func(cid.Cid) (ipfs.File, bool) {
+	return func(c cid.Cid) (ipfs.File, bool) { return findIn(s.files.tables(roots), c) }
+}
+
+// hereOf says which leaves of a file are here, or that all are.
+func (s *Snapshotter) hereOf(f ipfs.File) (leaves []int, all bool) {
+	if s.prefetch == nil || s.prefetch.Has(f) {
+		return nil, true
 	}
+	return s.prefetch.Here(f), false
 }
 
 // unused says that a snapshot is gone, or is no container's any more.
@@ -361,4 +307,4 @@ func (s *Snapshotter) imageDirs(links []link) []string {
 }
 
 // Observe implements Files.
-func (s *Snapshotter) Observe(c cid.Cid) { s.recorder.observe(c) }
+func (s *Snapshotter) Observe(f ipfs.File, off, size int64) { s.recorder.observe(f, off, size) }

@@ -28,14 +28,13 @@ func TestLazyRecording(t *testing.T) {
 	record := func(files ...cid.Cid) *recording {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		rec := r.newRecording(candidate{has: func(c cid.Cid) bool { return slices.Contains(files, c) }}, 0)
-		rec.lazy = true
-		r.lazy.Add(1)
+		rec := r.newRecording(candidate{find: func(c cid.Cid) (ipfs.File, bool) { return ipfs.File{Cid: c, Size: 4}, slices.Contains(files, c) }}, 0)
+		rec.takeReads()
 		return rec
 	}
 	one, two := record(ours, shared), record(theirs, shared)
 	for _, c := range []cid.Cid{theirs, ours, shared} {
-		r.observe(c)
+		r.observe(ipfs.File{Cid: c, Size: 4}, 0, 4)
 	}
 	if files, _ := one.stop(); !slices.Equal(files, []cid.Cid{ours, shared}) {
 		t.Errorf("recorded of one image: %v", files)

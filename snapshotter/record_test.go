@@ -3,6 +3,7 @@
 package snapshotter_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/internal/hosttest"
+	"github.com/hinshun/ipcs/internal/objects/objectstest"
+	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
 )
 
@@ -171,6 +174,45 @@ func TestRecordAndImport(t *testing.T) {
 	l.restart()
 	if files := l.waitProfile(tick); !slices.Equal(files, imported) {
 		t.Errorf("the profile is now %v", files)
+	}
+}
+
+// TestRecordLeaves reads parts of a large file that is at a peer: the profile names them, and who
+// has it gets no more of the file.
+func TestRecordLeaves(t *testing.T) {
+	l, publisher, _ := newLazyLab(t)
+	l.config.ProfileWindow = time.Hour
+	l.restart()
+	content := objectstest.Random(1, 20*ipfs.LeafSize)
+	image, _ := l.buildAt(publisher, "i", [][]entry{{file("large", string(content), 0o644), file("small", "is small", 0o644)}})
+	key, path := l.container(image.parent)
+	l.readUntil(key, filepath.Join(path, "small"), 1)
+	f, err := os.Open(filepath.Join(path, "large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []cid.Cid{cidOf(t, "is small")}
+	for _, leaf := range []int{15, 4} {
+		at := leaf*ipfs.LeafSize + ipfs.LeafSize/3
+		got := make([]byte, 10)
+		if _, err := f.ReadAt(got, int64(at)); err != nil || !bytes.Equal(got, content[at:at+10]) {
+			t.Fatalf("read %x, %v", got, err)
+		}
+		want = append(want, cidOf(t, string(content[leaf*ipfs.LeafSize:(leaf+1)*ipfs.LeafSize])))
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for l.Recorded(key) < 3 {
+		<-tick.C
+	}
+	if err := l.Remove(l.ctx, key); err != nil {
+		t.Fatal(err)
+	}
+	if files := l.waitProfile(tick); !slices.Equal(files, want) {
+		t.Errorf("recorded %v, want %v", files, want)
 	}
 }
 

@@ -155,8 +155,8 @@ type Files interface {
 	// Claims yields what layers say of a file, and its path in one of them: once for each
 	// size, since the CID of a file of one leaf does not prove its size.
 	Claims(c cid.Cid) iter.Seq2[ipfs.File, string]
-	// Observe is to be told of each read.
-	Observe(c cid.Cid)
+	// Observe is to be told of each read of bytes that a file has.
+	Observe(f ipfs.File, off, size int64)
 	// Neighbours yields the other files in the directory of one, in one of the layers that have
 	// it: those behind it first.
 	Neighbours(f ipfs.File) iter.Seq[ipfs.File]

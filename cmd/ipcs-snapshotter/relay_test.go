@@ -79,7 +79,7 @@ type nothing struct{}
 func (nothing) Claims(cid.Cid) iter.Seq2[ipfs.File, string] {
 	return func(func(ipfs.File, string) bool) {}
 }
-func (nothing) Observe(cid.Cid)                          {}
+func (nothing) Observe(ipfs.File, int64, int64)          {}
 func (nothing) Neighbours(ipfs.File) iter.Seq[ipfs.File] { return func(func(ipfs.File) bool) {} }
 
 // TestRelayRestarts kills the relay of a daemon that has a file of its own file system open, before it

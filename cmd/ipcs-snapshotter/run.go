@@ -32,6 +32,7 @@ import (
 	"github.com/hinshun/ipcs/internal/processors"
 	"github.com/hinshun/ipcs/internal/profile"
 	"github.com/hinshun/ipcs/internal/relay"
+	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/kubo"
 	"github.com/hinshun/ipcs/snapshotter"
 	"github.com/hinshun/ipcs/unpack"
@@ -177,9 +178,9 @@ func (p *parts) serveLazy(ctx context.Context, cfg config, dir string, files sna
 	p.fetcher.SetNeighbours(files.Neighbours)
 	lazy := lazyfs.Serve(client, files, p.fetcher, lazyfs.Options{
 		Logger: log,
-		Observe: func(c cid.Cid) {
-			files.Observe(c)
-			p.fetcher.Opened(c)
+		Observe: func(f ipfs.File, off, size int64) {
+			files.Observe(f, off, size)
+			p.fetcher.Opened(f.Cid)
 		},
 		Restart: func(state relay.State) (*relay.Client, error) {
 			dev, err := relay.AskSpare(p.spare, state)

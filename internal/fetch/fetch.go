@@ -15,7 +15,8 @@
 // What is read ahead: of a file of few leaves, all of it, right behind what was asked
 // for. Of a larger one, twice as many leaves as lie without gap before the one that is
 // read, up to maxAhead: so the window grows with sequential reads, of any number of
-// readers, and stays shut for random ones.
+// readers, and stays shut for random ones. Of a file whose leaves PrefetchParts has named, only
+// behind a leaf that was not among them.
 //
 // Where small reads wait for long, the small files in the directory of the one that is read are
 // fetched with it (near.go).
@@ -59,8 +60,8 @@ const (
 	grace = time.Second
 	// patience is how long a read waits beside what nobody waits for.
 	patience = time.Second
-	// smallFile is the number of leaves up to which a file is fetched whole.
-	smallFile = 8
+	// SmallFile is the number of leaves up to which a file is fetched whole.
+	SmallFile = 8
 	// maxAhead bounds the leaves read ahead of a reader.
 	maxAhead = 32
 	// evictedTries is how often what one read needs is fetched, if it is evicted as soon as it
@@ -151,6 +152,7 @@ type file struct {
 	failing   bool // the last attempt to get a leaf of it failed
 	finishing bool // a goroutine makes it an object
 	counted   bool // in Prefetched, or not to be: somebody has waited for it
+	planned   bool // somebody has named leaves of it that are read
 	users     int  // of open that have not called done
 }
 
@@ -216,15 +218,6 @@ func (f *Fetcher) Stats() Stats {
 	s.InFlight = int64(len(f.sched.wants))
 	return s
 }
-
-// Local opens the file if all of it is in the store.
-func (f *Fetcher) Local(file ipfs.File) (*os.File, bool) {
-	o, err := f.store.OpenFile(file)
-	return o, err == nil
-}
-
-// Has says whether all of a file is in the store.
-func (f *Fetcher) Has(file ipfs.File) bool { return f.store.HasFile(file) }
 
 // ReadAt reads from a file as io.ReaderAt does, and fetches what it needs. It returns
 // early when ctx ends; the fetch goes on.

@@ -39,11 +39,41 @@ var ErrIncomplete = errors.New("not all files could be had")
 // ErrNoRoom says that Prefetch left files that the limit of the store has no room for.
 var ErrNoRoom = errors.New("the store has no room for more files that nobody waits for")
 
+// A Part is a file, or one leaf of it.
+type Part struct {
+	ipfs.File
+	Leaf int // or AllLeaves
+}
+
+// AllLeaves is all of a file, as a Part.
+const AllLeaves = -1
+
+// size is that of what is to be got, in bytes.
+func (p Part) size() int64 {
+	if p.Leaf == AllLeaves {
+		return p.Size
+	}
+	return int64(p.LeafLen(p.Leaf))
+}
+
 // Prefetch gets whole files, in their order, at the given priority: ahead, Profile, Whole or Fill. It
 // returns when they are in the store, or none of those that are left can be had: a file
 // that fails is left, and when many fail in a row, so are those that follow. The error is
 // then ErrIncomplete. It ends with ErrNoRoom before anything would be evicted for it.
 func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Priority) error {
+	return f.PrefetchParts(ctx, func(yield func(Part) bool) {
+		for file := range files {
+			if !yield(Part{file, AllLeaves}) {
+				return
+			}
+		}
+	}, p)
+}
+
+// PrefetchParts is Prefetch where of some files only leaves are wanted. Of these nothing is
+// read ahead then, but behind a leaf that had to be waited for: who names leaves knows which
+// are read.
+func (f *Fetcher) PrefetchParts(ctx context.Context, parts iter.Seq[Part], p Priority) error {
 	if p < ahead || p > Fill {
 		return fmt.Errorf("prefetch: %d is no priority of it", p)
 	}
@@ -51,7 +81,7 @@ func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Pri
 	f.urgent = time.Now() // whoever is to read first has not begun
 	f.mu.Unlock()
 	run := &prefetch{Fetcher: f, priority: p, began: time.Now(), window: semaphore.NewWeighted(window)}
-	err := run.all(ctx, files)
+	err := run.all(ctx, parts)
 	run.flush(ctx) // what is queued is wanted by the goroutines
 	run.wg.Wait()
 	if err == nil {
@@ -81,22 +111,22 @@ type prefetch struct {
 	row    atomic.Int64 // files that failed since one did not
 }
 
-// all begins to get the files.
-func (r *prefetch) all(ctx context.Context, files iter.Seq[ipfs.File]) error {
-	for file := range files {
+// all begins to get the parts.
+func (r *prefetch) all(ctx context.Context, parts iter.Seq[Part]) error {
+	for part := range parts {
 		if err := context.Cause(ctx); err != nil {
 			return err // many files may be here, and be told one by one
 		}
 		if r.row.Load() >= hopeless {
 			return fmt.Errorf("the last %d files could not be had: %w", hopeless, ErrIncomplete)
 		}
-		if r.store.HasFile(file) {
+		if r.store.HasFile(part.File) {
 			continue
 		}
-		if ok, err := r.hasRoom(ctx, file.Size); err != nil || !ok {
+		if ok, err := r.hasRoom(ctx, part.size()); err != nil || !ok {
 			return cmp.Or(err, ErrNoRoom)
 		}
-		if err := r.file(ctx, file); err != nil {
+		if err := r.part(ctx, part); err != nil {
 			return err
 		}
 	}
@@ -117,29 +147,40 @@ func (r *prefetch) hasRoom(ctx context.Context, size int64) (bool, error) {
 	return r.store.HasRoom(ctx, r.coming.Load()+size, spare)
 }
 
-// prefetched is a file whose leaves are being waited for.
+// prefetched is a part whose leaves are being waited for.
 type prefetched struct {
 	*file
+	part Part
 	left atomic.Int64 // goroutines, and the one that wants
 	err  atomic.Pointer[error]
 }
 
-// file begins to get one file. Its error ends the run.
-func (r *prefetch) file(ctx context.Context, want ipfs.File) error {
-	st, object, err := r.open(want)
+// part begins to get one part. Its error ends the run.
+func (r *prefetch) part(ctx context.Context, want Part) error {
+	if want.Leaf < AllLeaves || want.Leaf >= want.NumLeaves() {
+		return fmt.Errorf("prefetch: %s has no leaf %d", want.Cid, want.Leaf)
+	}
+	st, object, err := r.open(want.File)
 	switch {
 	case errors.Is(err, ErrClosed):
 		return err
 	case err != nil:
-		r.fail(want, err)
+		r.fail(want.File, err)
 		return nil
 	case object != nil:
 		return object.Close()
 	}
-	pf := &prefetched{file: st}
+	pf := &prefetched{file: st, part: want}
 	pf.left.Add(1)
-	r.coming.Add(st.Size)
-	for i := range st.NumLeaves() {
+	r.coming.Add(want.size())
+	first, last := 0, st.NumLeaves()-1
+	if want.Leaf != AllLeaves {
+		first, last = want.Leaf, want.Leaf
+		r.mu.Lock()
+		st.planned = true
+		r.mu.Unlock()
+	}
+	for i := first; i <= last; i++ {
 		if err = r.leaf(ctx, pf, i); err != nil {
 			pf.err.CompareAndSwap(nil, &err)
 			break
@@ -264,16 +305,17 @@ func (r *prefetch) pace(ctx context.Context, c cid.Cid, size int) error {
 	return r.filling.WaitN(ctx, size)
 }
 
-// leafDone ends the file with its last leaf.
+// leafDone ends the part with its last leaf.
 func (r *prefetch) leafDone(ctx context.Context, pf *prefetched) {
 	if pf.left.Add(-1) > 0 {
 		return
 	}
-	defer r.coming.Add(-pf.Size)
+	defer r.coming.Add(-pf.part.size())
+	whole := pf.part.Leaf == AllLeaves || pf.partial.Complete()
 	var err error
 	if failed := pf.err.Load(); failed != nil {
 		err = *failed
-	} else {
+	} else if whole {
 		err = r.finish(pf.file)
 	}
 	if err != nil {
@@ -283,7 +325,9 @@ func (r *prefetch) leafDone(ctx context.Context, pf *prefetched) {
 		}
 		return
 	}
-	r.prefetched(pf.file, r.priority)
+	if whole {
+		r.prefetched(pf.file, r.priority)
+	}
 	r.done(pf.file)
 	r.row.Store(0)
 }

@@ -26,7 +26,7 @@ type want struct {
 // demand returns when leaves first to last of a file are here.
 func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 	start := time.Now()
-	attempts, own := make([]attempt, 0, last-first+1), true
+	attempts, own, expected := make([]attempt, 0, last-first+1), true, true
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
@@ -36,10 +36,12 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 	for i := first; i <= last; i++ {
 		if w, joined := f.wantLocked(st, i, demanded); w != nil {
 			attempts = append(attempts, attempt{w, demanded, i, joined, start})
-			own = own && !joined
+			own, expected = own && !joined, expected && joined
 		}
 	}
-	f.aheadLocked(st, first, last)
+	if !st.planned || !expected {
+		f.aheadLocked(st, first, last)
+	}
 	if len(attempts) == 0 {
 		f.stats.Hits++
 		f.finishLocked(st)
@@ -196,7 +198,7 @@ func (f *Fetcher) aheadLocked(st *file, first, last int) {
 		return // what is demanded finds out when that is over
 	}
 	n := st.NumLeaves()
-	if n <= smallFile {
+	if n <= SmallFile {
 		for i := range n {
 			f.wantLocked(st, i, ahead)
 		}

@@ -38,7 +38,7 @@ type fileSystem struct {
 	stop  chan struct{}          // closed by Unmount
 	// invalidate makes the kernel look a file up again when it is opened next.
 	invalidate func(c cid.Cid)
-	observe    func(c cid.Cid)
+	observe    func(f ipfs.File, off, size int64)
 
 	requests, lookups, reads, local, errors atomic.Int64
 }
@@ -47,7 +47,7 @@ func newFileSystem(files Files, rd Reader, logger *slog.Logger) *fileSystem {
 	return &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		files:         files, rd: rd, log: logger,
-		nodes: newNodes(), fds: fdcache.New[uint64](maxFDs), stop: make(chan struct{}), invalidate: func(cid.Cid) {}, observe: func(cid.Cid) {},
+		nodes: newNodes(), fds: fdcache.New[uint64](maxFDs), stop: make(chan struct{}), invalidate: func(cid.Cid) {}, observe: func(ipfs.File, int64, int64) {},
 	}
 }
 

@@ -60,8 +60,9 @@ type Reader interface {
 // Options configure a Server.
 type Options struct {
 	Logger *slog.Logger // default: discard
-	// Observe is told of each read; it must be quick. Default: nobody is told.
-	Observe func(c cid.Cid)
+	// Observe is told of each read of bytes that the file has; it must be quick. Default: nobody
+	// is told.
+	Observe func(f ipfs.File, off, size int64)
 	// Restart starts another relay for the file system of one that has died. Default: the file
 	// system ends with its relay.
 	Restart func(state relay.State) (*relay.Client, error)

@@ -36,7 +36,6 @@ func (fs *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 	if n == nil {
 		return nil, fuse.Status(syscall.ESTALE)
 	}
-	fs.observe(n.cid)
 	file, err := fs.file(n)
 	if err != nil {
 		fs.log.Error("cannot read a file", "cid", n.cid.String(), "error", err)
@@ -46,6 +45,7 @@ func (fs *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 	if size = min(size, file.Size-off); size <= 0 {
 		return fuse.ReadResultData(nil), fuse.OK
 	}
+	fs.observe(file, off, size)
 	h, err := fs.fds.Acquire(n.id, func() (*os.File, error) {
 		if f, ok := fs.rd.Local(file); ok {
 			return f, nil
