@@ -40,9 +40,10 @@ func profileCommand(flags *daemonFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "profile",
 		Short: "record, list, export and import what containers of an image read first",
-		Long: `A profile lists the files that a container of an image reads first. The daemon records it
-when an image is run here for the first time, and the next time fetches these files at once;
-"profile record" does so anew, until the container is ready.
+		Long: `A profile lists the files that a container of an image reads first, and of large files
+that were not here the parts that it reads. The daemon records it when an image is run here
+for the first time, and the next time fetches these files at once; "profile record" does so
+anew, until the container is ready.
 
 An exported profile can be put into an image ("convert --profile FILE"), so that every host
 begins with it.`,

@@ -173,7 +173,7 @@ func record(cmd *cobra.Command, flags *daemonFlags, cfg config, f *recordFlags) 
 			return fmt.Errorf("write the profile, which this host has kept: %w", err)
 		}
 	}
-	say("recorded %d files of image %s", r.Files, r.Image)
+	say("recorded %d files, or parts of large ones, of image %s", r.Files, r.Image)
 	return nil
 }
 

@@ -132,7 +132,7 @@ func prefetchFamilies() []Family {
 	}
 	labels := []string{"by"}
 	return []Family{
-		{"ipcs_prefetched_files_total", Counter, labels, "Files that were fetched before anybody waited for them, by what named them: profile, or fill. Counted where metrics.address is set.",
+		{"ipcs_prefetched_files_total", Counter, labels, "Whole files that were fetched before anybody waited for them, by what named them: profile, or fill. Counted where metrics.address is set.",
 			by(func(p Prefetched) int64 { return p.Files })},
 		{"ipcs_prefetched_bytes_total", Counter, labels, "Bytes of ipcs_prefetched_files_total.",
 			by(func(p Prefetched) int64 { return p.Bytes })},
