@@ -28,8 +28,8 @@ type Prefetcher interface {
 	Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p fetch.Priority) error
 	// PrefetchParts gets also leaves of files.
 	PrefetchParts(ctx context.Context, parts iter.Seq[fetch.Part], p fetch.Priority) error
-	// Here returns which leaves are here of a file that is not.
-	Here(f ipfs.File) []int
+	// LeavesRead returns which leaves were read of a large file that is not here, if that is known.
+	LeavesRead(f ipfs.File) (leaves []int, known bool)
 	// Has says whether all of a file is here.
 	Has(f ipfs.File) bool
 }

@@ -60,9 +60,9 @@ func (p prefetcher) PrefetchParts(ctx context.Context, parts iter.Seq[fetch.Part
 	}, priority)
 }
 
-// Has says that nothing is here, as Here does.
-func (prefetcher) Has(ipfs.File) bool   { return false }
-func (prefetcher) Here(ipfs.File) []int { return nil }
+// Has says that nothing is here.
+func (prefetcher) Has(ipfs.File) bool                 { return false }
+func (prefetcher) LeavesRead(ipfs.File) ([]int, bool) { return nil, false }
 
 // cidOf is the CID of a file with this content.
 func cidOf(t testing.TB, content string) cid.Cid {

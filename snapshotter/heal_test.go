@@ -32,8 +32,8 @@ func (n nothingComes) PrefetchParts(ctx context.Context, _ iter.Seq[fetch.Part],
 	return n.Prefetch(ctx, nil, p)
 }
 
-func (nothingComes) Has(ipfs.File) bool   { return false }
-func (nothingComes) Here(ipfs.File) []int { return nil }
+func (nothingComes) Has(ipfs.File) bool                 { return false }
+func (nothingComes) LeavesRead(ipfs.File) ([]int, bool) { return nil, false }
 
 // TestHeal lets the lazy file system die under a container: what was opened on it fails, and can
 // be read again when the next process has fetched all of it, but for what is still open.

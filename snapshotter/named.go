@@ -3,7 +3,9 @@
 package snapshotter
 
 import (
+	"cmp"
 	"iter"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 
@@ -14,20 +16,20 @@ import (
 // named yields what of the tables has the given CIDs, in their order: files, and leaves of files
 // of several. Others have no business here, whoever named them.
 func named(tables []*fileTable, cids []cid.Cid) iter.Seq[fetch.Part] {
-	return func(yield func(fetch.Part) bool) {
-		files := make([]ipfs.File, len(cids)) // of no leaves: none
-		leaves := make(map[string]fetch.Part) // by their keys; of no file until it is found
-		for i, c := range cids {
-			var ok bool
-			if files[i], ok = findIn(tables, c); !ok && c.Type() == cid.Raw {
-				leaves[c.KeyString()] = fetch.Part{}
-			}
+	parts := make([]fetch.Part, len(cids)) // of no file where there is none
+	var leaves []cid.Cid
+	for i, c := range cids {
+		f, ok := findIn(tables, c)
+		if parts[i] = (fetch.Part{File: f, Leaf: fetch.AllLeaves}); !ok && c.Type() == cid.Raw {
+			leaves = append(leaves, c)
 		}
-		findLeaves(tables, leaves)
+	}
+	found := findLeaves(tables, leaves)
+	return func(yield func(fetch.Part) bool) {
 		for i, c := range cids {
-			part := fetch.Part{File: files[i], Leaf: fetch.AllLeaves}
+			part := parts[i]
 			if !part.Cid.Defined() {
-				part = leaves[c.KeyString()]
+				part = found[sumOf(c)]
 			}
 			if part.Cid.Defined() && !yield(part) {
 				return
@@ -46,25 +48,51 @@ func findIn(tables []*fileTable, c cid.Cid) (ipfs.File, bool) {
 	return ipfs.File{}, false
 }
 
-// findLeaves says of leaves which file of the tables has them: one of those that do.
-func findLeaves(tables []*fileTable, leaves map[string]fetch.Part) {
-	left := len(leaves)
+// sumOf is the digest of a CID with sha2-256, as the leaves of files are listed.
+func sumOf(c cid.Cid) string {
+	hash := c.Hash()
+	return string(hash[max(0, len(hash)-sumSize):])
+}
+
+// findLeaves says of leaves which file of the tables has them, by their digests. Of several, it
+// is the one that has most of them: that is likely the one that was read.
+func findLeaves(tables []*fileTable, leaves []cid.Cid) map[string]fetch.Part {
+	found := make(map[string]fetch.Part, len(leaves))
+	if len(leaves) == 0 {
+		return found
+	}
+	for _, c := range leaves {
+		found[sumOf(c)] = fetch.Part{}
+	}
+	type has struct {
+		ipfs.File
+		leaves []int
+	}
+	var files []has
 	for _, t := range tables {
 		for i := range t.files {
-			if left == 0 {
-				return
-			}
 			if t.files[i].leaves < 0 {
 				continue
 			}
-			f := t.file(i)
+			f := has{File: t.file(i)}
 			for n := range f.NumLeaves() {
-				key := f.Leaf(n).KeyString()
-				if part, ok := leaves[key]; ok && !part.Cid.Defined() {
-					leaves[key] = fetch.Part{File: f, Leaf: n}
-					left--
+				if _, ok := found[f.Leaves[n*sumSize:(n+1)*sumSize]]; ok {
+					f.leaves = append(f.leaves, n)
 				}
+			}
+			if len(f.leaves) > 0 {
+				files = append(files, f)
 			}
 		}
 	}
+	slices.SortStableFunc(files, func(a, b has) int { return cmp.Compare(len(b.leaves), len(a.leaves)) })
+	for _, f := range files {
+		for _, n := range f.leaves {
+			sum := f.Leaves[n*sumSize : (n+1)*sumSize]
+			if !found[sum].Cid.Defined() {
+				found[sum] = fetch.Part{File: f.File, Leaf: n}
+			}
+		}
+	}
+	return found
 }

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +41,8 @@ type recorder struct {
 	log    *slog.Logger
 	save   func(chain digest.Digest, files []cid.Cid, full bool) error
 
-	active atomic.Int32 // recordings
+	// reading are those that are running, for observe, which must be quick.
+	reading atomic.Pointer[[]*recording]
 
 	mu      sync.Mutex
 	closed  bool
@@ -58,8 +61,8 @@ type candidate struct {
 	// first says that it was just made: it is recorded if the image never was.
 	first bool
 	find  func(cid.Cid) (ipfs.File, bool) // the file of the image with this CID
-	// here says which leaves of a file are here, or that all are.
-	here func(ipfs.File) (leaves []int, all bool)
+	// here says that all of a file is here, or which of its leaves were read already.
+	here func(ipfs.File) (read []int, all bool)
 }
 
 func newRecorder(window time.Duration, log *slog.Logger, save func(digest.Digest, []cid.Cid, bool) error) *recorder {
@@ -76,14 +79,19 @@ var errServed = errors.New("files are served by a process, in which nobody sees 
 func (r *recorder) newRecording(c candidate, window time.Duration) *recording {
 	rec := newRecording(c, window)
 	r.running[rec] = struct{}{}
-	r.active.Store(int32(len(r.running)))
+	r.publish()
 	return rec
 }
 
 // drop ends that a recording is told anything.
 func (r *recorder) drop(rec *recording) {
 	delete(r.running, rec)
-	r.active.Store(int32(len(r.running)))
+	r.publish()
+}
+
+func (r *recorder) publish() {
+	all := slices.Collect(maps.Keys(r.running))
+	r.reading.Store(&all)
 }
 
 // begin records what a container opens, if somebody has asked for that, or if it is the
@@ -152,7 +160,7 @@ func (r *recorder) end(rec *recording) {
 	r.drop(rec)
 	closed := r.closed
 	_, known := r.done[rec.image.chain]
-	if full {
+	if full && len(files) > 0 {
 		r.done[rec.image.chain] = struct{}{}
 	}
 	r.mu.Unlock()
@@ -181,12 +189,11 @@ func (r *recorder) known(chain digest.Digest) {
 
 // observe takes a read of the lazy file system. Any container may have read it.
 func (r *recorder) observe(f ipfs.File, off, size int64) {
-	if r.active.Load() == 0 {
+	all := r.reading.Load()
+	if all == nil {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for rec := range r.running {
+	for _, rec := range *all {
 		rec.read(f, off, size)
 	}
 }
@@ -282,12 +289,13 @@ func (s *Snapshotter) findFile(roots []cid.Cid) func(cid.Cid) (ipfs.File, bool) 
 	return func(c cid.Cid) (ipfs.File, bool) { return findIn(s.files.tables(roots), c) }
 }
 
-// hereOf says which leaves of a file are here, or that all are.
-func (s *Snapshotter) hereOf(f ipfs.File) (leaves []int, all bool) {
+// hereOf says that all of a file is here, or which of its leaves were read already.
+func (s *Snapshotter) hereOf(f ipfs.File) (read []int, all bool) {
 	if s.prefetch == nil || s.prefetch.Has(f) {
 		return nil, true
 	}
-	return s.prefetch.Here(f), false
+	read, known := s.prefetch.LeavesRead(f)
+	return read, !known && s.prefetch.Has(f) // it may have come meanwhile
 }
 
 // unused says that a snapshot is gone, or is no container's any more.

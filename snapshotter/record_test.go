@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -213,6 +214,54 @@ func TestRecordLeaves(t *testing.T) {
 	}
 	if files := l.waitProfile(tick); !slices.Equal(files, want) {
 		t.Errorf("recorded %v, want %v", files, want)
+	}
+	profile, err := l.Profile(l.ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// Another machine, whose files are all elsewhere.
+	l, publisher, _ = newLazyLab(t)
+	image, _ = l.buildAt(publisher, "i", [][]entry{{file("large", string(content), 0o644), file("small", "is small", 0o644)}})
+	if err := l.PutProfile(image.id, profile); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	asked := map[cid.Cid]bool{}
+	l.node.SetFault(func(_ string, c cid.Cid) error {
+		mu.Lock()
+		defer mu.Unlock()
+		asked[c] = true
+		return nil
+	})
+	wasAsked := func(c cid.Cid) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return asked[c]
+	}
+	_, path = l.container(image.parent)
+	for _, c := range want {
+		for !wasAsked(c) {
+			<-tick.C
+		}
+	}
+	if f, err = os.Open(filepath.Join(path, "large")); err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, leaf := range []int{4, 15} {
+		at := leaf*ipfs.LeafSize + 1000
+		got := make([]byte, 10)
+		if _, err := f.ReadAt(got, int64(at)); err != nil || !bytes.Equal(got, content[at:at+10]) {
+			t.Fatalf("read %x, %v", got, err)
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // what would be read ahead is asked for behind the read
+	for leaf := range 20 {
+		c := cidOf(t, string(content[leaf*ipfs.LeafSize:(leaf+1)*ipfs.LeafSize]))
+		if wasAsked(c) != slices.Contains(want, c) {
+			t.Errorf("leaf %d was asked for: %v", leaf, wasAsked(c))
+		}
 	}
 }
 

@@ -3,7 +3,9 @@
 package snapshotter
 
 import (
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -13,31 +15,44 @@ import (
 	"github.com/hinshun/ipcs/layer"
 )
 
-// openLate is how much later than its first reads it may be told that a file was opened.
-const openLate = time.Second
+const (
+	// openLate is how much later than its first reads it may be told that a file was opened.
+	openLate = time.Second
+	// maxEarly is how many files, and leaves of each, are kept until then.
+	maxEarly = 64
+	// maxNamed leaves of a file are named, or seven eighths of it; beyond, the file is.
+	maxNamed = 4096
+)
 
 // A recording is that of one container: a profile that grows.
 //
 // A large file of which something is missing when it is opened is read through us until it is
-// closed, so its leaves are named as they are read, in place of the file. What of it was here
-// then is named too: the kernel may have that in its memory, and then nobody sees who reads
-// it. Such a file stays one of which leaves are named: who opens it again when all is here reads
-// unseen, but has the profile of those before.
+// closed, so its leaves are named as they are read, in place of the file. What of it was read
+// before then is named too: the kernel may have that in its memory, and then nobody sees who reads
+// it. Such a file stays one of which leaves are named, until these are most of it: who opens it again
+// when all is here reads unseen, but has the profile of those before. If no leaf was seen at all, as
+// when the kernel has what an earlier process has fetched, the file is named.
 type recording struct {
 	candidate
 	window  time.Duration // 0: as long as it takes
 	stopped chan struct{} // closed by cancel
 	cancel  func()
+	lazy    atomic.Bool // only reads tell what is opened
 
 	mu     sync.Mutex
-	lazy   bool // only reads tell what is opened
 	full   bool // the time is up
 	timer  *time.Timer
-	seen   map[cid.Cid]struct{} // files that were opened, and leaves that are named
-	partly map[cid.Cid]struct{} // files whose leaves are named
+	seen   map[cid.Cid]struct{} // what is named
+	partly map[cid.Cid]*partFile
 	early  map[cid.Cid]*earlyReads
 	files  []cid.Cid // and leaves
 	closed bool
+}
+
+// partFile is a file whose leaves are named.
+type partFile struct {
+	ipfs.File
+	leaves []int
 }
 
 // earlyReads are of a file of which it was not told yet that it was opened.
@@ -50,100 +65,145 @@ func newRecording(c candidate, window time.Duration) *recording {
 	stopped := make(chan struct{})
 	return &recording{
 		candidate: c, window: window, stopped: stopped, cancel: sync.OnceFunc(func() { close(stopped) }),
-		seen: make(map[cid.Cid]struct{}), partly: make(map[cid.Cid]struct{}), early: make(map[cid.Cid]*earlyReads),
+		seen: make(map[cid.Cid]struct{}), partly: make(map[cid.Cid]*partFile), early: make(map[cid.Cid]*earlyReads),
 	}
 }
 
 // takeReads has it take what is read as opened: nobody tells it what is.
-func (rec *recording) takeReads() {
+func (rec *recording) takeReads() { rec.lazy.Store(true) }
+
+// knows says whether it was told of a file before.
+func (rec *recording) knows(c cid.Cid) bool {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	rec.lazy = true
+	_, seen := rec.seen[c]
+	return seen || rec.partly[c] != nil || rec.closed
 }
 
 // opened takes a file that was opened.
 func (rec *recording) opened(c cid.Cid) {
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	if _, ok := rec.seen[c]; ok || rec.closed {
+	if rec.knows(c) {
 		return
 	}
 	f, ok := rec.find(c)
-	if !ok || f.NumLeaves() <= fetch.SmallFile {
+	var read []int
+	all := true
+	if ok && f.NumLeaves() > fetch.SmallFile {
+		read, all = rec.here(f)
+	}
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	switch {
+	case rec.closed:
+	case all:
 		rec.add(c)
-		return
+	case rec.partly[c] == nil:
+		rec.partly[c] = &partFile{File: f}
+		rec.begin()
+		rec.addLeaves(rec.partly[c], read)
+		if early := rec.early[c]; early != nil && time.Since(early.last) < openLate {
+			rec.addLeaves(rec.partly[c], early.leaves)
+		}
+		delete(rec.early, c)
 	}
-	here, all := rec.here(f)
-	if all {
-		rec.add(c)
-		return
-	}
-	rec.seen[c], rec.partly[c] = struct{}{}, struct{}{}
-	rec.begin()
-	rec.addLeaves(f, here)
-	if early := rec.early[c]; early != nil && time.Since(early.last) < openLate {
-		rec.addLeaves(f, early.leaves)
-	}
-	delete(rec.early, c)
 }
 
 // read takes a read through us.
 func (rec *recording) read(f ipfs.File, off, size int64) {
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	large := f.NumLeaves() > fetch.SmallFile
-	if rec.closed || !large && !rec.lazy {
-		return
-	}
-	if _, ok := rec.find(f.Cid); !ok {
-		return
-	}
-	if !large {
-		rec.add(f.Cid)
+	lazy := rec.lazy.Load()
+	if f.NumLeaves() <= fetch.SmallFile && !lazy {
 		return
 	}
 	var leaves []int
 	for i := off / ipfs.LeafSize; i <= (off+size-1)/ipfs.LeafSize; i++ {
 		leaves = append(leaves, int(i))
 	}
-	_, partly := rec.partly[f.Cid]
-	_, seen := rec.seen[f.Cid]
-	switch {
-	case partly || rec.lazy:
-		rec.addLeaves(f, leaves)
-	case !seen:
-		rec.readEarly(f, leaves)
+	if rec.readKnown(f.Cid, leaves) {
+		return
 	}
+	if _, ok := rec.find(f.Cid); !ok {
+		return
+	}
+	if lazy {
+		rec.opened(f.Cid)
+		rec.readKnown(f.Cid, leaves)
+		return
+	}
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	rec.readEarly(f.Cid, leaves)
+}
+
+// readKnown takes a read of a file that it was told of, and says whether it was.
+func (rec *recording) readKnown(c cid.Cid, leaves []int) bool {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	p := rec.partly[c]
+	if p != nil && !rec.closed {
+		rec.addLeaves(p, leaves)
+	}
+	_, seen := rec.seen[c]
+	return p != nil || seen || rec.closed
 }
 
 // readEarly keeps what is read of a file that may have been opened just now.
-func (rec *recording) readEarly(f ipfs.File, leaves []int) {
+func (rec *recording) readEarly(c cid.Cid, leaves []int) {
 	now := time.Now()
-	early := rec.early[f.Cid]
+	early := rec.early[c]
 	if early == nil || now.Sub(early.last) >= openLate {
+		if early == nil && len(rec.early) >= maxEarly {
+			clear(rec.early) // of containers that are not recorded
+		}
 		early = &earlyReads{}
-		rec.early[f.Cid] = early
+		rec.early[c] = early
 	}
 	early.last = now
-	if len(early.leaves) < layer.MaxProfile {
-		early.leaves = append(early.leaves, leaves...)
-	}
-}
-
-func (rec *recording) addLeaves(f ipfs.File, leaves []int) {
 	for _, i := range leaves {
-		rec.add(f.Leaf(i))
+		if len(early.leaves) < maxEarly && !slices.Contains(early.leaves, i) {
+			early.leaves = append(early.leaves, i)
+		}
 	}
 }
 
-// add names a file or a leaf.
-func (rec *recording) add(c cid.Cid) {
+// addLeaves names leaves of a file, or all of it if that is not much more.
+func (rec *recording) addLeaves(p *partFile, leaves []int) {
+	for _, i := range leaves {
+		if _, whole := rec.seen[p.Cid]; whole {
+			return
+		}
+		if rec.add(p.Leaf(i)) {
+			p.leaves = append(p.leaves, i)
+		}
+		if n := p.NumLeaves(); len(p.leaves) > min(n-n/8, maxNamed) {
+			rec.nameWhole(p)
+		}
+	}
+}
+
+// nameWhole names a file in place of its leaves, where the first of them is.
+func (rec *recording) nameWhole(p *partFile) {
+	named := make(map[cid.Cid]struct{}, len(p.leaves))
+	for _, i := range p.leaves {
+		named[p.Leaf(i)] = struct{}{}
+	}
+	is := func(c cid.Cid) bool { _, ok := named[c]; return ok }
+	if at := slices.IndexFunc(rec.files, is); at >= 0 {
+		rec.files[at] = p.Cid
+	}
+	rec.files = slices.DeleteFunc(rec.files, is)
+	rec.seen[p.Cid] = struct{}{}
+	p.leaves = nil
+}
+
+// add names a file or a leaf, and says whether it was not named before.
+func (rec *recording) add(c cid.Cid) bool {
 	if _, ok := rec.seen[c]; ok || len(rec.files) == layer.MaxProfile {
-		return
+		return false
 	}
 	rec.seen[c] = struct{}{}
 	rec.files = append(rec.files, c)
 	rec.begin()
+	return true
 }
 
 // begin begins the time with the first file.
@@ -163,7 +223,7 @@ func (rec *recording) begin() {
 func (rec *recording) begun() bool {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	return len(rec.files) > 0
+	return len(rec.files)+len(rec.partly) > 0
 }
 
 // stop ends the recording and returns what there is of it.
@@ -173,6 +233,11 @@ func (rec *recording) stop() (files []cid.Cid, full bool) {
 	rec.closed = true
 	if rec.timer != nil {
 		rec.timer.Stop()
+	}
+	for c, p := range rec.partly {
+		if len(p.leaves) == 0 {
+			rec.add(c)
+		}
 	}
 	return rec.files, rec.full
 }

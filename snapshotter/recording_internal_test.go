@@ -36,8 +36,8 @@ func TestRecordingOfLeaves(t *testing.T) {
 	large, small := largeFile(t, fetch.SmallFile+12), largeFile(t, fetch.SmallFile)
 	leaf := large.Leaf
 	for name, c := range map[string]struct {
-		here []int
-		all  bool
+		read []int // before
+		all  bool  // is here
 		lazy bool
 		tell func(rec *recording)
 		want []cid.Cid
@@ -56,14 +56,22 @@ func TestRecordingOfLeaves(t *testing.T) {
 		"read before it is told that it was opened": {
 			tell: func(rec *recording) {
 				rec.read(large, 5*ipfs.LeafSize, 5)
+				rec.read(large, 5*ipfs.LeafSize+5, 5)
 				rec.opened(small.Cid)
 				rec.opened(large.Cid)
 			},
 			want: []cid.Cid{small.Cid, leaf(5)},
 		},
 		"read and never opened": {tell: func(rec *recording) { rec.read(large, 5*ipfs.LeafSize, 5) }},
-		"something was here": {
-			here: []int{3, 7},
+		"opened and not read, by what anybody sees": {
+			tell: func(rec *recording) {
+				rec.opened(small.Cid)
+				rec.opened(large.Cid)
+			},
+			want: []cid.Cid{small.Cid, large.Cid},
+		},
+		"something was read before": {
+			read: []int{3, 7},
 			tell: func(rec *recording) {
 				rec.opened(large.Cid)
 				rec.read(large, 2*ipfs.LeafSize, 5)
@@ -79,13 +87,29 @@ func TestRecordingOfLeaves(t *testing.T) {
 			},
 			want: []cid.Cid{large.Cid},
 		},
+		"nearly all is read": {
+			tell: func(rec *recording) {
+				rec.opened(large.Cid)
+				rec.read(large, 0, 5)
+				rec.opened(small.Cid)
+				rec.read(large, 0, 19*ipfs.LeafSize)
+				rec.read(large, 19*ipfs.LeafSize, 5)
+			},
+			want: []cid.Cid{large.Cid, small.Cid},
+		},
 		"only reads tell": {
 			lazy: true,
 			tell: func(rec *recording) {
 				rec.read(large, 2*ipfs.LeafSize, 5)
 				rec.read(small, 2*ipfs.LeafSize, 5)
+				rec.read(large, 3*ipfs.LeafSize, 5)
 			},
-			want: []cid.Cid{leaf(2), small.Cid},
+			want: []cid.Cid{leaf(2), small.Cid, leaf(3)},
+		},
+		"only reads tell, and all is here": {
+			lazy: true, all: true,
+			tell: func(rec *recording) { rec.read(large, 2*ipfs.LeafSize, 5) },
+			want: []cid.Cid{large.Cid},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,7 +120,7 @@ func TestRecordingOfLeaves(t *testing.T) {
 					}
 					return small, c == small.Cid
 				},
-				here: func(ipfs.File) ([]int, bool) { return c.here, c.all },
+				here: func(ipfs.File) ([]int, bool) { return c.read, c.all },
 			}, 0)
 			if c.lazy {
 				rec.takeReads()
@@ -106,6 +130,27 @@ func TestRecordingOfLeaves(t *testing.T) {
 				t.Errorf("recorded %v, want %v", files, c.want)
 			}
 		})
+	}
+}
+
+// TestEarlyReadsAreBounded has many files read that are never opened in the container.
+func TestEarlyReadsAreBounded(t *testing.T) {
+	f := largeFile(t, 200)
+	rec := newRecording(candidate{find: func(cid.Cid) (ipfs.File, bool) { return f, true }}, 0)
+	for i := range 3 * maxEarly {
+		b, err := ipfs.NewBlock(cid.Raw, []byte{1, byte(i)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.read(ipfs.File{Cid: b.Cid, Size: f.Size, Leaves: f.Leaves}, 0, f.Size)
+	}
+	if len(rec.early) > maxEarly {
+		t.Errorf("%d files are remembered", len(rec.early))
+	}
+	for _, e := range rec.early {
+		if len(e.leaves) > maxEarly {
+			t.Fatalf("%d leaves of a file are remembered", len(e.leaves))
+		}
 	}
 }
 
@@ -121,8 +166,12 @@ func TestNamed(t *testing.T) {
 	}
 	small, sum := raw("small")
 	stranger, _ := raw("of another image")
+	// Another file has one of its leaves, and comes first.
+	alike := largeFile(t, 9)
+	alike.Leaves = large.Leaves[4*sumSize:5*sumSize] + strings.Repeat("x", 8*sumSize)
 	tables := []*fileTable{
 		{files: []fileRecord{{sum: sum, size: 5, leaves: -1}}},
+		{files: []fileRecord{{sum: [sumSize]byte([]byte(alike.Cid.Hash()[2:])), size: alike.Size}}, leaves: []string{alike.Leaves}},
 		{files: []fileRecord{{sum: [sumSize]byte([]byte(large.Cid.Hash()[2:])), size: large.Size}}, leaves: []string{large.Leaves}},
 	}
 	profile := []cid.Cid{large.Leaf(4), stranger, small, large.Leaf(2), large.Cid}
@@ -132,6 +181,9 @@ func TestNamed(t *testing.T) {
 			got = append(got, part.File.Cid)
 		} else {
 			got = append(got, part.File.Leaf(part.Leaf))
+		}
+		if part.File.Cid == alike.Cid {
+			t.Error("a leaf is taken for one of the file that has fewer of those named")
 		}
 	}
 	if want := []cid.Cid{large.Leaf(4), small, large.Leaf(2), large.Cid}; !slices.Equal(got, want) {

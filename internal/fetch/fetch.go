@@ -15,8 +15,8 @@
 // What is read ahead: of a file of few leaves, all of it, right behind what was asked
 // for. Of a larger one, twice as many leaves as lie without gap before the one that is
 // read, up to maxAhead: so the window grows with sequential reads, of any number of
-// readers, and stays shut for random ones. Of a file whose leaves PrefetchParts has named, only
-// behind a leaf that was not among them.
+// readers, and stays shut for random ones. Behind a leaf that PrefetchParts was given,
+// nothing is.
 //
 // Where small reads wait for long, the small files in the directory of the one that is read are
 // fetched with it (near.go).
@@ -123,7 +123,8 @@ type Fetcher struct {
 	mu     sync.Mutex // guards what follows
 	closed bool
 	files  map[fileKey]*file
-	held   map[string]place // leaves that lie in incomplete files
+	held   map[string]place    // leaves that lie in incomplete files
+	named  map[fileKey]leafSet // leaves of files that are not here
 	sched  scheduler
 	urgent time.Time // when a batch was under way last that is not to fill
 	stats  Stats
@@ -149,11 +150,11 @@ type file struct {
 	ipfs.File
 	partial *objects.Partial
 	// Guarded by Fetcher.mu:
-	failing   bool // the last attempt to get a leaf of it failed
-	finishing bool // a goroutine makes it an object
-	counted   bool // in Prefetched, or not to be: somebody has waited for it
-	planned   bool // somebody has named leaves of it that are read
-	users     int  // of open that have not called done
+	failing   bool    // the last attempt to get a leaf of it failed
+	finishing bool    // a goroutine makes it an object
+	counted   bool    // in Prefetched, or not to be: somebody has waited for it
+	users     int     // of open that have not called done
+	read      leafSet // leaves that somebody wanted to read; of large files only
 }
 
 func (st *file) key() fileKey { return fileKey{st.Cid, st.Size} }
@@ -177,7 +178,7 @@ func New(store *objects.Store, src Source, opts Options) *Fetcher {
 	}
 	f := &Fetcher{
 		store: store, src: src, timeout: opts.Timeout, log: opts.Logger, opens: opts.Opens, busy: opts.Busy, unread: make(map[sum]unread),
-		files: make(map[fileKey]*file), held: make(map[string]place), sched: newScheduler(), origins: newOrigins(),
+		files: make(map[fileKey]*file), named: make(map[fileKey]leafSet), held: make(map[string]place), sched: newScheduler(), origins: newOrigins(),
 	}
 	if opts.FillRate > 0 {
 		f.filling = rate.NewLimiter(rate.Limit(opts.FillRate), ipfs.LeafSize)
@@ -346,6 +347,7 @@ func (f *Fetcher) finish(st *file) error {
 		return nil // another was first
 	}
 	delete(f.files, st.key())
+	delete(f.named, st.key())
 	f.stats.Files++
 	for i := range st.NumLeaves() {
 		if k := st.Leaf(i).KeyString(); f.held[k].file == st {

@@ -39,29 +39,12 @@ var ErrIncomplete = errors.New("not all files could be had")
 // ErrNoRoom says that Prefetch left files that the limit of the store has no room for.
 var ErrNoRoom = errors.New("the store has no room for more files that nobody waits for")
 
-// A Part is a file, or one leaf of it.
-type Part struct {
-	ipfs.File
-	Leaf int // or AllLeaves
-}
-
-// AllLeaves is all of a file, as a Part.
-const AllLeaves = -1
-
-// size is that of what is to be got, in bytes.
-func (p Part) size() int64 {
-	if p.Leaf == AllLeaves {
-		return p.Size
-	}
-	return int64(p.LeafLen(p.Leaf))
-}
-
 // Prefetch gets whole files, in their order, at the given priority: ahead, Profile, Whole or Fill. It
 // returns when they are in the store, or none of those that are left can be had: a file
 // that fails is left, and when many fail in a row, so are those that follow. The error is
 // then ErrIncomplete. It ends with ErrNoRoom before anything would be evicted for it.
 func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Priority) error {
-	return f.PrefetchParts(ctx, func(yield func(Part) bool) {
+	return f.prefetch(ctx, func(yield func(Part) bool) {
 		for file := range files {
 			if !yield(Part{file, AllLeaves}) {
 				return
@@ -70,17 +53,22 @@ func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Pri
 	}, p)
 }
 
-// PrefetchParts is Prefetch where of some files only leaves are wanted. Of these nothing is
-// read ahead then, but behind a leaf that had to be waited for: who names leaves knows which
-// are read.
+// PrefetchParts is Prefetch where of some files only leaves are wanted. Who names leaves knows which
+// are read: behind one that was named nothing is read ahead, also before its turn. It goes
+// through parts twice.
 func (f *Fetcher) PrefetchParts(ctx context.Context, parts iter.Seq[Part], p Priority) error {
+	f.name(parts)
+	return f.prefetch(ctx, parts, p)
+}
+
+func (f *Fetcher) prefetch(ctx context.Context, parts iter.Seq[Part], p Priority) error {
 	if p < ahead || p > Fill {
 		return fmt.Errorf("prefetch: %d is no priority of it", p)
 	}
 	f.mu.Lock()
 	f.urgent = time.Now() // whoever is to read first has not begun
 	f.mu.Unlock()
-	run := &prefetch{Fetcher: f, priority: p, began: time.Now(), window: semaphore.NewWeighted(window)}
+	run := &prefetch{Fetcher: f, priority: p, began: time.Now(), window: semaphore.NewWeighted(window), lost: make(map[fileKey]struct{})}
 	err := run.all(ctx, parts)
 	run.flush(ctx) // what is queued is wanted by the goroutines
 	run.wg.Wait()
@@ -106,9 +94,12 @@ type prefetch struct {
 	queued, queuedBytes int
 	trickle             int // bytes that may be wanted though it is not quiet
 
-	coming atomic.Int64 // bytes of the files that are being got
+	coming atomic.Int64 // bytes of what is being got and not here
 	failed atomic.Int64 // files
 	row    atomic.Int64 // files that failed since one did not
+
+	lostMu sync.Mutex
+	lost   map[fileKey]struct{} // files that have failed
 }
 
 // all begins to get the parts.
@@ -120,7 +111,7 @@ func (r *prefetch) all(ctx context.Context, parts iter.Seq[Part]) error {
 		if r.row.Load() >= hopeless {
 			return fmt.Errorf("the last %d files could not be had: %w", hopeless, ErrIncomplete)
 		}
-		if r.store.HasFile(part.File) {
+		if r.has(part) {
 			continue
 		}
 		if ok, err := r.hasRoom(ctx, part.size()); err != nil || !ok {
@@ -150,9 +141,10 @@ func (r *prefetch) hasRoom(ctx context.Context, size int64) (bool, error) {
 // prefetched is a part whose leaves are being waited for.
 type prefetched struct {
 	*file
-	part Part
-	left atomic.Int64 // goroutines, and the one that wants
-	err  atomic.Pointer[error]
+	part   Part
+	left   atomic.Int64 // goroutines, and the one that wants
+	coming atomic.Int64 // its share of prefetch.coming
+	err    atomic.Pointer[error]
 }
 
 // part begins to get one part. Its error ends the run.
@@ -172,13 +164,10 @@ func (r *prefetch) part(ctx context.Context, want Part) error {
 	}
 	pf := &prefetched{file: st, part: want}
 	pf.left.Add(1)
-	r.coming.Add(want.size())
+	r.comes(pf, want.size())
 	first, last := 0, st.NumLeaves()-1
 	if want.Leaf != AllLeaves {
 		first, last = want.Leaf, want.Leaf
-		r.mu.Lock()
-		st.planned = true
-		r.mu.Unlock()
 	}
 	for i := first; i <= last; i++ {
 		if err = r.leaf(ctx, pf, i); err != nil {
@@ -193,6 +182,7 @@ func (r *prefetch) part(ctx context.Context, want Part) error {
 // leaf wants a leaf as soon as there is room for it.
 func (r *prefetch) leaf(ctx context.Context, pf *prefetched, i int) error {
 	if pf.partial.Have(i) {
+		r.comes(pf, -int64(pf.LeafLen(i)))
 		return nil
 	}
 	weight := max(int64(pf.LeafLen(i)), leastWeight)
@@ -224,12 +214,14 @@ func (r *prefetch) leaf(ctx context.Context, pf *prefetched, i int) error {
 		if closed {
 			return ErrClosed
 		}
+		r.comes(pf, -int64(pf.LeafLen(i)))
 		return nil
 	}
 	pf.left.Add(1)
 	r.wg.Go(func() {
 		defer r.leafDone(ctx, pf)
 		defer r.window.Release(weight)
+		defer r.comes(pf, -int64(pf.LeafLen(i)))
 		if err := r.obtain(ctx, pf.file, attempt{w, r.priority, i, joined, start}, nil); err != nil {
 			pf.err.CompareAndSwap(nil, &err)
 		}
@@ -310,7 +302,7 @@ func (r *prefetch) leafDone(ctx context.Context, pf *prefetched) {
 	if pf.left.Add(-1) > 0 {
 		return
 	}
-	defer r.coming.Add(-pf.part.size())
+	defer func() { r.comes(pf, -pf.coming.Load()) }()
 	whole := pf.part.Leaf == AllLeaves || pf.partial.Complete()
 	var err error
 	if failed := pf.err.Load(); failed != nil {
@@ -332,8 +324,22 @@ func (r *prefetch) leafDone(ctx context.Context, pf *prefetched) {
 	r.row.Store(0)
 }
 
-// fail counts a file that is left, and tells of the first.
+// comes counts bytes that come, or have come.
+func (r *prefetch) comes(pf *prefetched, bytes int64) {
+	pf.coming.Add(bytes)
+	r.coming.Add(bytes)
+}
+
+// fail counts a file that is left, once, and tells of the first.
 func (r *prefetch) fail(file ipfs.File, err error) {
+	key := fileKey{file.Cid, file.Size}
+	r.lostMu.Lock()
+	_, again := r.lost[key]
+	r.lost[key] = struct{}{}
+	r.lostMu.Unlock()
+	if again {
+		return
+	}
 	r.row.Add(1)
 	if r.failed.Add(1) > 1 {
 		r.log.Debug("cannot get a file ahead of need", "cid", file.Cid.String(), "error", err)

@@ -26,7 +26,7 @@ type want struct {
 // demand returns when leaves first to last of a file are here.
 func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 	start := time.Now()
-	attempts, own, expected := make([]attempt, 0, last-first+1), true, true
+	attempts, own := make([]attempt, 0, last-first+1), true
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
@@ -34,12 +34,13 @@ func (f *Fetcher) demand(ctx context.Context, st *file, first, last int) error {
 	}
 	st.counted = true
 	for i := first; i <= last; i++ {
+		st.noteRead(i)
 		if w, joined := f.wantLocked(st, i, demanded); w != nil {
 			attempts = append(attempts, attempt{w, demanded, i, joined, start})
-			own, expected = own && !joined, expected && joined
+			own = own && !joined
 		}
 	}
-	if !st.planned || !expected {
+	if !f.namedLocked(st, first, last) {
 		f.aheadLocked(st, first, last)
 	}
 	if len(attempts) == 0 {

@@ -72,7 +72,7 @@ func (s *Store) ObjectBytes() (bytes int64, known bool) {
 	return s.used.Load() + s.parts.bytes.Load(), s.isCounted()
 }
 
-// HasRoom says whether so many bytes more leave the store within its limit, or, if room is to be
+// HasRoom says whether so many bytes more than there are leave the store within its limit, or, if room is to be
 // spared, so far below it as evicting does. Whoever adds what nobody waits for adds no more: so
 // nothing is evicted for it, nor is used up what was evicted for others. It waits while the store
 // counts what it has.
@@ -89,8 +89,7 @@ func (s *Store) HasRoom(ctx context.Context, bytes int64, spare bool) (bool, err
 	if spare {
 		limit -= limit / evictShare
 	}
-	// What is being added is in part there already.
-	return s.used.Load()+max(onDisk(bytes), s.parts.bytes.Load()) <= limit, nil
+	return s.used.Load()+s.parts.bytes.Load()+onDisk(bytes) <= limit, nil
 }
 
 // Limit bounds the bytes on disk that objects use from now on: when there are more, those

@@ -219,9 +219,9 @@ func scheme(tls bool) string {
 	return "http://"
 }
 
-// repeatable says of a request that it can be sent twice, as all of ours can, so that one
-// without a body is, if its connection was closed while nobody used it. The header with no
-// values is not sent (net/http, Transport).
+// repeatable says of a request that it can be sent twice, as all of ours can: then net/http sends
+// one without a body again, if its connection was closed while nobody used it. Others
+// Client.patiently repeats. The header with no values is not sent (net/http, Transport).
 func repeatable(req *http.Request) *http.Request {
 	req = req.Clone(req.Context())
 	req.Header["Idempotency-Key"] = nil

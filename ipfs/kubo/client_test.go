@@ -13,7 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
@@ -81,7 +80,7 @@ func TestClosedIdle(t *testing.T) {
 	wg.Go(func() { srv.Serve(l) })
 	defer wg.Wait()
 	defer srv.Close()
-	c, err := kubo.NewWith(l.Addr().String(), kubo.Options{Patience: time.Minute})
+	c, err := kubo.New(l.Addr().String()) // without patience
 	if err != nil {
 		t.Fatal(err)
 	}

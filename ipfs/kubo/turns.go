@@ -11,6 +11,9 @@ import (
 	"github.com/hinshun/ipcs/ipfs"
 )
 
+// closedTries is how often a request is sent whose connection is closed.
+const closedTries = 5
+
 // turns bound the requests that are under way. Half of them are for what somebody waits for
 // now or soon: the rest does not get in its way.
 type turns struct{ all, patient *semaphore.Weighted }
@@ -38,11 +41,15 @@ func (t turns) take(ctx context.Context) (done func(), err error) {
 }
 
 // patiently repeats what fails because no daemon is there, until one is or the patience ends.
-// What fn does can be done twice.
+// What was broken off it repeats a few times also without patience: the daemon may just have closed a
+// connection that it took for idle. What fn does can be done twice.
 func (c *Client) patiently(ctx context.Context, fn func() error) error {
 	end, pause := time.Now().Add(c.opts.Patience), firstPause
-	for {
+	for tries := 1; ; tries++ {
 		err := fn()
+		if errors.Is(err, errBrokenOff) && tries < closedTries && ctx.Err() == nil {
+			continue
+		}
 		if !errors.Is(err, ErrNoDaemon) && !errors.Is(err, errBrokenOff) || time.Now().Add(pause).After(end) {
 			return err
 		}
