@@ -140,8 +140,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	} else {
 		options.Busy = meter.Busy
 	}
-	p.fetcher = fetch.New(p.store, p.node, options)
-	started.add("fetcher", p.fetcher.Close)
+	p.startFetcher(options, started)
 	containerd, err := dialContainerd(cfg.Containerd.Address)
 	if err != nil {
 		return nil, err
@@ -166,6 +165,23 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	return p, nil
+}
+
+// startFetcher starts what fetches files. Peers of an embedded node get what is coming, too.
+func (p *parts) startFetcher(options fetch.Options, started *closers) {
+	n, embedded := p.node.(embeddedNode)
+	if embedded {
+		options.Arrived = n.Arrived
+	}
+	p.fetcher = fetch.New(p.store, p.node, options)
+	started.add("fetcher", p.fetcher.Close)
+	if embedded {
+		n.ServeAlso(p.fetcher)
+		started.add("leaves for peers", func() error {
+			n.ServeAlso(nil)
+			return nil
+		})
+	}
 }
 
 // serveLazy serves lazy files at dir.

@@ -86,6 +86,9 @@ type Options struct {
 	Timeout time.Duration // how long a read may wait for what it needs; default 30 s
 	// FillRate is how many bytes a second are asked for at the priority Fill; 0 is no limit.
 	FillRate int64
+	// Arrived is told of leaves that are here now, in the store or for Leaf; nil is not. It must be
+	// quick, and call nothing of the Fetcher.
+	Arrived func(leaves []cid.Cid)
 	// Opens says that Opened will be called, so that it is worth knowing what was prefetched.
 	Opens bool
 	// Busy says that others want all the processors of this computer; nil is never. To fill
@@ -115,6 +118,7 @@ type Fetcher struct {
 	timeout time.Duration
 	log     *slog.Logger
 	filling *rate.Limiter // nil: no limit
+	arrived func([]cid.Cid)
 	opens   bool
 	busy    func() bool
 	// Keys of the leaves that everybody knows: of an empty file and of a hole.
@@ -173,11 +177,14 @@ func New(store *objects.Store, src Source, opts Options) *Fetcher {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	if opts.Arrived == nil {
+		opts.Arrived = func([]cid.Cid) {}
+	}
 	if opts.Busy == nil {
 		opts.Busy = func() bool { return false }
 	}
 	f := &Fetcher{
-		store: store, src: src, timeout: opts.Timeout, log: opts.Logger, opens: opts.Opens, busy: opts.Busy, unread: make(map[sum]unread),
+		store: store, src: src, timeout: opts.Timeout, log: opts.Logger, arrived: opts.Arrived, opens: opts.Opens, busy: opts.Busy, unread: make(map[sum]unread),
 		files: make(map[fileKey]*file), named: make(map[fileKey]leafSet), held: make(map[string]place), sched: newScheduler(), origins: newOrigins(),
 	}
 	if opts.FillRate > 0 {
@@ -340,6 +347,9 @@ func (f *Fetcher) done(st *file) {
 func (f *Fetcher) finish(st *file) error {
 	if err := st.partial.Commit(); err != nil {
 		return err
+	}
+	if st.NumLeaves() == 1 {
+		f.arrived([]cid.Cid{st.Cid}) // of others, each leaf was told
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -42,8 +42,13 @@ func openStore(t testing.TB, dir string) *objects.Store {
 
 func newFetcher(t testing.TB, src fetch.Source, timeout time.Duration) (*fetch.Fetcher, *objects.Store) {
 	t.Helper()
+	return newFetcherWith(t, src, fetch.Options{Timeout: timeout})
+}
+
+func newFetcherWith(t testing.TB, src fetch.Source, opts fetch.Options) (*fetch.Fetcher, *objects.Store) {
+	t.Helper()
 	s := openStore(t, t.TempDir())
-	f := fetch.New(s, src, fetch.Options{Timeout: timeout})
+	f := fetch.New(s, src, opts)
 	t.Cleanup(func() {
 		if err := f.Close(); err != nil {
 			t.Error(err)

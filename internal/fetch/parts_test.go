@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -178,5 +179,53 @@ func TestPartsAndTheLimit(t *testing.T) {
 	}
 	if space := s.Space(); space.Used > limit || space.EvictedObjects > 0 {
 		t.Errorf("%+v", space)
+	}
+}
+
+// TestLeavesForPeers finds leaves of a file that is incomplete, which are told of as they come, and
+// none of others.
+func TestLeavesForPeers(t *testing.T) {
+	src := fetchtest.New()
+	var mu sync.Mutex
+	told := map[cid.Cid]bool{}
+	f, s := newFetcherWith(t, src, fetch.Options{Timeout: time.Minute, Arrived: func(leaves []cid.Cid) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range leaves {
+			told[c] = true
+		}
+	}})
+	large := newFiles(t, src, 1, 1, 12*ipfs.LeafSize+7)[0]
+	small := newFiles(t, src, 2, 1, 300)[0]
+	parts := append(partsOf(large, 3, 12), fetch.Part{File: small, Leaf: fetch.AllLeaves})
+	if err := f.PrefetchParts(t.Context(), slices.Values(parts), fetch.Profile); err != nil {
+		t.Fatal(err)
+	}
+	for i := range large.NumLeaves() {
+		c := large.Leaf(i)
+		data, err := f.Leaf(c)
+		is := i == 3 || i == 12
+		if f.HasLeaf(c) != is || is && (err != nil || len(data) != large.LeafLen(i)) || !is && !errors.Is(err, ipfs.ErrNotFound) {
+			t.Errorf("leaf %d: %d bytes, %v", i, len(data), err)
+		}
+		mu.Lock()
+		if told[c] != is {
+			t.Errorf("leaf %d was told of: %v", i, told[c])
+		}
+		mu.Unlock()
+	}
+	mu.Lock()
+	if !told[small.Cid] || len(told) != 3 {
+		t.Errorf("%d leaves were told of", len(told))
+	}
+	mu.Unlock()
+	if f.HasLeaf(small.Cid) {
+		t.Error("a file that is here is none that is incomplete")
+	}
+	if err := f.Prefetch(t.Context(), slices.Values([]ipfs.File{large}), fetch.Whole); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Leaf(large.Leaf(3)); !errors.Is(err, ipfs.ErrNotFound) || !s.HasFile(large) {
+		t.Errorf("of a file that is here: %v", err)
 	}
 }

@@ -336,11 +336,13 @@ func (f *Fetcher) write(ctx context.Context, at place, leaf ipfs.Block) error {
 	if at.file.NumLeaves() == 1 {
 		return f.finish(at.file)
 	}
+	c := at.file.Leaf(at.leaf)
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.held[at.file.Leaf(at.leaf).KeyString()] = at
+	f.held[c.KeyString()] = at
 	at.file.failing = false
 	f.finishLocked(at.file)
+	f.mu.Unlock()
+	f.arrived([]cid.Cid{c})
 	return nil
 }
 

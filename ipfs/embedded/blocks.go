@@ -45,6 +45,7 @@ type blockStreams struct {
 	host     host.Host
 	book     *peerBook
 	codec    *transfer.Codec
+	source   *blockSource
 	server   *transfer.Server
 	received transfer.Received
 
@@ -56,8 +57,9 @@ type blockStreams struct {
 }
 
 func newBlockStreams(h host.Host, book *peerBook, store transfer.Store, forms transfer.Forms, codec *transfer.Codec) *blockStreams {
+	source := &blockSource{Store: store}
 	return &blockStreams{
-		host: h, book: book, codec: codec, server: transfer.NewServer(store, forms, codec),
+		host: h, book: book, codec: codec, source: source, server: transfer.NewServer(source, forms, codec),
 		served: map[peer.ID]int{},
 	}
 }
@@ -145,7 +147,7 @@ func (x *exchange) converse(ctx context.Context, r *remote) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err == nil {
-		x.setSpeaks(r, true)
+		x.setSpeaks(r, client)
 	}
 	wg.Go(func() {
 		var again reopening
@@ -160,7 +162,7 @@ func (x *exchange) converse(ctx context.Context, r *remote) {
 				return
 			}
 			if s, client, err = x.streams.open(ctx, r.id); err == nil {
-				x.setSpeaks(r, true)
+				x.setSpeaks(r, client)
 			}
 		}
 	})
@@ -205,7 +207,7 @@ func (x *exchange) talk(ctx context.Context, r *remote, s network.Stream, client
 	cancel()
 	wg.Wait()
 	stop()
-	x.setSpeaks(r, false)
+	x.setSpeaks(r, nil)
 	if err := <-received; errors.Is(err, transfer.ErrProtocol) || errors.Is(err, ipfs.ErrHash) {
 		x.misbehaved(ctx, r.id, err)
 	}
@@ -220,12 +222,13 @@ func (x *exchange) misbehaved(ctx context.Context, p peer.ID, err error) {
 	}
 }
 
-// setSpeaks says that a peer speaks our protocol from now on, or does no more. What it was
+// setSpeaks says that a peer speaks our protocol from now on, with a client, or with nil that it does no more. What it was
 // asked for in the other one is asked for anew.
-func (x *exchange) setSpeaks(r *remote, speaks bool) {
+func (x *exchange) setSpeaks(r *remote, client *transfer.Client) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	r.speaks = speaks
+	speaks := client != nil
+	r.speaks, r.client = speaks, client
 	if !speaks {
 		clear(r.wants)
 	}
@@ -236,6 +239,7 @@ func (x *exchange) setSpeaks(r *remote, speaks bool) {
 				r.push(c, e)
 			}
 		}
+		x.askNews(r)
 		x.takeOver(r)
 		return
 	}
@@ -248,7 +252,7 @@ func (x *exchange) setSpeaks(r *remote, speaks bool) {
 		case stateAsked:
 			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Block})
 		case stateProbed:
-			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Have})
+			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Have, news: x.scattered()})
 		}
 	}
 }
@@ -264,7 +268,7 @@ func (x *exchange) takeWants(r *remote) []transfer.Want {
 	entries := make([]entry, 0, len(r.wants))
 	for c, e := range r.wants {
 		entries = append(entries, entry{transfer.Want{
-			Cid: c, Rank: uint8(e.rank), Have: e.kind == pb.Message_Wantlist_Have && !e.cancel, Cancel: e.cancel,
+			Cid: c, Rank: uint8(e.rank), Have: e.kind == pb.Message_Wantlist_Have && !e.cancel, News: e.news, Cancel: e.cancel,
 		}, e.priority})
 	}
 	clear(r.wants)
@@ -295,9 +299,10 @@ func (x *exchange) answered(r *remote, answers []transfer.Answer) {
 		case a.State == transfer.Here:
 			x.has(w, r)
 		case a.State == transfer.Absent:
-			x.denied(w, r)
+			x.denied(w, r, a.Asked)
 		}
 	}
+	x.feedFreed()
 	x.takeOver(r)
 }
 
@@ -320,7 +325,8 @@ func (x *exchange) takeOver(idle *remote) {
 	var list []*want
 	for _, w := range x.wants {
 		a, state := w.answer(busiest), w.state(idle)
-		if a != nil && a.state == stateAsked && !a.bitswap && state != stateAsked && state != stateDenied {
+		likely := state == stateHas || !x.scattered() && state != stateAsked && state != stateDenied
+		if a != nil && a.state == stateAsked && !a.bitswap && likely {
 			list = append(list, w)
 		}
 	}
@@ -334,8 +340,11 @@ func (x *exchange) takeOver(idle *remote) {
 
 // hand asks one peer for a block in place of another, which was asked for it.
 func (x *exchange) hand(w *want, from, to *remote) {
-	w.drop(from)
-	from.pending--
+	had := w.answer(from).has
+	if w.drop(from); had {
+		w.set(from, stateHas, time.Now())
+	}
+	from.owesNot(w)
 	from.push(w.cid, wantEntry{cancel: true})
 	x.askPeer(w, to)
 }
@@ -344,7 +353,7 @@ func (x *exchange) hand(w *want, from, to *remote) {
 // machines get an image from one, it is for what nobody else has. Where blocks lie scattered, it
 // also does so in place of one that is not known to have it.
 func (x *exchange) relieve(w *want, r *remote) {
-	if !r.speaks || r.gone || time.Now().Before(r.silent.until) {
+	if !r.speaks || r.gone || time.Now().Before(r.silent.until) || x.holds(w, r) {
 		return
 	}
 	for _, a := range w.answers {

@@ -37,7 +37,10 @@
 //
 // A peer that has nothing left to send takes over half of what the busiest other one owes, of that
 // what was wanted last and is not urgent; so no list waits long for a slow peer. What a peer says it has is asked of it in place of one that
-// owes more than twice as many, or that is not known to have it where blocks are scattered. A block
+// owes more than twice as many, or that is not known to have it where blocks are scattered. There,
+// those who have not got a block yet tell when they do, and what is one of many is not asked of a
+// peer that owes much, but held back (hold.go): so many machines that get one image at the same time
+// have most of it from each other. They serve leaves of files that are incomplete, too (ServeAlso). A block
 // that comes from both all the same is taken from the first.
 //
 // Blocks that are Put are compressed in the background (packer) if there is a place for the

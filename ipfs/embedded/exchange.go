@@ -1,9 +1,11 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,9 +27,12 @@ const (
 	// maxBulk of them may be beyond the first few of a list, so that a long list of
 	// blocks that do not come leaves room for a reader.
 	maxBulk = maxWants - 64*bitswapWeight
-	// scarce is the share of answers that say no from which on all peers are asked at once
-	// whether they have a block.
-	scarce = 0.25
+	// scarce is the share of answers that say no from which on peers are asked at once
+	// whether they have a block, until it is below plenty: of many machines that get one image, each
+	// would have that share of it from the one that has all.
+	scarce, plenty = 0.25, 0.02
+	// maxProbes is how many peers are asked at a time whether they have a block.
+	maxProbes = 6
 	// topPriority is that of a block somebody waits for alone. Along a list of many,
 	// priority falls, so that servers put short lists before the tails of long ones.
 	topPriority = 1 << 30
@@ -51,17 +56,19 @@ type exchange struct {
 	slots   *semaphore.Weighted // a weight for each want
 	bulk    *semaphore.Weighted // the same for each want that says bulk
 
-	mu      sync.Mutex
-	wants   map[cid.Cid]*want
-	remotes map[peer.ID]*remote
-	recent  recentSet
-	avgSize int64   // of the blocks received, a moving average
-	missing float64 // share of the answers that say no, a moving average
-	closed  bool
-	wake    chan struct{} // tells the watcher that there are wants
-	joined  chan *remote  // peers whose writer is to be started
-	done    chan struct{} // closed by close
-	wg      sync.WaitGroup
+	mu       sync.Mutex
+	wants    map[cid.Cid]*want
+	remotes  map[peer.ID]*remote
+	recent   recentSet
+	avgSize  int64              // of the blocks received, a moving average
+	missing  float64            // share of the answers that say no, a moving average
+	scarcity bool               // it was above scarce, and not below plenty since
+	held     map[*want]struct{} // wants that are held back
+	closed   bool
+	wake     chan struct{} // tells the watcher that there are wants
+	joined   chan *remote  // peers whose writer is to be started
+	done     chan struct{} // closed by close
+	wg       sync.WaitGroup
 }
 
 // newExchange returns an exchange whose goroutines live until ctx ends; wait for
@@ -70,7 +77,7 @@ func newExchange(ctx context.Context, net bitswapNetwork, streams *blockStreams,
 	x := &exchange{
 		net: net, streams: streams, book: book, timeout: timeout, log: log, demand: func() {}, lack: func([]cid.Cid) {},
 		slots: semaphore.NewWeighted(maxWants), bulk: semaphore.NewWeighted(maxBulk),
-		wants: map[cid.Cid]*want{}, remotes: map[peer.ID]*remote{},
+		wants: map[cid.Cid]*want{}, held: map[*want]struct{}{}, remotes: map[peer.ID]*remote{},
 		avgSize: ipfs.LeafSize, wake: make(chan struct{}, 1),
 		joined: make(chan *remote), done: make(chan struct{}),
 	}
@@ -86,6 +93,7 @@ type order struct {
 	patient  bool  // wait for peers to come back; else fail when all connected said no
 	bulk     bool  // one of many
 	weight   int64 // in slots and bulk, set by request
+	size     int64 // of the block, as far as is known
 }
 
 // bitswapPriority is the priority among all ranks.
@@ -150,10 +158,17 @@ func (x *exchange) join(c cid.Cid, how order, out chan<- result) bool {
 	defer x.mu.Unlock()
 	w, ok := x.wants[c]
 	if ok {
-		w.waiters = append(w.waiters, out)
-		w.hurry(how)
+		x.joinWant(w, how, out)
 	}
 	return ok
+}
+
+func (x *exchange) joinWant(w *want, how order, out chan<- result) {
+	w.waiters = append(w.waiters, out)
+	w.hurry(how)
+	if w.urgent = w.urgent || !how.bulk; w.urgent && w.heldFor != nil {
+		x.ask(w)
+	}
 }
 
 // add makes a want; the caller holds a slot for it. It says whether there is nobody
@@ -167,11 +182,10 @@ func (x *exchange) add(c cid.Cid, how order, out chan<- result) (bool, error) {
 	}
 	if w, ok := x.wants[c]; ok {
 		x.release(how)
-		w.waiters = append(w.waiters, out)
-		w.hurry(how)
+		x.joinWant(w, how, out)
 		return false, nil
 	}
-	w := &want{cid: c, order: how, created: time.Now(), waiters: []chan<- result{out}}
+	w := &want{cid: c, order: how, urgent: !how.bulk, created: time.Now(), waiters: []chan<- result{out}}
 	w.retryAt, w.retryDelay = w.created.Add(firstRetry), firstRetry
 	x.wants[c] = w
 	x.next(w)
@@ -201,6 +215,7 @@ func (x *exchange) forget(c cid.Cid, out chan<- result) {
 	}
 	if len(w.waiters) == 0 {
 		x.end(w, nil)
+		x.feedFreed()
 	}
 }
 
@@ -220,18 +235,24 @@ func (x *exchange) ask(w *want) bool {
 		}
 	}
 	if best == nil {
+		x.setHeld(w, nil)
 		return false
 	}
-	x.askPeer(w, best)
+	if x.holds(w, best) {
+		x.setHeld(w, best)
+	} else {
+		x.askPeer(w, best)
+	}
 	return true
 }
 
 func (x *exchange) askPeer(w *want, r *remote) {
 	now := time.Now()
 	if w.state(r) != stateAsked {
-		r.pending++
+		x.setHeld(w, nil)
+		r.owes(w)
 		if r.pending == 1 {
-			r.lastIn = now // it was idle: its silence starts here
+			r.lastIn, r.asked = now, now // it was idle: its silence starts here
 		}
 	}
 	w.set(r, stateAsked, now)
@@ -254,7 +275,7 @@ func (x *exchange) next(w *want) bool {
 
 // scattered says whether blocks are here and there: one peer has this, another that. With two it
 // is soon known.
-func (x *exchange) scattered() bool { return len(x.remotes) > 2 && x.missing > scarce }
+func (x *exchange) scattered() bool { return len(x.remotes) > 2 && x.scarcity }
 
 // said notes an answer of a peer.
 func (x *exchange) said(yes bool) {
@@ -262,16 +283,32 @@ func (x *exchange) said(yes bool) {
 	if !yes {
 		x.missing += 1. / 64
 	}
+	if x.missing > scarce || x.missing < plenty {
+		x.scarcity = x.missing > scarce
+	}
 }
 
-// probe asks all peers that have said nothing about w whether they have it.
+// probe asks peers that have said nothing about w whether they have it: those that had most of
+// what they were asked for lately, and others at random. It does not while others are to answer.
 func (x *exchange) probe(w *want) {
+	if x.scattered() && slices.ContainsFunc(w.answers, func(a answer) bool { return a.state == stateProbed }) {
+		return
+	}
+	var unknown []*remote // in any order, as the map is
 	for _, r := range x.remotes {
 		if w.state(r) == stateUnknown {
-			w.set(r, stateProbed, time.Now())
-			r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Have})
+			unknown = append(unknown, r)
 		}
 	}
+	slices.SortStableFunc(unknown, func(a, b *remote) int { return cmp.Compare(a.misses/4, b.misses/4) })
+	for _, r := range unknown[:min(len(unknown), maxProbes)] {
+		x.probeOne(w, r)
+	}
+}
+
+func (x *exchange) probeOne(w *want, r *remote) {
+	w.set(r, stateProbed, time.Now())
+	r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Have, news: x.scattered()})
 }
 
 // end removes a want, tells the peers that were asked, but for one that answered,
@@ -279,9 +316,10 @@ func (x *exchange) probe(w *want) {
 func (x *exchange) end(w *want, answered *remote) {
 	delete(x.wants, w.cid)
 	x.recent.add(w.cid)
+	x.setHeld(w, nil)
 	for _, a := range w.answers {
 		if a.state == stateAsked {
-			a.remote.pending--
+			a.remote.owesNot(w)
 		}
 		if a.remote != answered {
 			a.remote.push(w.cid, wantEntry{cancel: true})

@@ -40,7 +40,7 @@ func (x *exchange) mustWant(t *testing.T, b ipfs.Block, how order) chan result {
 // joinSpeaker connects a peer that speaks our protocol.
 func (x *exchange) joinSpeaker(id peer.ID) *remote {
 	r := x.addRemote(id)
-	x.setSpeaks(r, true)
+	x.setSpeaks(r, new(transfer.Client))
 	return r
 }
 
@@ -119,7 +119,7 @@ func TestWantedWhilePeerConnects(t *testing.T) {
 	for _, b := range list {
 		outs = append(outs, x.mustWant(t, b, order{patient: true}))
 	}
-	x.setSpeaks(r, true)
+	x.setSpeaks(r, new(transfer.Client))
 	if wants := x.takeWants(r); len(wants) != len(list) {
 		t.Fatalf("%d wants go over our protocol, want all %d", len(wants), len(list))
 	}
@@ -145,7 +145,7 @@ func TestCancelsStayOnBitswap(t *testing.T) {
 		t.Fatalf("wants %v go over bitswap", wants)
 	}
 	x.forget(b.Cid, out)
-	x.setSpeaks(r, true)
+	x.setSpeaks(r, new(transfer.Client))
 	if _, cancels := x.bitswapWants(r); len(cancels) != 1 {
 		t.Errorf("cancels %v go over bitswap, want the one of the block", cancels)
 	}

@@ -205,7 +205,7 @@ func (f *fetch) request(ctx context.Context, c cid.Cid, i int) error {
 	rank := ipfs.RankOf(ctx)
 	how := order{
 		rank: rank, priority: int32(topPriority - 1 - min(i, topPriority/2)),
-		patient: !f.hasty.Load(), bulk: i >= firstFew || rank > ipfs.Ahead,
+		patient: !f.hasty.Load(), bulk: i >= firstFew || rank > ipfs.Ahead, size: weight,
 	}
 	return x.request(ctx, c, how, f.arrived)
 }

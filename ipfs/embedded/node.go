@@ -262,7 +262,20 @@ func (n *Node) tell(ctx context.Context, blks []ipfs.Block) error {
 		}
 		news = append(news, blk)
 	}
+	cids := make([]cid.Cid, len(blks))
+	for i, b := range blks {
+		cids[i] = b.Cid
+	}
+	n.Arrived(cids)
 	return n.online.server.NotifyNewBlocks(ctx, news...)
+}
+
+// Arrived says that blocks are in the store, to peers that have asked for news of them. Who
+// stores blocks other than by Put and Cache calls it.
+func (n *Node) Arrived(cids []cid.Cid) {
+	if n.online != nil {
+		n.online.streams.server.Arrived(cids)
+	}
 }
 
 // Has implements ipfs.Local.

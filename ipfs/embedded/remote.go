@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/ipfs/internal/transfer"
 )
 
 // sendTimeout bounds how long a peer may take to read a message of ours.
@@ -40,12 +41,28 @@ type remote struct {
 	cancel  context.CancelFunc    // stops the writer, nil before it started
 	queue   map[cid.Cid]wantEntry // to be sent over bitswap; of two for a CID the later counts
 	speaks  bool                  // our protocol, too
+	client  *transfer.Client      // of that, if it speaks it
 	wants   map[cid.Cid]wantEntry // to be sent over that
 	pending int                   // wants it was asked for and has not answered
+	owed    int64                 // bytes of these
+	freed   bool                  // it owes less than when it was fed last
+	pace    pace                  // at which it sends
+	asked   time.Time             // when it was asked for the first block since it was idle; zero: it has answered
+	rtt     time.Duration         // the shortest time until such an answer
+	broken  int                   // blocks it said it has and then did not have, less those it sent
 	served  uint64                // wanted blocks it sent
 	misses  int                   // blocks it did not have since it last sent one
 	lastIn  time.Time             // its last wanted block, or when it ceased to be idle
 	silent  silence               // as the book has it
+}
+
+// lastSent is when it last sent a wanted block, or for a while some bytes: a slow link that many share
+// takes longer for a block than a peer may be silent.
+func (r *remote) lastSent(now time.Time) time.Time {
+	if r.client == nil || now.Sub(r.lastIn) > slowBlock {
+		return r.lastIn
+	}
+	return latest(r.lastIn, r.client.LastRead())
 }
 
 // silence is what comes of keeping back a block.
@@ -66,15 +83,20 @@ func (s silence) again(now time.Time) silence {
 type wantEntry struct {
 	order
 	kind   pb.Message_Wantlist_WantType
+	news   bool // with Have, where our protocol is spoken: also when it has come
 	cancel bool
 }
 
-// cost orders peers for a want: by queue, with recent misses as a factor, and those
-// who said that they have the block before all others. Those that keep blocks back come last,
+// cost orders peers for a want: those who said that they have the block before all others, and then by
+// queue, with recent misses as a factor, which are broken words of those who said so. Those that keep blocks back come last,
 // whatever they said: a dead peer costs one stallTime, and not one for each read.
 func (r *remote) cost(state answerState, now time.Time) int {
 	const unknown, silent = 1 << 20, 1 << 24
-	cost := (r.pending + 1) * (1 + min(r.misses, maxMisses))
+	faults := r.broken
+	if state != stateHas {
+		faults = r.misses
+	}
+	cost := (r.pending + 1) * (1 + min(faults, maxMisses))
 	if state != stateHas {
 		cost += unknown
 	}
@@ -131,7 +153,10 @@ func (x *exchange) addRemote(p peer.ID) *remote {
 	}
 	x.remotes[p] = r
 	for _, w := range x.wants {
-		if !w.pendingAt() {
+		switch {
+		case w.heldFor != nil:
+			x.probeOne(w, r)
+		case !w.pendingAt():
 			x.askPeer(w, r)
 		}
 	}
@@ -175,7 +200,12 @@ func (x *exchange) disconnected(p peer.ID) {
 	}
 	for _, w := range x.wants {
 		w.drop(r)
-		x.next(w)
+		if w.heldFor == r {
+			x.setHeld(w, nil)
+		}
+		if x.next(w) && w.heldFor != nil {
+			x.probe(w)
+		}
 	}
 }
 
@@ -277,6 +307,7 @@ func (x *exchange) receivedBlocks(p peer.ID, blks []blocks.Block) int {
 			bad++
 		}
 	}
+	x.feedFreed()
 	if bad > 0 && r != nil {
 		r.misses = maxMisses // anybody else is better
 		x.askOthers(r)
@@ -306,6 +337,9 @@ func (x *exchange) deliver(w *want, r *remote, b ipfs.Block) {
 	if r != nil {
 		r.lastIn, r.misses = time.Now(), 0
 		r.served++
+		r.broken = max(0, r.broken-1)
+		r.answers(r.lastIn)
+		r.pace.came(len(b.Data), r.lastIn)
 		if r.silent.time > 0 {
 			x.silence(r, silence{})
 		}
@@ -340,14 +374,15 @@ func (x *exchange) receivedPresences(p peer.ID, presences []message.BlockPresenc
 		if pr.Type == pb.Message_Have {
 			x.has(w, r)
 		} else {
-			x.denied(w, r)
+			x.denied(w, r, w.state(r) != stateAsked)
 		}
 	}
+	x.feedFreed()
 }
 
 func (x *exchange) has(w *want, r *remote) {
-	if w.state(r) == stateAsked {
-		return // the block should follow
+	if a := w.answer(r); a != nil && (a.state == stateAsked || a.broken) {
+		return // the block should follow, or did not before
 	}
 	x.said(true)
 	w.set(r, stateHas, time.Now())
@@ -355,14 +390,27 @@ func (x *exchange) has(w *want, r *remote) {
 	x.next(w)
 }
 
-func (x *exchange) denied(w *want, r *remote) {
-	if w.state(r) == stateAsked {
-		r.pending--
+// denied takes that a peer has not got a block: as the answer to whether it has, or in place of it.
+func (x *exchange) denied(w *want, r *remote, question bool) {
+	a := w.answer(r)
+	tells := r.speaks && x.scattered() // when it comes, if it is asked
+	switch {
+	case question && a != nil && (a.state == stateAsked || a.state == stateDenied):
+		return // it was asked for the block since, and answers that, too; or for news
+	case !question && a != nil && a.state == stateAsked:
+		r.owesNot(w)
 		r.misses++
+		if a.has {
+			r.broken++
+			tells = false
+		}
+	}
+	if !question && tells { // whoever was asked whether it has it tells by itself
+		r.push(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Have, news: true})
 	}
 	x.said(false)
 	w.set(r, stateDenied, time.Now())
-	if !w.pendingAt() && x.next(w) {
+	if !w.pendingAt() && x.next(w) && (!x.scattered() || !w.someHas()) {
 		x.probe(w)
 	}
 }

@@ -66,7 +66,7 @@ func TestScattered(t *testing.T) {
 	if res := <-out; res.err != nil {
 		t.Error(res.err)
 	}
-	for range 200 {
+	for range 400 {
 		x.said(true)
 	}
 	x.mustWant(t, list[38], order{patient: true})
@@ -86,7 +86,7 @@ func TestRelieve(t *testing.T) {
 	x.takeWants(source)
 	other := x.addRemote("other") // which does not ask for more by itself
 	other.misses = maxMisses
-	x.setSpeaks(other, true)
+	x.setSpeaks(other, new(transfer.Client))
 	peers := []*remote{source, other}
 	for i, b := range list {
 		x.answered(other, here(b))

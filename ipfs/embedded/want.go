@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 	// no. The delay then doubles.
 	firstRetry = 2 * time.Second
 	watchEvery = 250 * time.Millisecond
+	// slowBlock is how long the bytes of one block may take to come, each soon after the last.
+	slowBlock = 5 * stallTime
 	// maxRecent bounds each half of the set of wants that are over.
 	maxRecent = 8192
 )
@@ -41,6 +44,7 @@ type answer struct {
 	served  uint64 // blocks the peer had served when it was asked
 	bitswap bool   // it has the want in its wantlist; see exchange.take
 	has     bool   // it said so
+	broken  bool   // it said so, and then that it has not
 }
 
 // want is a block that somebody waits for. Guarded by exchange.mu.
@@ -53,6 +57,8 @@ type want struct {
 
 	retryAt    time.Time
 	retryDelay time.Duration
+	urgent     bool    // it is not one of many for all who wait
+	heldFor    *remote // nobody is asked for it until this peer, or another who has it, owes less
 }
 
 // result is what a waiter gets.
@@ -84,6 +90,7 @@ func (w *want) set(r *remote, state answerState, now time.Time) {
 	a := answer{remote: r, state: state, since: now, served: r.served, has: state == stateHas}
 	if old := w.answer(r); old != nil {
 		a.bitswap, a.has = old.bitswap, old.has && state != stateDenied || a.has
+		a.broken = old.broken || old.has && state == stateDenied
 		*old = a
 		return
 	}
@@ -128,6 +135,11 @@ func (w *want) pendingAt() bool {
 	return false
 }
 
+// someHas says whether some peer said that it has the block.
+func (w *want) someHas() bool {
+	return slices.ContainsFunc(w.answers, func(a answer) bool { return a.state == stateHas })
+}
+
 // undecided says whether some peer may still say that it has the block.
 func (w *want) undecided() bool {
 	for _, a := range w.answers {
@@ -141,11 +153,14 @@ func (w *want) undecided() bool {
 // stalled says whether all who were asked for the block keep it back: they send
 // nothing, or have sent more than could have been asked for before it.
 func (w *want) stalled(now time.Time) bool {
+	if w.heldFor != nil {
+		return false
+	}
 	for _, a := range w.answers {
 		if a.state != stateAsked {
 			continue
 		}
-		if now.Sub(latest(a.since, a.remote.lastIn)) < stallTime && !a.passedOver() {
+		if now.Sub(latest(a.since, a.remote.lastSent(now))) < stallTime && !a.passedOver() {
 			return false
 		}
 	}
@@ -159,6 +174,9 @@ func (w *want) progress() time.Time {
 		if a.state == stateAsked && !a.passedOver() {
 			t = latest(t, a.remote.lastIn)
 		}
+	}
+	if w.heldFor != nil { // it comes when what was asked for before has come
+		t = latest(t, w.heldFor.lastIn)
 	}
 	return t
 }
@@ -205,6 +223,9 @@ func (x *exchange) watch(ctx context.Context) {
 // tend moves every want on, and returns whether there are any.
 func (x *exchange) tend(now time.Time) bool {
 	x.mu.Lock()
+	for _, r := range x.remotes {
+		x.feed(r)
+	}
 	nobody := false
 	var lacking []cid.Cid
 	for _, w := range x.wants {
@@ -228,6 +249,10 @@ func (x *exchange) tend(now time.Time) bool {
 func (x *exchange) tendWant(w *want, now time.Time) {
 	if now.Sub(w.progress()) >= x.timeout {
 		x.fail(w, nil)
+		return
+	}
+	if w.heldFor != nil && (x.fed(w, now) || x.ask(w)) {
+		x.probe(w) // who has got it by now?
 		return
 	}
 	if w.stalled(now) && x.ask(w) {

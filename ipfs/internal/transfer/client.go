@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -21,6 +23,7 @@ type Want struct {
 	Cid    cid.Cid // IsWantable
 	Rank   uint8   // the lower, the sooner
 	Have   bool    // only whether it is there
+	News   bool    // with Have: if it is not, also when it has come
 	Cancel bool    // the block is not wanted any more
 }
 
@@ -35,10 +38,11 @@ const (
 )
 
 // An Answer is one want's. A want that was cancelled may be answered with its block, if that was
-// on its way, and else has no answer.
+// on its way, and else has no answer. One for news may be answered Absent first, and then Here.
 type Answer struct {
 	Cid   cid.Cid
 	State State
+	Asked bool // it is the answer to whether the block is there
 	Block ipfs.Block
 }
 
@@ -48,11 +52,13 @@ type Client struct {
 	stream   io.Writer
 	codec    *Codec
 	received *counter
+	last     atomic.Int64 // when bytes came last, as of time.Time.UnixNano
 
 	mu     sync.Mutex
 	next   uint64
 	open   map[uint64]asked   // without an answer
 	blocks map[cid.Cid]uint64 // those of open that want the block
+	news   map[cid.Cid]uint64 // those of open that want news of it
 }
 
 // asked is a want without an answer.
@@ -60,6 +66,8 @@ type asked struct {
 	cid       cid.Cid
 	rank      uint8
 	have      bool
+	news      bool // open until it is answered with Here
+	awaited   bool // of news: it was answered with Absent
 	cancelled bool
 }
 
@@ -73,7 +81,7 @@ func (r *Received) Counts() Counts { return r.counts() }
 func NewClient(stream io.Writer, codec *Codec, received *Received) *Client {
 	return &Client{
 		stream: stream, codec: codec, received: &received.counter,
-		open: make(map[uint64]asked), blocks: make(map[cid.Cid]uint64),
+		open: make(map[uint64]asked), blocks: make(map[cid.Cid]uint64), news: make(map[cid.Cid]uint64),
 	}
 }
 
@@ -106,6 +114,9 @@ func (c *Client) encode(wants []Want) (body []byte, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, w := range wants {
+		if id, there := c.news[w.Cid]; there && (w.Cancel || !w.Have) {
+			body = c.takeBack(body, id) // it is known, or will be
+		}
 		id, there := c.blocks[w.Cid]
 		if there && !w.Cancel && !w.Have && w.Rank < c.open[id].rank && len(c.open) < MaxUnanswered {
 			body = c.takeBack(body, id)
@@ -119,12 +130,23 @@ func (c *Client) encode(wants []Want) (body []byte, err error) {
 			return nil, ErrBusy
 		default:
 			a := ask{verb: wantBlock, rank: w.Rank, cid: w.Cid}
-			if w.Have {
+			old, told := c.news[w.Cid]
+			switch {
+			case w.Have && w.News:
+				if told && !c.open[old].awaited {
+					continue // the answer is to come
+				}
+				if told {
+					body = c.takeBack(body, old) // whoever asks again wants an answer
+				}
+				a.verb = wantNews
+				c.news[w.Cid] = c.next
+			case w.Have:
 				a.verb = wantHave
-			} else {
+			default:
 				c.blocks[w.Cid] = c.next
 			}
-			c.open[c.next] = asked{cid: w.Cid, rank: w.Rank, have: w.Have}
+			c.open[c.next] = asked{cid: w.Cid, rank: w.Rank, have: w.Have, news: a.verb == wantNews}
 			c.next++
 			body = appendAsk(body, a)
 		}
@@ -132,11 +154,12 @@ func (c *Client) encode(wants []Want) (body []byte, err error) {
 	return body, nil
 }
 
-// takeBack cancels the want of a block; the caller holds mu.
+// takeBack cancels a want of a block, or of news of it; the caller holds mu.
 func (c *Client) takeBack(body []byte, id uint64) []byte {
 	w := c.open[id]
-	delete(c.blocks, w.cid)
-	c.open[id] = asked{cid: w.cid, cancelled: true}
+	c.forget(w.cid, id)
+	w.cancelled = true
+	c.open[id] = w
 	return appendAsk(body, ask{verb: wantCancel, id: id})
 }
 
@@ -144,7 +167,7 @@ func (c *Client) takeBack(body []byte, id uint64) []byte {
 // ends, which is no error between frames. The error is ErrProtocol or ipfs.ErrHash, wrapped,
 // if the peer is to blame: what fn was given before is right all the same.
 func (c *Client) Receive(stream io.Reader, fn func([]Answer)) error {
-	r := &wireReader{r: stream}
+	r := &wireReader{r: stream, last: &c.last}
 	buf := bufio.NewReaderSize(r, writePiece)
 	for {
 		before := r.n - buf.Buffered()
@@ -164,15 +187,22 @@ func (c *Client) Receive(stream io.Reader, fn func([]Answer)) error {
 	}
 }
 
+// LastRead returns when bytes came last, also of a frame that is not complete.
+func (c *Client) LastRead() time.Time { return time.Unix(0, c.last.Load()) }
+
 // wireReader counts what is read.
 type wireReader struct {
-	r io.Reader
-	n int
+	r    io.Reader
+	n    int
+	last *atomic.Int64
 }
 
 func (r *wireReader) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
 	r.n += n
+	if n > 0 {
+		r.last.Store(time.Now().UnixNano())
+	}
 	return n, err
 }
 
@@ -200,7 +230,7 @@ func (c *Client) frame(r *bufio.Reader, h header) (answers []Answer, err error) 
 		end := h.parts[i].size
 		block := data[:end:end]
 		data = data[end:]
-		a := Answer{Cid: w.cid, State: Absent}
+		a := Answer{Cid: w.cid, State: Absent, Asked: w.have}
 		switch h.kind {
 		case frameHere:
 			a.State = Here
@@ -231,11 +261,26 @@ func (c *Client) close(h header) ([]asked, error) {
 		if (h.kind == frameHere) != w.have && h.kind != frameAbsent && !w.cancelled {
 			return nil, fmt.Errorf("%w: a frame of kind %d answers want %d", ErrProtocol, h.kind, p.id)
 		}
-		delete(c.open, p.id)
-		if id, there := c.blocks[w.cid]; there && id == p.id {
-			delete(c.blocks, w.cid)
-		}
 		wants[i] = w
+		if w.news && h.kind == frameAbsent {
+			if w.awaited {
+				return nil, fmt.Errorf("%w: want %d is answered twice with no", ErrProtocol, p.id)
+			}
+			w.awaited = true // one more answer is to come
+			c.open[p.id] = w
+			continue
+		}
+		delete(c.open, p.id)
+		c.forget(w.cid, p.id)
 	}
 	return wants, nil
+}
+
+// forget forgets what is open for a block, if it is this want; the caller holds mu.
+func (c *Client) forget(block cid.Cid, id uint64) {
+	for _, of := range []map[cid.Cid]uint64{c.blocks, c.news} {
+		if open, there := of[block]; there && open == id {
+			delete(of, block)
+		}
+	}
 }

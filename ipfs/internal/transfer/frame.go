@@ -29,7 +29,8 @@ const (
 // part is the answer to one want, in a frame.
 type part struct {
 	id   uint64
-	size int // of the block, in frames that hold blocks
+	size int  // of the block, in frames that hold blocks
+	more bool // one more answer is to come
 }
 
 // header is a frame without its payload.

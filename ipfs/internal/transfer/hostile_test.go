@@ -48,7 +48,7 @@ func squeeze(t testing.TB, data []byte, opts ...zstd.EOption) []byte {
 func hostile(t testing.TB, want []ipfs.Block) map[string][]byte {
 	t.Helper()
 	a, b := want[0].Data, want[1].Data
-	one, two := []part{{0, len(a)}}, []part{{0, len(a)}, {1, len(b)}}
+	one, two := []part{{size: len(a)}}, []part{{size: len(a)}, {id: 1, size: len(b)}}
 	good := squeeze(t, a)
 	bomb := squeeze(t, make([]byte, 64<<20))
 	return map[string][]byte{
@@ -56,27 +56,27 @@ func hostile(t testing.TB, want []ipfs.Block) map[string][]byte {
 		"wrong bytes, compressed":   frame(header{kind: frameZstd, parts: one}, squeeze(t, b)),
 		"right and wrong":           frame(header{kind: frameRaw, parts: two}, slices.Concat(a, a)),
 		"swapped":                   frame(header{kind: frameRaw, parts: two}, slices.Concat(b, a)),
-		"another length":            frame(header{kind: frameRaw, parts: []part{{0, 10}}}, a[:10]),
-		"never wanted":              frame(header{kind: frameRaw, parts: []part{{2, len(a)}}}, a),
+		"another length":            frame(header{kind: frameRaw, parts: []part{{size: 10}}}, a[:10]),
+		"never wanted":              frame(header{kind: frameRaw, parts: []part{{id: 2, size: len(a)}}}, a),
 		"twice":                     slices.Concat(frame(header{kind: frameRaw, parts: one}, a), frame(header{kind: frameRaw, parts: one}, a)),
 		"twice in a frame":          frame(header{kind: frameAbsent, parts: []part{{id: 1}, {id: 1}}}, nil),
 		"here for a block":          frame(header{kind: frameHere, parts: []part{{id: 0}}}, nil),
 		"unknown frame":             {9, 1, 0},
 		"no answers":                {byte(frameAbsent), 0},
 		"too many answers":          frame(header{kind: frameAbsent, parts: make([]part, maxAnswers+1)}, nil),
-		"too large":                 frame(header{kind: frameRaw, parts: []part{{0, maxFrame}, {1, 1}}}, nil),
-		"far too large":             frame(header{kind: frameRaw, parts: []part{{0, 1 << 60}}}, nil),
+		"too large":                 frame(header{kind: frameRaw, parts: []part{{id: 0, size: maxFrame}, {id: 1, size: 1}}}, nil),
+		"far too large":             frame(header{kind: frameRaw, parts: []part{{id: 0, size: 1 << 60}}}, nil),
 		"a number in long form":     {byte(frameAbsent), 0x81, 0x00, 0},
 		"a number without end":      bytes.Repeat([]byte{0xff}, 100),
 		"larger when compressed":    frame(header{kind: frameZstd, parts: one}, append(slices.Clone(good), make([]byte, len(a))...)),
 		"nothing compressed":        frame(header{kind: frameZstd, parts: one}, nil),
 		"a bomb":                    frame(header{kind: frameZstd, parts: one}, bomb[:min(len(bomb), len(a)-1)]),
-		"a whole bomb":              frame(header{kind: frameZstd, parts: []part{{0, maxFrame}}}, bomb),
+		"a whole bomb":              frame(header{kind: frameZstd, parts: []part{{id: 0, size: maxFrame}}}, bomb),
 		"a bomb of many frames":     frame(header{kind: frameZstd, parts: one}, bytes.Repeat(good, (len(a)-1)/len(good))),
-		"a frame that ends early":   frame(header{kind: frameZstd, parts: []part{{0, len(a) + 1}}}, good),
+		"a frame that ends early":   frame(header{kind: frameZstd, parts: []part{{id: 0, size: len(a) + 1}}}, good),
 		"not zstd":                  frame(header{kind: frameZstd, parts: one}, []byte("not zstd")),
 		"a window without end":      frame(header{kind: frameZstd, parts: one}, []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 1, 0, 0}),
-		"a frame without its size":  frame(header{kind: frameZstd, parts: []part{{0, len(a) - 1}}}, stream(t, a)),
+		"a frame without its size":  frame(header{kind: frameZstd, parts: []part{{id: 0, size: len(a) - 1}}}, stream(t, a)),
 		"a dictionary that is none": frame(header{kind: frameZstd, parts: one}, []byte{0x28, 0xb5, 0x2f, 0xfd, 0x01, 0x00, 7, 1, 0, 0}),
 	}
 }
@@ -122,8 +122,8 @@ func TestHostileServers(t *testing.T) {
 func TestHalfFrames(t *testing.T) {
 	codec, want := newCodec(t), text(t, 2, 300)
 	all := slices.Concat(
-		frame(header{kind: frameRaw, parts: []part{{1, 300}}}, want[1].Data),
-		frame(header{kind: frameZstd, parts: []part{{0, 300}}}, squeeze(t, want[0].Data)))
+		frame(header{kind: frameRaw, parts: []part{{id: 1, size: 300}}}, want[1].Data),
+		frame(header{kind: frameZstd, parts: []part{{id: 0, size: 300}}}, squeeze(t, want[0].Data)))
 	ends := map[int]int{0: 0, len(all): 2} // where frames end, and how many
 	ends[bytes.Index(all, want[1].Data)+300] = 1
 	for n := range len(all) + 1 {
@@ -141,8 +141,8 @@ func TestHalfFrames(t *testing.T) {
 // FuzzFrames gives a client what a server might send.
 func FuzzFrames(f *testing.F) {
 	codec, want := newCodec(f), text(f, 2, 5000)
-	f.Add(frame(header{kind: frameRaw, parts: []part{{1, 5000}}}, want[1].Data))
-	f.Add(frame(header{kind: frameZstd, parts: []part{{0, 5000}, {1, 5000}}}, squeeze(f, append(want[0].Data[:5000:5000], want[1].Data...))))
+	f.Add(frame(header{kind: frameRaw, parts: []part{{id: 1, size: 5000}}}, want[1].Data))
+	f.Add(frame(header{kind: frameZstd, parts: []part{{id: 0, size: 5000}, {id: 1, size: 5000}}}, squeeze(f, append(want[0].Data[:5000:5000], want[1].Data...))))
 	f.Add(frame(header{kind: frameAbsent, parts: []part{{id: 1}, {id: 0}}}, nil))
 	for _, sent := range hostile(f, want) {
 		if len(sent) < 64<<10 {

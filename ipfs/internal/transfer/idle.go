@@ -27,16 +27,18 @@ func (i *idlers) enter(v *serving) (leave func()) {
 	}
 }
 
-// DropIdlest ends the stream on which nothing has been wanted for the longest time, and returns
-// false if all are at work. Its Serve returns soon.
+// DropIdlest ends the stream on which nothing has been wanted for the longest time, one that waits for
+// news only if there is no other, and returns false if all are at work. Its Serve returns soon.
 func (s *Server) DropIdlest() bool {
 	s.idlers.mu.Lock()
 	defer s.idlers.mu.Unlock()
 	var idlest *serving
 	var since time.Time
+	waits := true // for news
 	for v := range s.idlers.served {
-		if t, idle := v.queue.idleSince(); idle && (idlest == nil || t.Before(since)) {
-			idlest, since = v, t
+		t, idle, news := v.queue.idleSince()
+		if idle && (idlest == nil || waits && !news || waits == news && t.Before(since)) {
+			idlest, since, waits = v, t, news
 		}
 	}
 	if idlest == nil {

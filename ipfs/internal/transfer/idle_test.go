@@ -12,7 +12,7 @@ func idle(t *testing.T, s *Server, n int) {
 		s.idlers.mu.Lock()
 		got := 0
 		for v := range s.idlers.served {
-			if _, idle := v.queue.idleSince(); idle {
+			if _, idle, _ := v.queue.idleSince(); idle {
 				got++
 			}
 		}

@@ -2,7 +2,10 @@ package transfer
 
 import (
 	"container/heap"
+	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,9 +18,16 @@ type job struct {
 	rank      uint8
 	cid       cid.Cid
 	have      bool // only whether the block is here
+	news      bool // and again when it has come
+	told      bool // that it is not here; of its preparer
+	waits     bool // for news, and is in no heap; guarded by queue.mu
+	arrived   bool // the block has come since it was looked for; guarded by queue.mu
 	cancelled bool // guarded by queue.mu
 	index     int  // in the heap, -1 when it is not there; guarded by queue.mu
 }
+
+// newsDelay is how long news may be late, so that many go out at once.
+const newsDelay = 20 * time.Millisecond
 
 // agedEvery is how often the oldest want is taken, whatever its rank: none waits for ever.
 const agedEvery = 16
@@ -66,12 +76,14 @@ type queue struct {
 	next    uint64          // number of the next want
 	taken   int             // by take
 	busy    int             // preparers at work
+	fresh   []*job          // that wait for news, and whose blocks have come
+	tell    chan struct{}   // has room for one: there are fresh ones
 	idle    time.Time       // since when nothing is wanted, and nobody at work; else zero
 	closed  bool            // nothing is handed out any more
 }
 
 func newQueue() *queue {
-	q := &queue{open: make(map[uint64]*job), idle: time.Now()}
+	q := &queue{open: make(map[uint64]*job), tell: make(chan struct{}, 1), idle: time.Now()}
 	q.changed = sync.NewCond(&q.mu)
 	return q
 }
@@ -89,6 +101,8 @@ func (q *queue) add(asks []ask) error {
 				j.cancelled = true
 				if j.index >= 0 {
 					heap.Fix(&q.waiting, j.index)
+				} else if j.waits {
+					q.requeue(j)
 				}
 			}
 			continue
@@ -96,7 +110,7 @@ func (q *queue) add(asks []ask) error {
 		if len(q.open) >= MaxUnanswered {
 			return fmt.Errorf("%w: more than %d wants without an answer", ErrProtocol, MaxUnanswered)
 		}
-		j := &job{id: q.next, rank: a.rank, cid: a.cid, have: a.verb == wantHave}
+		j := &job{id: q.next, rank: a.rank, cid: a.cid, have: a.verb != wantBlock, news: a.verb == wantNews}
 		q.next++
 		q.open[j.id] = j
 		heap.Push(&q.waiting, j)
@@ -105,11 +119,95 @@ func (q *queue) add(asks []ask) error {
 	return nil
 }
 
-// idleSince returns since when nothing is wanted, if so.
-func (q *queue) idleSince() (time.Time, bool) {
+// settle has wants that were told that their blocks are not here wait for news. What has come, or
+// was cancelled, meanwhile is answered once more. It is called when the answer is on its way,
+// so that the next comes after it.
+func (q *queue) settle(parts []part) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.idle, !q.idle.IsZero() && q.waiting.Len() == 0 && !q.closed
+	for _, p := range parts {
+		if j := q.open[p.id]; j != nil && p.more {
+			q.wait(j)
+		}
+	}
+}
+
+// wait has a want wait for news; the caller holds mu.
+func (q *queue) wait(j *job) {
+	j.waits = true
+	if j.arrived || j.cancelled {
+		q.requeue(j)
+	}
+}
+
+// waitOn has a want wait for news again: what had come is gone.
+func (q *queue) waitOn(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.wait(j)
+}
+
+// came has a want answered whose block has come, soon.
+func (q *queue) came(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if j.arrived {
+		return
+	}
+	if j.arrived = true; j.waits {
+		q.fresh = append(q.fresh, j)
+		select {
+		case q.tell <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// news has the wants answered whose blocks have come, some at a time, until ctx ends.
+func (q *queue) news(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-q.tell:
+		}
+		timer := time.NewTimer(newsDelay)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		q.mu.Lock()
+		for _, j := range q.fresh {
+			if j.waits { // it may have been cancelled
+				q.requeue(j)
+			}
+		}
+		q.fresh = nil
+		q.mu.Unlock()
+	}
+}
+
+// requeue has a want that waits for news answered once more; the caller holds mu.
+func (q *queue) requeue(j *job) {
+	j.waits, j.arrived = false, false
+	heap.Push(&q.waiting, j)
+	q.changed.Broadcast()
+}
+
+// unanswered returns the wants that have no answer, or wait for news.
+func (q *queue) unanswered() []*job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Collect(maps.Values(q.open))
+}
+
+// idleSince returns since when nothing is to be answered, if so, and whether news are waited for.
+func (q *queue) idleSince() (since time.Time, idle, news bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.idle, !q.idle.IsZero() && q.waiting.Len() == 0 && !q.closed, len(q.open) > 0
 }
 
 // close ends the waiting of all.
@@ -182,6 +280,8 @@ func (q *queue) answered(parts []part) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, p := range parts {
-		delete(q.open, p.id)
+		if !p.more {
+			delete(q.open, p.id)
+		}
 	}
 }

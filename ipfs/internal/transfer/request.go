@@ -32,6 +32,7 @@ const (
 	wantBlock  verb = 0 // the block
 	wantHave   verb = 1 // whether it is here
 	wantCancel verb = 2 // no answer to an earlier want, if that is still to come
+	wantNews   verb = 3 // wantHave, and again when it has come
 )
 
 // ask is one entry of a request.
@@ -70,7 +71,7 @@ func parseAsks(b []byte) ([]ask, error) {
 				return nil, fmt.Errorf("%w: a cancel names no want", ErrProtocol)
 			}
 			a.id, b = id, b[n:]
-		case wantBlock, wantHave:
+		case wantBlock, wantHave, wantNews:
 			if len(b) == 0 {
 				return nil, fmt.Errorf("%w: a want has no rank", ErrProtocol)
 			}

@@ -75,7 +75,8 @@ type Server struct {
 	forms  Forms // nil: none
 	codec  *Codec
 	second chan struct{} // see maxSecond
-	speed  speed         // of the fast encoder
+	news   news
+	speed  speed // of the fast encoder
 	sent   counter
 	idlers idlers
 }
@@ -93,6 +94,7 @@ func (s *Server) Sent() Counts { return s.sent.counts() }
 func (s *Server) Serve(ctx context.Context, stream Stream) error {
 	v := &serving{Server: s, stream: stream, queue: newQueue()}
 	defer s.idlers.enter(v)()
+	defer s.news.leave(v.queue)
 	g, ctx := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(ctx, func() {
 		v.queue.close()
@@ -102,6 +104,7 @@ func (s *Server) Serve(ctx context.Context, stream Stream) error {
 	for i := range preparers {
 		g.Go(func() error { return v.prepare(ctx, i == 0) })
 	}
+	g.Go(func() error { return v.queue.news(ctx) })
 	g.Go(func() error { return v.read() })
 	if err := g.Wait(); !errors.Is(err, io.EOF) {
 		return err
@@ -207,18 +210,16 @@ func (v *serving) answer(ctx context.Context, j *job) error {
 // gather adds the answer to a want.
 func (v *serving) gather(ctx context.Context, b *batch, j *job) error {
 	p := part{id: j.id}
-	if v.queue.isCancelled(j) {
+	switch {
+	case v.queue.isCancelled(j) && j.news:
+		v.news.end(v.queue, j)
+		b.here = append(b.here, p) // which ends it
+		return nil
+	case v.queue.isCancelled(j):
 		b.absent = append(b.absent, p)
 		return nil
-	}
-	if j.have {
-		has, err := v.store.Has(ctx, j.cid)
-		if err != nil || !has { // a disk that fails has nothing to give
-			b.absent = append(b.absent, p)
-		} else {
-			b.here = append(b.here, p)
-		}
-		return ctx.Err()
+	case j.have:
+		return v.gatherHave(ctx, b, j)
 	}
 	if v.forms != nil && v.pace.slowerThan(formRate) {
 		if frame, size, ok := v.forms.Form(j.cid); ok && size <= maxFrame && len(frame) < size {
@@ -241,11 +242,36 @@ func (v *serving) gather(ctx context.Context, b *batch, j *job) error {
 	return nil
 }
 
+// gatherHave adds whether a block is here. Who wants news of it waits from before that is looked at:
+// it may come meanwhile.
+func (v *serving) gatherHave(ctx context.Context, b *batch, j *job) error {
+	if j.news {
+		v.news.enter(v.queue, j)
+	}
+	p := part{id: j.id}
+	has, err := v.store.Has(ctx, j.cid) // a disk that fails has nothing to give
+	switch {
+	case err == nil && has:
+		v.news.end(v.queue, j)
+		b.here = append(b.here, p)
+	case j.told:
+		v.queue.waitOn(j)
+	default:
+		p.more, j.told = j.news, j.news
+		b.absent = append(b.absent, p)
+	}
+	return ctx.Err()
+}
+
 func (v *serving) writeParts(k kind, parts []part) error {
 	if len(parts) == 0 {
 		return nil
 	}
-	return v.write(header{kind: k, parts: parts}, nil)
+	if err := v.write(header{kind: k, parts: parts}, nil); err != nil {
+		return err
+	}
+	v.queue.settle(parts)
+	return nil
 }
 
 func (v *serving) writeSmall(parts []part, data []byte) error {

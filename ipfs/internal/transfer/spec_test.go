@@ -43,9 +43,10 @@ func TestSpecExamples(t *testing.T) {
 	rows := specExamples(t)
 	hello := blocks(t, 1, func(int) []byte { return []byte("hello\n") })[0].Cid
 	for what, a := range map[string]ask{
-		"request: want the block, rank 2": {verb: wantBlock, rank: 2, cid: hello},
-		"request: is it there?, rank 0":   {verb: wantHave, cid: hello},
-		"request: cancel want 300":        {verb: wantCancel, id: 300},
+		"request: want the block, rank 2":        {verb: wantBlock, rank: 2, cid: hello},
+		"request: is it there?, rank 0":          {verb: wantHave, cid: hello},
+		"request: tell when it is there, rank 2": {verb: wantNews, rank: 2, cid: hello},
+		"request: cancel want 300":               {verb: wantCancel, id: 300},
 	} {
 		body := appendAsk(nil, a)
 		if got := append(binary.AppendUvarint(nil, uint64(len(body))), body...); !bytes.Equal(got, rows[what]) {
@@ -63,8 +64,8 @@ func TestSpecExamples(t *testing.T) {
 	}{
 		"frame: want 0 is not there":        {header{kind: frameAbsent, parts: []part{{id: 0}}}, nil},
 		"frame: wants 1 and 300 are there":  {header{kind: frameHere, parts: []part{{id: 1}, {id: 300}}}, nil},
-		"frame: want 0 is the block":        {header{kind: frameRaw, parts: []part{{0, 6}}}, []byte("hello\n")},
-		"frame: want 5 is 1,000 zero bytes": {header{kind: frameZstd, parts: []part{{5, 1000}}}, make([]byte, 1000)},
+		"frame: want 0 is the block":        {header{kind: frameRaw, parts: []part{{id: 0, size: 6}}}, []byte("hello\n")},
+		"frame: want 5 is 1,000 zero bytes": {header{kind: frameZstd, parts: []part{{id: 5, size: 1000}}}, make([]byte, 1000)},
 	} {
 		r := bufio.NewReader(bytes.NewReader(rows[what]))
 		h, err := readHeader(r)
