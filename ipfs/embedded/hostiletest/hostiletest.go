@@ -11,6 +11,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,6 +46,7 @@ func Attacks() map[string]Attack {
 		"DripWriters":      repeated(64, dripWriter),
 		"MillionBitswap":   repeated(2, millionBitswap),
 		"MillionBlocks":    repeated(2, millionBlocks),
+		"NewsOfThousands":  repeated(4, newsOfThousands),
 		"ConnectAndReset":  connectAndReset,
 		"ThousandsStreams": repeated(1, thousandsOfStreams),
 	}
@@ -163,10 +166,10 @@ func want(c cid.Cid) []byte {
 }
 
 // request is one of our protocol.
-func request(cids []cid.Cid) []byte {
+func request(verb byte, cids []cid.Cid) []byte {
 	var body []byte
 	for _, c := range cids {
-		body = append(binary.AppendUvarint(append(body, 0, 0), c.Prefix().Codec), c.Hash()[2:]...)
+		body = append(binary.AppendUvarint(append(body, verb, 0), c.Prefix().Codec), c.Hash()[2:]...)
 	}
 	return append(binary.AppendUvarint(nil, uint64(len(body))), body...)
 }
@@ -183,7 +186,7 @@ func dripReader(ctx context.Context, h host.Host, p peer.ID, has []cid.Cid) erro
 		return err
 	})
 	return errors.Join(err, on(ctx, h, p, blocksProtocol, func(s network.Stream) error {
-		if _, err := s.Write(request(has[:min(len(has), 1000)])); err != nil {
+		if _, err := s.Write(request(0, has[:min(len(has), 1000)])); err != nil {
 			return err
 		}
 		return drip(ctx, s)
@@ -258,10 +261,30 @@ func millionBitswap(ctx context.Context, h host.Host, p peer.ID, _ []cid.Cid) er
 func millionBlocks(ctx context.Context, h host.Host, p peer.ID, _ []cid.Cid) error {
 	return on(ctx, h, p, blocksProtocol, func(s network.Stream) error {
 		for range million / batch {
-			if _, err := s.Write(request(someCids(batch))); err != nil {
+			if _, err := s.Write(request(0, someCids(batch))); err != nil {
 				return err
 			}
 		}
+		return nil
+	})
+}
+
+// newsOfThousands wants news of as many blocks as it may, and of one again and again, waits for them for a
+// while, and lets go.
+func newsOfThousands(ctx context.Context, h host.Host, p peer.ID, _ []cid.Cid) error {
+	const news = 3
+	return on(ctx, h, p, blocksProtocol, func(s network.Stream) error {
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = io.Copy(io.Discard, s) }) // until it is reset
+		defer wg.Wait()
+		defer s.Reset()
+		one := someCids(1)[0]
+		for range 8 {
+			if _, err := s.Write(request(news, append(someCids(batch/2), slices.Repeat([]cid.Cid{one}, batch/2)...))); err != nil {
+				return err
+			}
+		}
+		sleep(ctx, 500*time.Millisecond)
 		return nil
 	})
 }
