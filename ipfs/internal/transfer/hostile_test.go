@@ -166,7 +166,7 @@ func FuzzFrames(f *testing.F) {
 func FuzzRequest(f *testing.F) {
 	list := text(f, 2, 10)
 	var good []byte
-	for _, a := range []ask{{verb: wantBlock, rank: 3, cid: list[0].Cid}, {verb: wantHave, cid: list[1].Cid}, {verb: wantCancel, id: 300}} {
+	for _, a := range []ask{{verb: wantBlock, rank: 3, cid: list[0].Cid}, {verb: wantHave, cid: list[1].Cid}, {verb: wantNews, rank: 1, cid: list[0].Cid}, {verb: wantCancel, id: 300}} {
 		good = appendAsk(good, a)
 		f.Add(good)
 	}
