@@ -42,6 +42,17 @@ func (f *Fetcher) name(parts iter.Seq[Part]) {
 	}
 }
 
+// unname forgets the leaves of files of which nothing came: images come and go.
+func (f *Fetcher) unname() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key := range f.named {
+		if f.files[key] == nil {
+			delete(f.named, key)
+		}
+	}
+}
+
 // namedLocked says whether all of these leaves were named.
 func (f *Fetcher) namedLocked(st *file, first, last int) bool {
 	named := f.named[st.key()]

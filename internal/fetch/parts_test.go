@@ -153,6 +153,9 @@ func TestPartsThatFail(t *testing.T) {
 	if !s.HasFile(small) {
 		t.Error("the file behind is not here")
 	}
+	if n := f.Named(); n > 0 {
+		t.Errorf("leaves of %d files are remembered, of which nothing came", n)
+	}
 	if _, known := f.LeavesRead(ipfs.File{Cid: cid.Undef}); known {
 		t.Error("it is known what was read of no file")
 	}

@@ -58,6 +58,7 @@ func (f *Fetcher) Prefetch(ctx context.Context, files iter.Seq[ipfs.File], p Pri
 // through parts twice.
 func (f *Fetcher) PrefetchParts(ctx context.Context, parts iter.Seq[Part], p Priority) error {
 	f.name(parts)
+	defer f.unname()
 	return f.prefetch(ctx, parts, p)
 }
 
