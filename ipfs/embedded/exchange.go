@@ -71,19 +71,21 @@ type exchange struct {
 	wg       sync.WaitGroup
 }
 
-// newExchange returns an exchange whose goroutines live until ctx ends; wait for
-// them with wg.
-func newExchange(ctx context.Context, net bitswapNetwork, streams *blockStreams, book *peerBook, timeout time.Duration, log *slog.Logger) *exchange {
-	x := &exchange{
+// newExchange returns an exchange that moves nothing on by itself until start is called.
+func newExchange(net bitswapNetwork, streams *blockStreams, book *peerBook, timeout time.Duration, log *slog.Logger) *exchange {
+	return &exchange{
 		net: net, streams: streams, book: book, timeout: timeout, log: log, demand: func() {}, lack: func([]cid.Cid) {},
 		slots: semaphore.NewWeighted(maxWants), bulk: semaphore.NewWeighted(maxBulk),
 		wants: map[cid.Cid]*want{}, held: map[*want]struct{}{}, remotes: map[peer.ID]*remote{},
 		avgSize: ipfs.LeafSize, wake: make(chan struct{}, 1),
 		joined: make(chan *remote), done: make(chan struct{}),
 	}
+}
+
+// start starts the goroutines of the exchange, which live until ctx ends; wait for them with wg.
+func (x *exchange) start(ctx context.Context) {
 	x.wg.Go(func() { x.watch(ctx) })
 	x.wg.Go(func() { x.startWriters(ctx) })
-	return x
 }
 
 // order says how a block is wanted.

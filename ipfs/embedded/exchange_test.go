@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"context"
 	"log/slog"
 	"testing"
 	"time"
@@ -14,17 +13,12 @@ import (
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
 )
 
-// newTestExchange returns an exchange without a network: tests say what peers answer, and take
-// what they are sent.
+// newTestExchange returns an exchange without a network or goroutines: tests say what peers answer, take
+// what they are sent, and tend it, so that nothing else touches what they look at.
 func newTestExchange(t *testing.T) *exchange {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	x := newExchange(ctx, nil, nil, newPeerBook(time.Hour, nil, nil), time.Hour, slog.New(slog.DiscardHandler))
-	t.Cleanup(func() {
-		x.close()
-		cancel()
-		x.wg.Wait()
-	})
+	x := newExchange(nil, nil, newPeerBook(time.Hour, nil, nil), time.Hour, slog.New(slog.DiscardHandler))
+	t.Cleanup(x.close)
 	return x
 }
 

@@ -95,7 +95,7 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	o := &online{host: h, book: book, peers: peers, net: bsnet.NewFromIpfsHost(newGuardedHost(h)), cancel: cancel, hints: !cfg.NoHints}
 	o.streams = newBlockStreams(h, book, store, cfg.Forms, codec)
-	o.exchange = newExchange(ctx, o.net, o.streams, book, cfg.Timeout, cfg.Logger)
+	o.exchange = newExchange(o.net, o.streams, book, cfg.Timeout, cfg.Logger)
 	o.dialler = newDialler(h, book, peers, o.exchange.busy, cfg.Logger)
 	o.exchange.demand = o.dialler.demand
 	o.finder = newFinder(h, book, cfg.Roots, cfg.Logger)
@@ -113,6 +113,7 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 		o.packer = newPacker(store, cfg.Forms, codec, cfg.Logger)
 		o.packing.Go(func() { o.packer.run(ctx) })
 	}
+	o.exchange.start(ctx)
 	o.streams.start(ctx)
 	o.net.Start(o.receiver)
 	o.dialler.start(ctx, peers)
