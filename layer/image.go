@@ -19,12 +19,22 @@ type Image struct {
 	Layers  []ImageLayer `json:"layers"`            // bottom first
 	Peers   []string     `json:"peers,omitempty"`   // multiaddrs that had the image
 	Profile string       `json:"profile,omitempty"` // CID of what the image is known to read
+	Origin  string       `json:"origin,omitempty"`  // repository of a registry that has the seeds, as HOST/NAME
 }
 
 // An ImageLayer is one layer of an image record.
 type ImageLayer struct {
 	Digest digest.Digest `json:"digest"` // of the layer descriptor
 	Block  []byte        `json:"block"`  // the layer root: the block with that digest
+	Seed   *Seed         `json:"seed,omitempty"`
+}
+
+// A Seed is a blob that has the blocks of a layer (spec/seed.md), but for those that the seeds of layers
+// below it in the image have.
+type Seed struct {
+	Digest digest.Digest `json:"digest"`
+	Size   int64         `json:"size"` // bytes
+	Head   int64         `json:"head"` // where its head begins
 }
 
 // EncodeImage encodes an image record. It refuses what DecodeImage would refuse.
@@ -47,12 +57,27 @@ func EncodeImage(m *Image) ([]byte, error) {
 // UnmarshalJSON takes the names of the specification exactly as they are written there;
 // encoding/json alone would take them in any case.
 func (m *Image) UnmarshalJSON(b []byte) error {
-	return unmarshalExact(b, map[string]any{"version": &m.Version, "layers": &m.Layers, "peers": &m.Peers, "profile": &m.Profile})
+	return unmarshalExact(b, map[string]any{"version": &m.Version, "layers": &m.Layers, "peers": &m.Peers, "profile": &m.Profile, "origin": &m.Origin})
 }
 
 // UnmarshalJSON is as strict with names as that of Image.
 func (l *ImageLayer) UnmarshalJSON(b []byte) error {
-	return unmarshalExact(b, map[string]any{"digest": &l.Digest, "block": &l.Block})
+	return unmarshalExact(b, map[string]any{"digest": &l.Digest, "block": &l.Block, "seed": &l.Seed})
+}
+
+// UnmarshalJSON is as strict with names as that of Image.
+func (s *Seed) UnmarshalJSON(b []byte) error {
+	return unmarshalExact(b, map[string]any{"digest": &s.Digest, "size": &s.Size, "head": &s.Head})
+}
+
+func (s *Seed) check() error {
+	if err := s.Digest.Validate(); err != nil || s.Digest.Algorithm() != digest.SHA256 {
+		return fmt.Errorf("%w: digest %.80q of a seed", ErrImage, s.Digest)
+	}
+	if s.Head < 0 || s.Head >= s.Size {
+		return fmt.Errorf("%w: the head of a seed of %d bytes is at %d", ErrImage, s.Size, s.Head)
+	}
+	return nil
 }
 
 // unmarshalExact decodes those members of an object whose names are in fields, and ignores
@@ -107,8 +132,13 @@ func (m *Image) check() error {
 		if digest.FromBytes(l.Block) != l.Digest {
 			return fmt.Errorf("layer %d: %w: its block does not have digest %s", i, ErrImage, l.Digest)
 		}
+		if l.Seed != nil {
+			if err := l.Seed.check(); err != nil {
+				return fmt.Errorf("layer %d: %w", i, err)
+			}
+		}
 	}
-	for _, p := range m.Peers {
+	for _, p := range append([]string{m.Origin}, m.Peers...) {
 		if len(p) > MaxImagePeer {
 			return fmt.Errorf("%w (address of a peer of %d bytes)", ErrTooLarge, MaxImagePeer)
 		}

@@ -19,7 +19,7 @@ import (
 func TestImage(t *testing.T) {
 	l, _ := convert(t, layertest.Tar(t, text("a", "1")))
 	d := digest.FromBytes(l.Root.Data)
-	want := &Image{Version: 1, Layers: []ImageLayer{{d, l.Root.Data}}, Peers: []string{"/ip4/10.0.0.1/tcp/4001/p2p/x"}, Profile: l.Rootfs.String()}
+	want := &Image{Version: 1, Layers: []ImageLayer{{d, l.Root.Data, &Seed{Digest: d, Size: 2, Head: 1}}}, Peers: []string{"/ip4/10.0.0.1/tcp/4001/p2p/x"}, Profile: l.Rootfs.String(), Origin: "registry.example.com/app"}
 	b, err := EncodeImage(want)
 	if err != nil {
 		t.Fatal(err)
@@ -36,15 +36,19 @@ func TestImage(t *testing.T) {
 		image Image
 		want  error
 	}{
-		"other block":  {Image{Layers: []ImageLayer{{d, []byte("x")}}}, ErrImage},
-		"no digest":    {Image{Layers: []ImageLayer{{"", nil}}}, ErrImage},
-		"sha512":       {Image{Layers: []ImageLayer{{digest.SHA512.FromBytes(nil), nil}}}, ErrImage},
-		"large block":  {Image{Layers: []ImageLayer{{d, make([]byte, MaxRootBlock+1)}}}, ErrTooLarge},
-		"many layers":  {Image{Layers: make([]ImageLayer, MaxImageLayers+1)}, ErrTooLarge},
-		"many peers":   {Image{Peers: many}, ErrTooLarge},
-		"long peer":    {Image{Peers: []string{strings.Repeat("p", MaxImagePeer+1)}}, ErrTooLarge},
-		"no profile":   {Image{Profile: "profile"}, ErrImage},
-		"nothing much": {Image{}, nil},
+		"other block":         {Image{Layers: []ImageLayer{{d, []byte("x"), nil}}}, ErrImage},
+		"no digest":           {Image{Layers: []ImageLayer{{"", nil, nil}}}, ErrImage},
+		"sha512":              {Image{Layers: []ImageLayer{{digest.SHA512.FromBytes(nil), nil, nil}}}, ErrImage},
+		"large block":         {Image{Layers: []ImageLayer{{d, make([]byte, MaxRootBlock+1), nil}}}, ErrTooLarge},
+		"many layers":         {Image{Layers: make([]ImageLayer, MaxImageLayers+1)}, ErrTooLarge},
+		"many peers":          {Image{Peers: many}, ErrTooLarge},
+		"long peer":           {Image{Peers: []string{strings.Repeat("p", MaxImagePeer+1)}}, ErrTooLarge},
+		"seed of nothing":     {Image{Layers: []ImageLayer{{d, l.Root.Data, &Seed{Digest: d}}}}, ErrImage},
+		"head outside":        {Image{Layers: []ImageLayer{{d, l.Root.Data, &Seed{Digest: d, Size: 2, Head: -1}}}}, ErrImage},
+		"seed without digest": {Image{Layers: []ImageLayer{{d, l.Root.Data, &Seed{Size: 2}}}}, ErrImage},
+		"long origin":         {Image{Origin: strings.Repeat("p", MaxImagePeer+1)}, ErrTooLarge},
+		"no profile":          {Image{Profile: "profile"}, ErrImage},
+		"nothing much":        {Image{}, nil},
 	} {
 		if _, err := EncodeImage(&tc.image); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)

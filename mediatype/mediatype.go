@@ -24,6 +24,16 @@ import (
 // configuration on every path a pull can go.
 const Layer = "application/vnd.oci.image.layer.ipcs.unixfs.v1"
 
+// What an image has beside it (spec/seed.md): the seeds of its layers, and a manifest that lists these, the image
+// record and the profile, so that registries keep them.
+const (
+	Seed  = "application/vnd.ipcs.seed.v1+zstd"
+	Seeds = "application/vnd.ipcs.seeds.v1+json" // artifact type of the manifest
+	// Record and Profile are the blocks that the layers name.
+	Record  = "application/vnd.ipcs.image.v1+json"
+	Profile = "application/vnd.ipcs.profile.v1"
+)
+
 // Annotations of a layer descriptor. Those under containerd.io/snapshot/ reach the
 // snapshotter as labels; they are hints and never decide what a file contains.
 const (
@@ -41,6 +51,14 @@ const (
 	AnnotationFill = "containerd.io/snapshot/ipcs.fill"
 	// AnnotationPeers names peers that have the image, as multiaddrs with a comma between them.
 	AnnotationPeers = "containerd.io/snapshot/ipcs.peers"
+	// AnnotationOrigin is the repository of a registry that has the seeds of the image, as HOST/NAME.
+	AnnotationOrigin = "containerd.io/snapshot/ipcs.origin"
+	// AnnotationSeedsOf, on the descriptor of a manifest of seeds, is the digest of the image's.
+	AnnotationSeedsOf = "com.github.hinshun.ipcs.seeds-of"
+	// AnnotationSeedLayer, on a seed, is the digest of the layer whose it is.
+	AnnotationSeedLayer = "com.github.hinshun.ipcs.seed.layer"
+	// AnnotationSeedHead, on a seed, is where its head begins.
+	AnnotationSeedHead = "com.github.hinshun.ipcs.seed.head"
 	// AnnotationDiffID is the diffID of the layer that was converted: the sha256 of
 	// its uncompressed tar.
 	AnnotationDiffID = "com.github.hinshun.ipcs.diff-id"

@@ -49,7 +49,9 @@ func (s *Snapshotter) Adopt(ctx context.Context, dir string, desc ocispec.Descri
 	}
 	s.hint(desc.Digest, namedPeers(desc.Annotations[mediatype.AnnotationPeers]))
 	if image, err := cid.Decode(desc.Annotations[mediatype.AnnotationImage]); err == nil {
-		s.opener.prefetch(ctx, image, s.files.known)
+		s.opener.prefetch(ctx, image, s.files.known, func(context.Context) {
+			s.origins.Located(image, desc.Annotations[mediatype.AnnotationOrigin])
+		})
 	}
 	l, err := s.opener.open(ctx, root)
 	if err != nil {
@@ -66,7 +68,7 @@ func (s *Snapshotter) Adopt(ctx context.Context, dir string, desc ocispec.Descri
 		if info.Labels == nil {
 			info.Labels = make(map[string]string)
 		}
-		for _, hint := range []string{mediatype.AnnotationImage, mediatype.AnnotationFill, mediatype.AnnotationPeers} {
+		for _, hint := range []string{mediatype.AnnotationImage, mediatype.AnnotationFill, mediatype.AnnotationPeers, mediatype.AnnotationOrigin} {
 			if value := desc.Annotations[hint]; value != "" {
 				info.Labels[hint] = value
 			}

@@ -220,6 +220,9 @@ func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profiled bool
 	}
 	tables, hints := s.files.tables(im.roots), s.newestHints(ctx, im)
 	s.hint(im.chain, namedPeers(hints.peers))
+	if hints.record.Defined() {
+		s.origins.Located(hints.record, append(hints.sources, hints.origin)...)
+	}
 	var missing error // of the profiles
 	if profiled {
 		im.enter(FillProfile)
@@ -318,6 +321,7 @@ func (o *opener) profile(ctx context.Context, record cid.Cid) ([]cid.Cid, error)
 	if err != nil {
 		return nil, err
 	}
+	o.recorded(record, m)
 	return o.fetchProfile(ctx, m)
 }
 

@@ -34,6 +34,9 @@ type hints struct {
 	record cid.Cid // image record; Undef if none is named
 	fill   string  // whether to fetch all files
 	peers  string  // as the annotation has them
+	origin string  // repository that it was written to
+
+	sources []string // repositories that it was pulled from, if that is known
 }
 
 func readHints(annotations map[string]string) (h hints) {
@@ -42,6 +45,7 @@ func readHints(annotations map[string]string) (h hints) {
 		h.record = c
 	}
 	h.fill, h.peers = annotations[mediatype.AnnotationFill], annotations[mediatype.AnnotationPeers]
+	h.origin = annotations[mediatype.AnnotationOrigin]
 	return h
 }
 
@@ -90,7 +94,7 @@ func (s *Snapshotter) findManifests(ctx context.Context, im *imageFiles) ([]cont
 	err = s.manifests.Walk(ctx, func(info content.Info) error {
 		found = append(found, info)
 		return nil
-	}, fmt.Sprintf(`labels."containerd.io/gc.ref.content.l.%d"==%s`, im.depth, top))
+	}, manifestFilter(im.depth, top))
 	slices.SortFunc(found, func(a, b content.Info) int { return b.CreatedAt.Compare(a.CreatedAt) })
 	return found[:min(len(found), maxManifests)], err
 }
@@ -131,5 +135,7 @@ func (s *Snapshotter) manifestHints(ctx context.Context, info content.Info, im *
 	if !same {
 		return h, errOtherImage
 	}
-	return readHints(m.Layers[im.depth].Annotations), nil
+	h = readHints(m.Layers[im.depth].Annotations)
+	h.sources = sourcesOf(info)
+	return h, nil
 }

@@ -36,7 +36,9 @@ type opener struct {
 	timeout time.Duration
 	log     *slog.Logger
 	slots   chan struct{} // for opens that an image record asked for
-	running sync.WaitGroup
+	// recorded is told of each image record.
+	recorded func(image cid.Cid, m *layer.Image)
+	running  sync.WaitGroup
 
 	mu      sync.Mutex
 	stop    []context.CancelFunc // of what runs; nil entries are free
@@ -72,7 +74,7 @@ var errClosed = errors.New("the snapshotter is closed")
 func newOpener(src layer.Source, timeout time.Duration, log *slog.Logger) *opener {
 	return &opener{
 		src: keepFrom(src, log), timeout: timeout, log: log,
-		slots:   make(chan struct{}, parallelOpens),
+		slots: make(chan struct{}, parallelOpens), recorded: noOrigins{}.Recorded,
 		flights: make(map[cid.Cid]*flight),
 		cached:  make(map[cid.Cid]*opened),
 		records: make(map[cid.Cid]cid.Cid),
@@ -242,8 +244,8 @@ func (o *opener) release(ctx context.Context) {
 
 // prefetch begins to open all layers of an image, but those that known has, when one of
 // them is prepared first. The record is a hint: if it cannot be had or lies, each layer
-// is opened when it is prepared.
-func (o *opener) prefetch(ctx context.Context, image cid.Cid, known func(root cid.Cid) bool) {
+// is opened when it is prepared. locate is called before the record is wanted.
+func (o *opener) prefetch(ctx context.Context, image cid.Cid, known func(root cid.Cid) bool, locate func(context.Context)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, ok := o.records[image]; ok || !image.Defined() {
@@ -253,6 +255,7 @@ func (o *opener) prefetch(ctx context.Context, image cid.Cid, known func(root ci
 		clear(o.records)
 	}
 	err := o.start(ctx, func(ctx context.Context) {
+		locate(ctx)
 		if err := o.openImage(ctx, image, known); err != nil {
 			o.log.Info("image record is of no use: layers are opened one by one", "record", image, "err", err)
 		}
@@ -273,6 +276,7 @@ func (o *opener) openImage(ctx context.Context, image cid.Cid, known func(root c
 	if err != nil {
 		return err
 	}
+	o.recorded(image, record)
 	for i, l := range record.Layers {
 		root, err := mediatype.RootCid(l.Digest)
 		if err != nil {

@@ -81,9 +81,9 @@ func TestPrefetch(t *testing.T) {
 		return nil
 	})
 	o := newOpener(node, time.Minute, slog.New(slog.DiscardHandler))
-	o.prefetch(t.Context(), record, unknown)
-	o.prefetch(t.Context(), record, unknown)
-	o.prefetch(t.Context(), cid.Undef, unknown)
+	o.prefetch(t.Context(), record, unknown, func(context.Context) {})
+	o.prefetch(t.Context(), record, unknown, func(context.Context) {})
+	o.prefetch(t.Context(), cid.Undef, unknown, func(context.Context) {})
 	o.running.Wait()
 	gets := node.Counts()
 	for _, root := range roots {

@@ -191,7 +191,9 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 		return done
 	}
 	s.hint(req.digest, req.peers)
-	s.opener.prefetch(ctx, req.image, s.files.known)
+	s.opener.prefetch(ctx, req.image, s.files.known, func(ctx context.Context) {
+		s.locate(ctx, req.image, req.digest, len(links), req.origin)
+	})
 	l, err := s.opener.open(ctx, req.root)
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)

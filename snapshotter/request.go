@@ -37,6 +37,7 @@ type request struct {
 	proven      bool          // containerd gave the diffID, and it is the field diffID
 	image       cid.Cid       // image record; Undef if none is named
 	peers       []string      // that the image names
+	origin      string        // repository that the image was written to
 }
 
 // parseRequest reads the labels. Without the label of a layer root, or outside of an
@@ -77,7 +78,7 @@ func parseRequest(key string, labels map[string]string) (*request, error) {
 			r.image = c
 		}
 	}
-	r.peers = namedPeers(labels[mediatype.AnnotationPeers])
+	r.peers, r.origin = namedPeers(labels[mediatype.AnnotationPeers]), labels[mediatype.AnnotationOrigin]
 	return r, nil
 }
 

@@ -146,8 +146,10 @@ type Config struct {
 	Here func(f ipfs.File) bool
 	// Hint is told of the peers that an image names, before its layers are wanted; with nil, they
 	// are ignored. The error is of what of them is not fit to be used.
-	Hint   func(peers []string) error
-	Logger *slog.Logger
+	Hint func(peers []string) error
+	// Origins are told where images are kept besides; nil for none.
+	Origins Origins
+	Logger  *slog.Logger
 }
 
 // Files is what a lazy mount asks which file a CID is. *Snapshotter implements it.
@@ -186,6 +188,7 @@ type Snapshotter struct {
 	data           []string                   // data-only layers, the first that has a file wins
 	lazyPath       string                     // where the lazy file system is mounted
 	namePeers      func(peers []string) error // Config.Hint
+	origins        Origins
 
 	opener   *opener
 	files    *fileSet
@@ -240,9 +243,10 @@ func New(ctx context.Context, cfg Config, src layer.Source, lazy MountLazy) (*Sn
 	warnNamespace(s.log, cfg.State)
 	s.lazyPath = filepath.Join(cfg.State, lazyDir)
 	s.data = dataLayers(s.support.data, cfg.ObjectsDir, s.lazyPath)
-	s.namePeers = cfg.Hint
+	s.namePeers, s.origins = cfg.Hint, cfg.Origins
 	s.files = newFileSet()
 	s.opener = newOpener(src, cfg.IndexTimeout, s.log)
+	s.opener.recorded = s.origins.Recorded
 	s.chains = newChains(filepath.Join(cfg.Root, chainsDir), filepath.Join(cfg.State, chainsDir), s.mounter(cfg.ServeImage), s.support.data, s.log)
 	s.merged, s.mapped = newHeld(filepath.Join(cfg.State, mergedDir), s.log), newHeld(filepath.Join(cfg.State, mappedDir), s.log)
 	s.blobs = newBlobs(cfg.Content, s.log)
@@ -323,6 +327,9 @@ func (cfg *Config) complete() error {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Origins == nil {
+		cfg.Origins = noOrigins{}
 	}
 	return nil
 }

@@ -34,6 +34,7 @@ type config struct {
 	State      string           `toml:"state"`
 	LogLevel   slog.Level       `toml:"log_level"`
 	Node       nodeConfig       `toml:"node"`
+	Origin     originConfig     `toml:"origin"`
 	Fetch      fetchConfig      `toml:"fetch"`
 	Profile    profileConfig    `toml:"profile"`
 	Containerd containerdConfig `toml:"containerd"`
@@ -109,6 +110,7 @@ func defaultConfig() config {
 		State:      "/run/ipcs",
 		LogLevel:   slog.LevelInfo,
 		Node:       nodeConfig{Timeout: duration(30 * time.Second), Hints: true},
+		Origin:     originConfig{Registries: true, HostsDir: "/etc/containerd/certs.d"},
 		Fetch:      fetchConfig{Fill: snapshotter.FillOn},
 		Profile:    profileConfig{Window: duration(30 * time.Second)},
 		Containerd: containerdConfig{Address: "/run/containerd/containerd.sock"},
@@ -280,6 +282,9 @@ func (c config) validate() error {
 		return err
 	}
 	if err := c.Gateway.validate(); err != nil {
+		return err
+	}
+	if err := c.Origin.validate(); err != nil {
 		return err
 	}
 	if err := c.checkKubo(); err != nil {

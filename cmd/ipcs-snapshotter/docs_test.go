@@ -30,7 +30,7 @@ func TestPackagedConfigurationSaysTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	def := defaultConfig()
-	for _, list := range []*[]string{&cfg.Node.Listen, &cfg.Node.Peers, &cfg.Node.Allow, &cfg.Node.Routers} {
+	for _, list := range []*[]string{&cfg.Node.Listen, &cfg.Node.Peers, &cfg.Node.Allow, &cfg.Node.Routers, &cfg.Origin.Layouts} {
 		if len(*list) == 0 {
 			*list = nil
 		}

@@ -9,10 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ipfs/go-cid"
-
 	"github.com/hinshun/ipcs/internal/metrics"
-	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/ipfs/kubo"
@@ -127,16 +124,6 @@ func (s kuboStatus) line() string {
 	}
 	return fmt.Sprintf("Kubo (%s) at %s, peers: %d", strings.TrimSuffix(s.Agent, "/"), s.API, len(s.Connected))
 }
-
-// An indexSource is where the snapshotter gets what layers are mounted by. What matters to it is
-// what is on this machine, and not what else the node has.
-type indexSource struct {
-	node
-	store *objects.Store
-}
-
-// Has implements ipfs.Local.
-func (s indexSource) Has(ctx context.Context, c cid.Cid) (bool, error) { return s.store.Has(ctx, c) }
 
 // checkKubo refuses an address that leads nowhere, and settings that are Kubo's own.
 func (c config) checkKubo() error {

@@ -28,6 +28,7 @@ import (
 	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/memory"
 	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/origin"
 	"github.com/hinshun/ipcs/internal/packs"
 	"github.com/hinshun/ipcs/internal/processors"
 	"github.com/hinshun/ipcs/internal/profile"
@@ -73,6 +74,8 @@ type parts struct {
 	packs   *packs.Packs // nil: no compressed forms are kept
 	store   *objects.Store
 	node    node
+	origin  *origin.Origin
+	source  *origin.Source // the node, and the origin
 	fetcher *fetch.Fetcher
 	lazy    *lazyfs.Server
 	spare   string // socket of who keeps the device of lazy files
@@ -132,6 +135,9 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("node", p.node.Close)
+	if err := p.openOrigin(ctx, cfg.Origin, log); err != nil {
+		return nil, err
+	}
 	options := fetch.Options{
 		Timeout: time.Duration(cfg.Node.Timeout), FillRate: int64(cfg.Fetch.FillRate), Opens: cfg.Metrics.Address != "", Logger: log,
 	}
@@ -151,7 +157,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	started.add("connection to the server of images", images.close)
 	snaps := p.snapshots(cfg, contentproxy.NewContentStore(containerd), log)
 	snaps.ServeImage = images.mount
-	p.snaps, err = snapshotter.New(ctx, snaps, indexSource{p.node, p.store}, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
+	p.snaps, err = snapshotter.New(ctx, snaps, indexSource{p.source, p.node, p.store}, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		p.lazy, err = p.serveLazy(ctx, cfg, dir, files, log)
 		return p.lazy, err
 	})
@@ -173,7 +179,7 @@ func (p *parts) startFetcher(options fetch.Options, started *closers) {
 	if embedded {
 		options.Arrived = n.Arrived
 	}
-	p.fetcher = fetch.New(p.store, p.node, options)
+	p.fetcher = fetch.New(p.store, p.source, options)
 	started.add("fetcher", p.fetcher.Close)
 	if embedded {
 		n.ServeAlso(p.fetcher)
@@ -229,6 +235,7 @@ func (p *parts) snapshots(cfg config, content snapshotter.Content, log *slog.Log
 		ProfileWindow: time.Duration(cfg.Profile.Window),
 		Content:       content,
 		Hint:          p.node.Hint,
+		Origins:       p.origin,
 		Logger:        log,
 	}
 	limited, counted := cfg.Store.Limit > 0, cfg.Metrics.Address != ""

@@ -69,6 +69,9 @@ func (a Access) openContainerd(ref string) (*containerdImage, error) {
 
 func (c *containerdImage) String() string { return prefixContainerd + c.ref }
 
+// Origin implements Target.
+func (c *containerdImage) Origin() string { return "" }
+
 // context adds what containerd reads from a context.
 func (c *containerdImage) context(ctx context.Context) context.Context {
 	ctx = namespaces.WithNamespace(ctx, c.namespace)

@@ -63,6 +63,9 @@ type Target interface {
 	// Tag stores a manifest or index and makes the reference point to it. All that it
 	// refers to was pushed before.
 	Tag(ctx context.Context, desc ocispec.Descriptor, data []byte) error
+	// Origin is the repository, as HOST/NAME, where what was pushed can be read by its digest; empty
+	// if it is none of a registry.
+	Origin() string
 	fmt.Stringer // the reference, for messages
 	Close(ctx context.Context) error
 }
@@ -87,6 +90,7 @@ type Options struct {
 	Peers        []string // multiaddrs to put into the image record
 	Profile      []byte   // encoded profile to put into the image record; nil for none
 	Fill         string   // whether all files should be fetched when a container runs: "true", "false" or nothing
+	Seeds        bool     // write seeds beside the image (spec/seed.md); Image only
 	KeepDiffIDs  bool     // leave the config as it is; Image only
 	Compression  string   // of the layers that Restore writes: None, Gzip or Zstd
 	Workers      int      // layers converted at the same time; 0 means one for each core
@@ -122,6 +126,9 @@ type LayerReport struct {
 	Bytes  int64         `json:"bytes"` // of the tar; 0 if reused
 	Files  int           `json:"files"` // regular files
 	Reused bool          `json:"reused"`
+
+	Seed      digest.Digest `json:"seed,omitempty"`      // of the seed, if one was written
+	SeedBytes int64         `json:"seedBytes,omitempty"` // its size
 }
 
 // Image converts an image.
@@ -141,7 +148,7 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 	}
 	p := &publisher{
 		dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers,
-		profile: opts.Profile, fill: opts.Fill, keep: opts.KeepDiffIDs, annotations: w.annotations, progress: opts.Progress,
+		profile: opts.Profile, fill: opts.Fill, keep: opts.KeepDiffIDs, seeds: opts.Seeds, annotations: w.annotations, progress: opts.Progress,
 	}
 	report, err := p.publish(ctx, ims)
 	if err != nil {

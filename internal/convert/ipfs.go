@@ -116,6 +116,9 @@ func (t *ipfsTarget) Prepare(context.Context) error { return nil }
 // Close implements Target.
 func (t *ipfsTarget) Close(context.Context) error { return nil }
 
+// Origin implements Target.
+func (t *ipfsTarget) Origin() string { return "" }
+
 // Push implements Target.
 func (t *ipfsTarget) Push(ctx context.Context, desc ocispec.Descriptor, data []byte) error {
 	if len(data) > imagedir.MaxBlob {

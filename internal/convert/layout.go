@@ -45,6 +45,9 @@ func (l *layout) tagOrDefault() string {
 
 func (l *layout) Close(context.Context) error { return nil }
 
+// Origin implements Target.
+func (l *layout) Origin() string { return "" }
+
 // Resolve implements Source.
 func (l *layout) Resolve(context.Context) (ocispec.Descriptor, error) {
 	if err := l.checkVersion(); err != nil {

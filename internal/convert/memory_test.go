@@ -40,6 +40,7 @@ func newMemory() *memory {
 }
 
 func (m *memory) String() string                { return "memory" }
+func (m *memory) Origin() string                { return "registry.example.com/memory" }
 func (m *memory) Close(context.Context) error   { return nil }
 func (m *memory) Prepare(context.Context) error { return nil }
 

@@ -26,6 +26,7 @@ type publisher struct {
 	fill    string
 	layers  map[layerKey]*converted
 	keep    bool // the config as it is
+	seeds   bool // write seeds
 
 	progress    Progress
 	annotations map[string]string // of the source's index
@@ -42,12 +43,22 @@ func (p *publisher) publish(ctx context.Context, ims []*image) (*Report, error) 
 	report := &Report{}
 	var manifests []document
 	for _, im := range ims {
-		m, err := p.manifest(ctx, im)
+		seeds, err := p.pushSeeds(ctx, im)
+		if err != nil {
+			return nil, err
+		}
+		m, hints, err := p.manifest(ctx, im, seeds)
 		if err != nil {
 			return nil, err
 		}
 		manifests = append(manifests, m)
-		report.Manifests = append(report.Manifests, p.report(im, m.desc.Digest))
+		report.Manifests = append(report.Manifests, p.report(im, m.desc.Digest, seeds))
+		if p.seeds {
+			if m, err = p.seedsManifest(ctx, im, m, hints, seeds); err != nil {
+				return nil, fmt.Errorf("manifest of seeds: %w", err)
+			}
+			manifests = append(manifests, m)
+		}
 	}
 	var err error
 	report.Digest, err = tag(ctx, p.dst, manifests, p.annotations)
@@ -76,16 +87,39 @@ func tag(ctx context.Context, dst Target, manifests []document, annotations map[
 	return top.desc.Digest, nil
 }
 
-// manifest puts the image record on the node, pushes the config, and returns the manifest.
-func (p *publisher) manifest(ctx context.Context, im *image) (document, error) {
-	record, profile, err := p.putRecord(ctx, im)
+// manifest puts the image record on the node, pushes the config, and returns the manifest, and the blobs
+// of image record and profile.
+func (p *publisher) manifest(ctx context.Context, im *image, seeds map[layerKey]*layer.Seed) (doc document, hints []ocispec.Descriptor, err error) {
+	blocks, err := p.putRecord(ctx, im, seeds)
 	if err != nil {
-		return document{}, fmt.Errorf("image record: %w", err)
+		return doc, nil, fmt.Errorf("image record: %w", err)
 	}
 	config, err := p.pushConfig(ctx, im)
 	if err != nil {
-		return document{}, fmt.Errorf("config: %w", err)
+		return doc, nil, fmt.Errorf("config: %w", err)
 	}
+	if doc, err = p.document(im, config, blocks[0].block.Cid); err != nil {
+		return doc, nil, err
+	}
+	// The layers have pins of their own, which stay for other images.
+	for _, b := range blocks {
+		pin := ipfs.Pin{Root: b.block.Cid, Name: "ipcs:" + b.what + ":" + doc.desc.Digest.String()}
+		if err := p.node.Pin(ctx, pin); err != nil {
+			return doc, nil, fmt.Errorf("pin %s %s: %w", b.what, b.block.Cid, err)
+		}
+		if p.seeds {
+			desc := ocispec.Descriptor{MediaType: b.mediaType, Digest: digest.FromBytes(b.block.Data), Size: int64(len(b.block.Data))}
+			if err := p.dst.Push(ctx, desc, b.block.Data); err != nil {
+				return doc, nil, fmt.Errorf("%s: %w", b.what, err)
+			}
+			hints = append(hints, desc)
+		}
+	}
+	return doc, hints, nil
+}
+
+// document makes the manifest.
+func (p *publisher) document(im *image, config ocispec.Descriptor, record cid.Cid) (document, error) {
 	manifest := ocispec.Manifest{
 		Versioned:   specs.Versioned{SchemaVersion: 2},
 		MediaType:   ocispec.MediaTypeImageManifest,
@@ -114,48 +148,50 @@ func (p *publisher) manifest(ctx context.Context, im *image) (document, error) {
 		return document{}, err
 	}
 	doc.desc.Platform, doc.desc.Annotations = &im.platform, im.desc.Annotations
-	// The layers have pins of their own, which stay for other images.
-	for what, c := range map[string]cid.Cid{"image": record, "profile": profile} {
-		if !c.Defined() {
-			continue
-		}
-		pin := ipfs.Pin{Root: c, Name: "ipcs:" + what + ":" + doc.desc.Digest.String()}
-		if err := p.node.Pin(ctx, pin); err != nil {
-			return document{}, fmt.Errorf("pin %s %s: %w", what, c, err)
-		}
-	}
 	return doc, nil
 }
 
+// A hint is a block beside the layers.
+type hint struct {
+	what, mediaType string
+	block           ipfs.Block
+}
+
 // putRecord puts the image record, which lists the layers and where to get them, and the
-// profile, if there is one.
-func (p *publisher) putRecord(ctx context.Context, im *image) (record, profile cid.Cid, err error) {
+// profile behind it, if there is one.
+func (p *publisher) putRecord(ctx context.Context, im *image, seeds map[layerKey]*layer.Seed) ([]hint, error) {
 	m := &layer.Image{Peers: p.peers}
+	if p.seeds {
+		m.Origin = p.dst.Origin()
+	}
 	for _, l := range im.layers {
 		c := p.layers[l.key()]
-		m.Layers = append(m.Layers, layer.ImageLayer{Digest: c.digest, Block: c.root.Data})
+		m.Layers = append(m.Layers, layer.ImageLayer{Digest: c.digest, Block: c.root.Data, Seed: seeds[l.key()]})
 	}
+	var hints []hint
 	if p.profile != nil {
-		if profile, err = p.putRaw(ctx, p.profile); err != nil {
-			return cid.Undef, cid.Undef, fmt.Errorf("profile: %w", err)
+		profile, err := p.putRaw(ctx, p.profile)
+		if err != nil {
+			return nil, fmt.Errorf("profile: %w", err)
 		}
-		m.Profile = profile.String()
+		m.Profile = profile.Cid.String()
+		hints = append(hints, hint{"profile", mediatype.Profile, profile})
 	}
 	data, err := layer.EncodeImage(m)
 	if err != nil {
-		return cid.Undef, cid.Undef, err
+		return nil, err
 	}
-	record, err = p.putRaw(ctx, data)
-	return record, profile, err
+	record, err := p.putRaw(ctx, data)
+	return append([]hint{{"image", mediatype.Record, record}}, hints...), err
 }
 
 // putRaw puts a raw block.
-func (p *publisher) putRaw(ctx context.Context, data []byte) (cid.Cid, error) {
+func (p *publisher) putRaw(ctx context.Context, data []byte) (ipfs.Block, error) {
 	block, err := ipfs.NewBlock(cid.Raw, data)
 	if err != nil {
-		return cid.Undef, err
+		return block, err
 	}
-	return block.Cid, p.node.Put(ctx, block)
+	return block, p.node.Put(ctx, block)
 }
 
 func (p *publisher) pushConfig(ctx context.Context, im *image) (ocispec.Descriptor, error) {
@@ -191,6 +227,9 @@ func (p *publisher) descriptor(l sourceLayer, record cid.Cid) ocispec.Descriptor
 	}
 	if peers := peersAnnotation(p.peers); peers != "" {
 		annotations[mediatype.AnnotationPeers] = peers
+	}
+	if origin := p.dst.Origin(); p.seeds && origin != "" {
+		annotations[mediatype.AnnotationOrigin] = origin
 	}
 	if p.fill != "" {
 		annotations[mediatype.AnnotationFill] = p.fill
@@ -263,10 +302,14 @@ func asDocument(mt string, data []byte) (document, error) {
 	}, nil
 }
 
-func (p *publisher) report(im *image, manifest digest.Digest) ManifestReport {
+func (p *publisher) report(im *image, manifest digest.Digest, seeds map[layerKey]*layer.Seed) ManifestReport {
 	out := newManifestReport(im, manifest)
 	for _, l := range im.layers {
-		out.Layers = append(out.Layers, p.layers[l.key()].report)
+		report := p.layers[l.key()].report
+		if s := seeds[l.key()]; s != nil {
+			report.Seed, report.SeedBytes = s.Digest, s.Size
+		}
+		out.Layers = append(out.Layers, report)
 	}
 	return out
 }

@@ -16,10 +16,10 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
+	"github.com/hinshun/ipcs/internal/dockerlogin"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/credentials"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 	"oras.land/oras-go/v2/registry/remote/retry"
 )
@@ -82,16 +82,9 @@ func newTransport() *http.Transport {
 }
 
 // useDockerConfig takes credentials from where "docker login" puts them.
-func (r *registryImage) useDockerConfig() error {
-	if os.Getenv("DOCKER_CONFIG") == "" && os.Getenv("HOME") == "" {
-		return nil // nowhere to look, as for a service
-	}
-	store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
-	if err != nil {
-		return fmt.Errorf("read Docker's credentials: %w", err)
-	}
-	r.client.Credential = credentials.Credential(store)
-	return nil
+func (r *registryImage) useDockerConfig() (err error) {
+	r.client.Credential, err = dockerlogin.Credential()
+	return err
 }
 
 // isLoopback reports whether a registry is on this host, where HTTP is what they speak.
@@ -108,6 +101,11 @@ func isLoopback(hostport string) bool {
 }
 
 func (r *registryImage) String() string { return r.name }
+
+// Origin implements Target.
+func (r *registryImage) Origin() string {
+	return r.repo.Reference.Registry + "/" + r.repo.Reference.Repository
+}
 
 func (r *registryImage) Close(context.Context) error {
 	r.transport.CloseIdleConnections()

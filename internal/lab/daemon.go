@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"text/template"
 	"time"
 
@@ -62,6 +63,9 @@ type DaemonOptions struct {
 	Registry bool
 	// Gateway says that the daemon serves a gateway.
 	Gateway bool
+	// Registries are the host:port of registries, which speak plain HTTP, that the daemon reads seeds from, and
+	// Layouts where it finds OCI layouts that have some.
+	Registries, Layouts []string
 	// Image and Data are mounts.image and mounts.data; "" is auto.
 	Image, Data string
 }
@@ -184,6 +188,10 @@ func (d *Daemon) SetMounts(image, data string) error {
 // configure writes the daemon's configuration file.
 func (d *Daemon) configure(port int) error {
 	d.port = port
+	hosts, err := d.hostsDir()
+	if err != nil {
+		return err
+	}
 	t, err := template.New("daemon.toml").Funcs(template.FuncMap{"quote": strconv.Quote}).Parse(daemonConfig)
 	if err != nil {
 		return err
@@ -197,9 +205,26 @@ func (d *Daemon) configure(port int) error {
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
 		"Limit": d.opts.Limit, "Metrics": d.Metrics, "Registry": d.Registry, "Gateway": d.Gateway, "Image": d.opts.Image, "Data": d.opts.Data,
 		"Kubo": d.opts.Kubo, "Routers": d.opts.Routers, "Routing": d.opts.Routing,
+		"Registries": len(d.opts.Registries) > 0, "HostsDir": hosts, "Layouts": d.opts.Layouts,
 		"Fill": d.opts.Fill, "Window": d.opts.Window.String(),
 		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})
+}
+
+// hostsDir writes containerd's configuration of the registries, and returns its folder.
+func (d *Daemon) hostsDir() (string, error) {
+	dir := filepath.Join(d.machine.dir, d.opts.Root+"-hosts")
+	for _, host := range d.opts.Registries {
+		at := filepath.Join(dir, strings.ReplaceAll(host, ":", "_")+"_") // as containerd names it for a host with a port
+		if err := os.MkdirAll(at, 0o700); err != nil {
+			return "", err
+		}
+		text := fmt.Appendf(nil, "server = %q\n", "http://"+host)
+		if err := os.WriteFile(filepath.Join(at, "hosts.toml"), text, 0o600); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
 }
 
 // Start starts a daemon that was stopped or killed, on the same root.

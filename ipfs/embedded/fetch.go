@@ -26,7 +26,7 @@ func (n *Node) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	x := n.online.exchange
 	start := time.Now()
 	out := make(chan result, 1)
-	if err := x.request(ctx, c, order{rank: ipfs.RankOf(ctx), priority: topPriority, patient: true}, out); err != nil {
+	if err := x.request(ctx, c, order{rank: ipfs.RankOf(ctx), priority: topPriority, patient: !ipfs.HastyOf(ctx)}, out); err != nil {
 		return nil, n.gaveUp(c, start, err)
 	}
 	select {
@@ -205,7 +205,7 @@ func (f *fetch) request(ctx context.Context, c cid.Cid, i int) error {
 	rank := ipfs.RankOf(ctx)
 	how := order{
 		rank: rank, priority: int32(topPriority - 1 - min(i, topPriority/2)),
-		patient: !f.hasty.Load(), bulk: i >= firstFew || rank > ipfs.Ahead, size: weight,
+		patient: !f.hasty.Load() && !ipfs.HastyOf(ctx), bulk: i >= firstFew || rank > ipfs.Ahead, size: weight,
 	}
 	return x.request(ctx, c, how, f.arrived)
 }

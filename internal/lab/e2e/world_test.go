@@ -111,9 +111,15 @@ func (w *world) push(layout string) string {
 // reference of the result.
 func (w *world) convert(ref string) string {
 	w.t.Helper()
+	return w.convertWith(ref)
+}
+
+// convertWith does so with these flags as well.
+func (w *world) convertWith(ref string, flags ...string) string {
+	w.t.Helper()
 	target := ref[:len(ref)-len("latest")] + "ipcs"
-	_, err := lab.Output(w.publisher.Command(w.t.Context(), "convert", "--mediatype", "unixfs", "--plain-http",
-		"--ipfs-api", w.source.API, ref, target))
+	args := append([]string{"--mediatype", "unixfs", "--plain-http", "--ipfs-api", w.source.API}, flags...)
+	_, err := lab.Output(w.publisher.Command(w.t.Context(), "convert", append(args, ref, target)...))
 	w.must(err)
 	return target
 }

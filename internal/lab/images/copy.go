@@ -36,6 +36,23 @@ func Copy(ctx context.Context, source, target string, client *http.Client) (ocis
 	return desc, nil
 }
 
+// CopyAll copies all that a tag is, within registries that speak plain HTTP to client.
+func CopyAll(ctx context.Context, source, target string, client *http.Client) (ocispec.Descriptor, error) {
+	src, err := repository(source, client)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	dst, err := repository(target, client)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	desc, err := oras.Copy(ctx, src, src.Reference.ReferenceOrDefault(), dst, dst.Reference.ReferenceOrDefault(), oras.DefaultCopyOptions)
+	if err != nil {
+		return desc, fmt.Errorf("copy %s to %s: %w", source, target, err)
+	}
+	return desc, nil
+}
+
 // open returns where an image is, and its tag there.
 func open(source string) (oras.ReadOnlyTarget, string, error) {
 	if rest, ok := strings.CutPrefix(source, "oci:"); ok {

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/internal/dockerlogin"
+	"github.com/hinshun/ipcs/internal/objects"
+	"github.com/hinshun/ipcs/internal/origin"
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// originConfig says where files come from that no peer has.
+type originConfig struct {
+	Registries   bool     `toml:"registries"`
+	HostsDir     string   `toml:"hosts_dir"`
+	DockerConfig string   `toml:"docker_config"`
+	Layouts      []string `toml:"layouts"`
+}
+
+func (c originConfig) validate() error {
+	for name, path := range map[string]string{"hosts_dir": c.HostsDir, "docker_config": c.DockerConfig} {
+		if path != "" && !filepath.IsAbs(path) {
+			return fmt.Errorf("configuration: origin.%s must be an absolute path, not %q", name, path)
+		}
+	}
+	for _, where := range c.Layouts {
+		if _, err := origin.Layout(where); err != nil {
+			return fmt.Errorf("configuration: origin.layouts: %w", err)
+		}
+	}
+	return nil
+}
+
+// errNoRegistries says that a repository is not asked.
+var errNoRegistries = errors.New("origin.registries is false")
+
+// openOrigin makes the source of blocks that peers, and what is configured, have.
+func (p *parts) openOrigin(ctx context.Context, cfg originConfig, log *slog.Logger) error {
+	options := origin.Options{
+		Repository: func(string) (origin.Place, error) { return nil, errNoRegistries },
+		Logger:     log,
+	}
+	if cfg.Registries {
+		ctx := context.WithoutCancel(ctx)
+		options.Repository = origin.Registries{
+			HostsDir: cfg.HostsDir,
+			Credentials: func(host string) (user, secret string, err error) {
+				return dockerlogin.Lookup(ctx, cfg.DockerConfig, host)
+			},
+		}.Repository
+	}
+	for _, where := range cfg.Layouts {
+		place, err := origin.Layout(where)
+		if err != nil {
+			return err
+		}
+		options.Always = append(options.Always, place)
+	}
+	var err error
+	if p.origin, err = origin.New(options); err != nil {
+		return err
+	}
+	p.source = origin.NewSource(p.node, p.origin)
+	return nil
+}
+
+// An indexSource is where the snapshotter gets what layers are mounted by. What matters to it is
+// what is on this machine, and not what else the node has.
+type indexSource struct {
+	*origin.Source
+	node  node
+	store *objects.Store
+}
+
+// Has implements ipfs.Local.
+func (s indexSource) Has(ctx context.Context, c cid.Cid) (bool, error) { return s.store.Has(ctx, c) }
+
+// Cache keeps blocks on this machine.
+func (s indexSource) Cache(ctx context.Context, blocks ...ipfs.Block) error {
+	return s.node.Cache(ctx, blocks...)
+}

@@ -1,0 +1,57 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/lab"
+	"github.com/hinshun/ipcs/internal/lab/images"
+	"github.com/hinshun/ipcs/internal/lab/labtest"
+)
+
+// TestFromRegistry has the publisher's node end once an image is converted: machines that know no peer have all
+// of it from the registry, also a copy of the image in another repository, and while the registry is away
+// reads wait for it.
+func TestFromRegistry(t *testing.T) {
+	w := newWorld(t, "origin", time.Minute)
+	ref := w.push(labtest.Image(t, "debian"))
+	target := w.convertWith(ref, "--seeds", "--peer-hint", "none")
+	copied := w.registry.Addr + "/copies/debian:latest"
+	_, err := images.CopyAll(t.Context(), target, copied, w.store.HTTPClient())
+	w.must(err)
+	w.pull(ref, "overlayfs")
+	want, touched := w.tree(ref, "overlayfs"), w.touched(ref)
+	w.must(w.source.Stop())
+
+	alone := w.on(labtest.Machine(t, w.lab, "alone"), lab.DaemonOptions{Registries: []string{w.registry.Addr}, Timeout: time.Minute}, lab.ContainerdOptions{})
+	alone.pull(target, "ipcs")
+	start := time.Now()
+	if out := alone.run("first", target, "ipcs", "python3", "-c", "print(6*7)"); out != "42\n" {
+		t.Errorf("output %q", out)
+	}
+	t.Logf("run after %v", time.Since(start).Round(time.Millisecond))
+	alone.same(want, alone.tree(target, "ipcs"), touched)
+	status, err := alone.daemon.Status(t.Context())
+	w.must(err)
+	if len(status.Chains) == 0 || len(status.Chains[0].Peers) != 1 || !strings.HasPrefix(status.Chains[0].Peers[0].ID, w.registry.Addr) {
+		t.Errorf("it came from %+v", status.Chains)
+	}
+
+	other := w.on(labtest.Machine(t, w.lab, "other"), lab.DaemonOptions{Registries: []string{w.registry.Addr}, Timeout: time.Minute}, lab.ContainerdOptions{})
+	other.pull(copied, "ipcs")
+	w.must(w.registry.Stop())
+	done := make(chan string, 1)
+	go func() { done <- other.run("away", copied, "ipcs", "python3", "-c", "print(6*7)") }()
+	select {
+	case out := <-done:
+		t.Fatalf("without the registry: %q", out)
+	case <-time.After(5 * time.Second):
+	}
+	w.registry, err = w.store.StartRegistry(t.Context())
+	w.must(err)
+	if out := <-done; out != "42\n" {
+		t.Errorf("with the registry back: %q", out)
+	}
+	other.same(want, other.tree(copied, "ipcs"), touched)
+}

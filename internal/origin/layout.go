@@ -1,0 +1,69 @@
+package origin
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/registry/remote/retry"
+)
+
+// Layout returns the place that an OCI layout is: a folder, also one of a network's file system, or the URL of one
+// on any web server or object store. For a URL with a query, as those that are signed have, each blob's has it, too.
+func Layout(where string) (Place, error) {
+	if filepath.IsAbs(where) {
+		return folder(where), nil
+	}
+	u, err := url.Parse(where)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, fmt.Errorf("%.200q is neither the path of a folder from / nor a URL with http or https", where)
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout, t.MaxIdleConnsPerHost = responseTimeout, maxRequests
+	return &website{u, &http.Client{Transport: retry.NewTransport(t)}}, nil
+}
+
+// A folder is an OCI layout.
+type folder string
+
+func (f folder) String() string { return string(f) }
+
+// Range implements Place.
+func (f folder) Range(_ context.Context, d digest.Digest, off, n int64) (io.ReadCloser, error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	file, err := os.Open(filepath.Join(string(f), ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded()))
+	if err != nil || n < 0 {
+		return file, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(file, off, n), file}, nil
+}
+
+// A website is an OCI layout that is served over HTTP.
+type website struct {
+	base   *url.URL
+	client *http.Client
+}
+
+func (w *website) String() string { return w.base.Scheme + "://" + w.base.Host + w.base.Path }
+
+// Range implements Place.
+func (w *website) Range(ctx context.Context, d digest.Digest, off, n int64) (io.ReadCloser, error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	u := *w.base
+	u.Path = strings.TrimSuffix(u.Path, "/") + "/" + ocispec.ImageBlobsDir + "/" + d.Algorithm().String() + "/" + d.Encoded()
+	return get(ctx, w.client, u.String(), off, n)
+}

@@ -1,0 +1,204 @@
+package origin_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/internal/origin"
+	"github.com/hinshun/ipcs/internal/origin/origintest"
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// newOrigin returns an origin that knows an image, which the places have.
+func newOrigin(t *testing.T, im *origintest.Image, places ...*origintest.Place) *origin.Origin {
+	t.Helper()
+	byName := map[string]*origintest.Place{}
+	var names []string
+	for _, p := range places {
+		byName[p.Name], names = p, append(names, p.Name)
+	}
+	o, err := origin.New(origin.Options{Repository: func(name string) (origin.Place, error) {
+		if p := byName[name]; p != nil {
+			return p, nil
+		}
+		return nil, errors.New("no such place")
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Located(im.Record, append([]string{"", "nowhere"}, names...)...)
+	return o
+}
+
+// fetchAll fetches blocks, and wants each of them once.
+func fetchAll(t *testing.T, src ipfs.Fetcher, list []ipfs.Block) {
+	t.Helper()
+	want := map[cid.Cid][]byte{}
+	for _, b := range list {
+		want[b.Cid] = b.Data
+	}
+	err := src.Fetch(t.Context(), cids(list), func(b ipfs.Block) error {
+		if data, ok := want[b.Cid]; !ok || !bytes.Equal(data, b.Data) {
+			t.Errorf("block %s comes twice, or is another", b.Cid)
+		}
+		delete(want, b.Cid)
+		return nil
+	})
+	if err != nil || len(want) > 0 {
+		t.Errorf("%d of %d blocks are missing: %v", len(want), len(list), err)
+	}
+}
+
+func cids(list []ipfs.Block) (out []cid.Cid) {
+	for _, b := range list {
+		out = append(out, b.Cid)
+	}
+	return out
+}
+
+// TestOrigin has all of an image from one place, and counts the requests.
+func TestOrigin(t *testing.T) {
+	im := origintest.NewImage(t, 3, 60, 40<<10)
+	place := &origintest.Place{Name: "place", Blobs: im.Blobs}
+	o := newOrigin(t, im, place)
+	record, err := o.Get(t.Context(), im.Record)
+	if err != nil || !bytes.Contains(record, []byte(`"layers"`)) {
+		t.Fatalf("the record is %.80q, %v", record, err)
+	}
+	place.Requests()
+	o.Recorded(im.Record, im.Image)
+	first := im.Layers[0]
+	fetchAll(t, o, first[1:2])
+	if r := place.Requests(); len(r) != 4 { // three heads, one frame
+		t.Errorf("for one block of three layers there are %d requests: %v", len(r), r)
+	}
+	fetchAll(t, o, first[2:4]) // in the same frame
+	fetchAll(t, o, first[:1])  // the root, in the head
+	if r := place.Requests(); len(r) > 0 {
+		t.Errorf("what lies beside what came is asked for: %v", r)
+	}
+	for _, l := range im.Layers {
+		fetchAll(t, o, l)
+	}
+	if r := place.Requests(); len(r) > 4 { // the first layer has a frame already
+		t.Errorf("for three layers of a MiB there are %d requests: %v", len(r), r)
+	}
+	b, err := ipfs.NewBlock(cid.Raw, []byte("nowhere"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Get(t.Context(), b.Cid); !errors.Is(err, ipfs.ErrNotFound) || !errors.Is(err, origin.ErrNone) {
+		t.Errorf("a block of no image: %v", err)
+	}
+	if r := place.Requests(); len(r) > 0 {
+		t.Errorf("a block of no image is asked for: %v", r)
+	}
+}
+
+// TestBadPlaces has the first place fail in every way: the second has all, and nothing wrong is delivered.
+func TestBadPlaces(t *testing.T) {
+	wrong := func(_ origintest.Request, data []byte) ([]byte, error) {
+		for i := range data {
+			data[i] ^= 1
+		}
+		return data, nil
+	}
+	body := func(change func(origintest.Request, []byte) ([]byte, error)) func(origintest.Request, []byte) ([]byte, error) {
+		return func(r origintest.Request, data []byte) ([]byte, error) {
+			if r.Off == 0 && r.N > 0 { // not the head
+				return change(r, data)
+			}
+			return data, nil
+		}
+	}
+	cut := func(_ origintest.Request, data []byte) ([]byte, error) { return data[:len(data)/2], nil }
+	for name, change := range map[string]func(origintest.Request, []byte) ([]byte, error){
+		"missing":      func(origintest.Request, []byte) ([]byte, error) { return nil, origintest.ErrPlace },
+		"wrong":        wrong,
+		"cut":          cut,
+		"wrong frames": body(wrong),
+		"frames cut":   body(cut),
+		"nothing":      func(origintest.Request, []byte) ([]byte, error) { return nil, nil },
+		"other blob": body(func(_ origintest.Request, data []byte) ([]byte, error) {
+			return bytes.Repeat([]byte{7}, len(data)), nil
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			im := origintest.NewImage(t, 1, 60, 40<<10)
+			bad := &origintest.Place{Name: "bad", Blobs: im.Blobs}
+			good := &origintest.Place{Name: "good", Blobs: im.Blobs}
+			bad.Change(change)
+			o := newOrigin(t, im, bad, good)
+			if _, err := o.Get(t.Context(), im.Record); err != nil {
+				t.Fatal(err)
+			}
+			o.Recorded(im.Record, im.Image)
+			fetchAll(t, o, im.Layers[0])
+			// Alone, it fails, and says why; and when it is mended nothing of it is left.
+			alone := newOrigin(t, im, bad)
+			alone.Recorded(im.Record, im.Image)
+			err := alone.Fetch(t.Context(), cids(im.Layers[0]), func(b ipfs.Block) error { return b.Check() })
+			if !errors.Is(err, ipfs.ErrNotFound) || errors.Is(err, origin.ErrNone) {
+				t.Errorf("a bad place alone: %v", err)
+			}
+		})
+	}
+}
+
+// TestMended has a place fail, and then work: what was wrong is not kept.
+func TestMended(t *testing.T) {
+	im := origintest.NewImage(t, 1, 20, 10<<10)
+	place := &origintest.Place{Name: "place", Blobs: im.Blobs}
+	o := newOrigin(t, im, place)
+	o.Recorded(im.Record, im.Image)
+	fetchAll(t, o, im.Layers[0][:1])
+	place.Change(func(_ origintest.Request, data []byte) ([]byte, error) { return make([]byte, len(data)), nil })
+	if err := o.Fetch(t.Context(), cids(im.Layers[0]), func(ipfs.Block) error { return nil }); err == nil {
+		t.Error("what is wrong is taken")
+	}
+	place.Change(nil)
+	fetchAll(t, o, im.Layers[0])
+}
+
+// TestFetchEnds has whoever asks refuse a block, and go: the fetch ends with that.
+func TestFetchEnds(t *testing.T) {
+	im := origintest.NewImage(t, 1, 60, 40<<10)
+	o := newOrigin(t, im, &origintest.Place{Name: "place", Blobs: im.Blobs})
+	o.Recorded(im.Record, im.Image)
+	failed, n := errors.New("failed"), 0
+	err := o.Fetch(t.Context(), cids(im.Layers[0]), func(ipfs.Block) error {
+		n++
+		return failed
+	})
+	if !errors.Is(err, failed) || n != 1 {
+		t.Errorf("after %d blocks: %v", n, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := o.Fetch(ctx, cids(im.Layers[0]), func(ipfs.Block) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// TestTwoVersions has a block in seeds of two images: what is wanted together is read from one.
+func TestTwoVersions(t *testing.T) {
+	im := origintest.NewImage(t, 1, 60, 40<<10)
+	other := origintest.NewImage(t, 1, 61, 40<<10)
+	place := &origintest.Place{Name: "place", Blobs: im.Blobs}
+	for d, b := range other.Blobs {
+		place.Blobs[d] = b
+	}
+	o := newOrigin(t, im, place)
+	o.Recorded(im.Record, im.Image)
+	o.Located(other.Record, "place")
+	o.Recorded(other.Record, other.Image)
+	fetchAll(t, o, slices.Concat(im.Layers[0], other.Layers[0]))
+	if r := place.Requests(); len(r) != 3 { // two heads; one of the seeds has all
+		t.Errorf("%d requests: %v", len(r), r)
+	}
+}

@@ -1,0 +1,200 @@
+package origin
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hinshun/ipcs/internal/seed"
+	"github.com/hinshun/ipcs/mediatype"
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// maxGap is how much is read in vain rather than with another request.
+	maxGap = 128 << 10
+	// maxRange is how much one request reads: what it reads comes one after the other.
+	maxRange = 4 << 20
+)
+
+// A read is one request: frames of a seed one after the other, or a blob that is a block.
+type read struct {
+	places []Place
+	blob   digest.Digest
+
+	seed   *opened // nil for a block
+	frames []frameRead
+	block  cid.Cid
+}
+
+// A frameRead is a frame, and what is wanted of it. A frame in a gap has nothing.
+type frameRead struct {
+	number int
+	wanted []wantedBlock
+}
+
+type wantedBlock struct {
+	cid   cid.Cid
+	place seed.Place
+}
+
+// knows says whether one of the blocks may be had.
+func (o *Origin) knows(cids []cid.Cid) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range cids {
+		if o.blobLocked(c) != nil {
+			return true
+		}
+		for _, s := range o.seeds {
+			if len(s.places) > 0 && (s.table == nil || len(s.table.Find(c)) > 0) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// plan looks up where blocks lie, and reads the tables that are not here if any of them is in none that is. The error
+// says why one could not be read.
+func (o *Origin) plan(ctx context.Context, cids []cid.Cid) ([]*read, error) {
+	found := map[*opened]map[int][]wantedBlock{}
+	blobs, rest := o.lookup(cids, found, false)
+	var failed error
+	if len(rest) > 0 {
+		failed = o.openSeeds(ctx)
+		more, _ := o.lookup(rest, found, true)
+		blobs = append(blobs, more...)
+	}
+	var reads []*read
+	for s, frames := range found {
+		reads = append(reads, s.ranges(frames)...)
+	}
+	first := make(map[cid.Cid]int, len(cids))
+	for i, c := range slices.Backward(cids) {
+		first[c] = i
+	}
+	slices.SortFunc(reads, func(a, b *read) int {
+		return cmp.Compare(first[a.frames[0].wanted[0].cid], first[b.frames[0].wanted[0].cid])
+	})
+	return append(blobs, reads...), failed
+}
+
+// lookup finds what is in tables that are here, and in blobs of its own: layer roots only if said so, since seeds have
+// them, too. What several seeds have is read from that
+// which has most of all that is wanted, so that it is read together.
+func (o *Origin) lookup(cids []cid.Cid, found map[*opened]map[int][]wantedBlock, roots bool) (blobs []*read, rest []cid.Cid) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	hits := map[*opened]map[cid.Cid][]seed.Place{}
+	for _, s := range o.seeds {
+		if s.table == nil || len(s.places) == 0 {
+			continue
+		}
+		for _, c := range cids {
+			if places := s.table.Find(c); len(places) > 0 {
+				if hits[s] == nil {
+					hits[s] = map[cid.Cid][]seed.Place{}
+				}
+				hits[s][c] = places
+			}
+		}
+	}
+	seeds := slices.SortedFunc(maps.Keys(hits), func(a, b *opened) int {
+		return cmp.Or(cmp.Compare(len(hits[b]), len(hits[a])), cmp.Compare(a.Digest, b.Digest))
+	})
+	for _, c := range cids {
+		i := slices.IndexFunc(seeds, func(s *opened) bool { return len(hits[s][c]) > 0 })
+		if i < 0 {
+			if r := o.blobLocked(c); r != nil && (roots || !isRoot(c)) {
+				blobs = append(blobs, r)
+			} else {
+				rest = append(rest, c)
+			}
+			continue
+		}
+		s := seeds[i]
+		if found[s] == nil {
+			found[s] = map[int][]wantedBlock{}
+		}
+		for _, p := range hits[s][c] {
+			found[s][p.Frame] = append(found[s][p.Frame], wantedBlock{c, p})
+		}
+	}
+	return blobs, rest
+}
+
+// isRoot says whether a block that is a blob is a layer root.
+func isRoot(c cid.Cid) bool { return c.Type() == cid.DagProtobuf }
+
+// blobLocked returns how to read a block that is a blob of an image: the layer root, image record or
+// profile.
+func (o *Origin) blobLocked(c cid.Cid) *read {
+	for _, im := range o.images {
+		if _, ok := im.blobs[c]; !ok || len(im.places) == 0 {
+			continue
+		}
+		d, err := mediatype.BlobDigest(c)
+		if err != nil {
+			d, err = mediatype.LayerDigest(c)
+		}
+		if err == nil {
+			return &read{places: im.places, blob: d, block: c}
+		}
+	}
+	return nil
+}
+
+// openSeeds reads the tables that are not here. The error is of the first that could not be read.
+func (o *Origin) openSeeds(ctx context.Context) error {
+	var closed []*opened
+	o.mu.Lock()
+	for _, s := range o.seeds {
+		if s.table == nil && len(s.places) > 0 {
+			closed = append(closed, s)
+		}
+	}
+	o.mu.Unlock()
+	var group errgroup.Group
+	for _, s := range closed {
+		group.Go(func() error {
+			return o.open(ctx, s)
+		})
+	}
+	err := group.Wait()
+	if err != nil && ctx.Err() == nil {
+		o.log.Info("the seed of a layer is of no use", "err", err)
+	}
+	return err
+}
+
+// ranges puts frames of a seed together to requests.
+func (s *opened) ranges(frames map[int][]wantedBlock) (reads []*read) {
+	numbers := make([]int, 0, len(frames))
+	for n := range frames {
+		numbers = append(numbers, n)
+	}
+	slices.Sort(numbers)
+	all := s.table.Frames
+	var r *read
+	for _, n := range numbers {
+		if r != nil {
+			first, last := r.frames[0].number, r.frames[len(r.frames)-1].number
+			gap := all[n].Off - all[last].Off - int64(all[last].Len)
+			if size := all[n].Off + int64(all[n].Len) - all[first].Off; gap <= maxGap && size <= maxRange {
+				for between := last + 1; between < n; between++ {
+					r.frames = append(r.frames, frameRead{number: between})
+				}
+				r.frames = append(r.frames, frameRead{n, frames[n]})
+				continue
+			}
+		}
+		r = &read{places: s.places, blob: s.Digest, seed: s, frames: []frameRead{{n, frames[n]}}}
+		reads = append(reads, r)
+	}
+	return reads
+}

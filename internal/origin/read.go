@@ -1,0 +1,322 @@
+package origin
+
+import (
+	"bytes"
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/seed"
+	"github.com/hinshun/ipcs/layer"
+	"github.com/opencontainers/go-digest"
+)
+
+// Pauses before a seed is tried again that could not be read.
+const (
+	firstPause = time.Second
+	lastPause  = 10 * time.Second
+)
+
+// An opened seed is one whose table may be here.
+type opened struct {
+	layer.Seed
+	// Origin.mu guards these:
+	users  int // images
+	places []Place
+	table  *seed.Table
+	failed error // why it is not here
+	pause  time.Duration
+	again  time.Time // when it is tried again
+
+	opening chan struct{} // full while somebody reads the table
+}
+
+func newOpened(s layer.Seed) *opened { return &opened{Seed: s, opening: make(chan struct{}, 1)} }
+
+// open reads the head of a seed, unless it was read.
+func (o *Origin) open(ctx context.Context, s *opened) error {
+	select {
+	case s.opening <- struct{}{}:
+		defer func() { <-s.opening }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	o.mu.Lock()
+	here, places, failed := s.table != nil, s.places, s.failed
+	wait := time.Now().Before(s.again)
+	o.mu.Unlock()
+	if here {
+		return nil
+	}
+	if wait {
+		return failed
+	}
+	h, head, from, err := o.readHead(ctx, s, places)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case err == nil:
+		s.table = h.Table
+		// Whoever opens the layer asks for the mount frame next.
+		last := len(h.Table.Frames) - 1
+		o.frames.add(frameKey{s.Digest, last}, cachedFrame{bytes.Clone(head[:h.Table.Frames[last].Len]), from})
+	case ctx.Err() == nil:
+		s.failed, s.pause = err, min(max(2*s.pause, firstPause), lastPause)
+		s.again = time.Now().Add(s.pause)
+	}
+	return err
+}
+
+// readHead reads the head of a seed from the first place that has it.
+func (o *Origin) readHead(ctx context.Context, s *opened, places []Place) (h *seed.Head, head []byte, from string, err error) {
+	size := s.Size - s.Head
+	if size > seed.MaxHead {
+		return nil, nil, "", fmt.Errorf("its head has %d bytes: %w", size, seed.ErrTooLarge)
+	}
+	var errs []error
+	for _, p := range places {
+		head, err = o.readRange(ctx, p, s.Digest, s.Head, size)
+		if err == nil {
+			h, err = seed.ParseHead(o.codec, head, s.Head)
+		}
+		if err == nil {
+			return h, head, p.String(), nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", p, err))
+	}
+	return nil, nil, "", errors.Join(errs...)
+}
+
+// readRange reads a range as a whole.
+func (o *Origin) readRange(ctx context.Context, p Place, d digest.Digest, off, n int64) ([]byte, error) {
+	if err := o.slots.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer o.slots.Release(1)
+	r, err := p.Range(ctx, d, off, n)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return readFull(r, n)
+}
+
+// readFull reads n bytes, and takes memory for them as they come.
+func readFull(r io.Reader, n int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, n))
+	if err == nil && int64(len(b)) < n {
+		err = fmt.Errorf("%w: %d bytes of %d", io.ErrUnexpectedEOF, len(b), n)
+	}
+	return b, err
+}
+
+// read does one request, or, where a place fails, several.
+func (f *fetch) read(ctx context.Context, r *read) error {
+	if r.seed == nil {
+		return f.readBlob(ctx, r)
+	}
+	if err := f.fromCache(r); err != nil {
+		return err
+	}
+	for _, p := range r.places {
+		frames := f.left(r.frames)
+		if len(frames) == 0 || ctx.Err() != nil {
+			break
+		}
+		if err := f.readFrames(ctx, p, r.seed, frames); err != nil {
+			if ended := f.fail(ctx, fmt.Errorf("seed %s from %s: %w", r.blob, p, err)); ended != nil {
+				return ended
+			}
+		}
+	}
+	return nil
+}
+
+// left returns the frames of which something is still wanted, with what lies between them.
+func (f *fetch) left(frames []frameRead) []frameRead {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first, last := len(frames), 0
+	for i, fr := range frames {
+		for _, w := range fr.wanted {
+			if _, ok := f.wanted[w.cid]; ok {
+				first, last = min(first, i), i+1
+				break
+			}
+		}
+	}
+	if first >= last {
+		return nil
+	}
+	return frames[first:last]
+}
+
+// fail notes why something did not come. It returns the error of fn, if that has ended the fetch.
+func (f *fetch) fail(ctx context.Context, err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ctx.Err() == nil {
+		f.failLocked(err)
+	}
+	return f.ended
+}
+
+// fromCache delivers what is here.
+func (f *fetch) fromCache(r *read) error {
+	for _, fr := range r.frames {
+		f.Origin.mu.Lock()
+		cached, ok := f.frames.get(frameKey{r.blob, fr.number})
+		f.Origin.mu.Unlock()
+		if !ok {
+			continue
+		}
+		if _, err := f.deliverFrame(r.seed, fr, cached); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readFrames reads frames from one place.
+func (f *fetch) readFrames(ctx context.Context, p Place, s *opened, frames []frameRead) error {
+	if err := f.slots.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer f.slots.Release(1)
+	all := s.table.Frames
+	first, last := all[frames[0].number], all[frames[len(frames)-1].number]
+	body, err := p.Range(ctx, s.Digest, first.Off, last.Off+int64(last.Len)-first.Off)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for _, fr := range frames {
+		data, err := readFull(body, int64(all[fr.number].Len))
+		if err != nil {
+			return err
+		}
+		came := cachedFrame{data, p.String()}
+		good, err := f.deliverFrame(s, fr, came)
+		if err != nil {
+			return err
+		}
+		if good {
+			f.Origin.mu.Lock()
+			f.frames.add(frameKey{s.Digest, fr.number}, came)
+			f.Origin.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// deliverFrame delivers what is wanted of a frame. It is good if all of that was in it. The error is that of fn.
+func (f *fetch) deliverFrame(s *opened, fr frameRead, came cachedFrame) (good bool, err error) {
+	if len(fr.wanted) == 0 {
+		return false, nil
+	}
+	blocks, err := s.table.Decompress(f.codec, fr.number, came.data)
+	if err != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.failLocked(fmt.Errorf("seed %s: %w", s.Digest, err))
+		return false, f.ended
+	}
+	good = true
+	for _, w := range fr.wanted {
+		ok, err := f.deliver(w.cid, blocks[w.place.From:w.place.To:w.place.To], came.from)
+		if err != nil {
+			return false, err
+		}
+		good = good && ok
+	}
+	return good, nil
+}
+
+// readBlob reads a block that is a blob.
+func (f *fetch) readBlob(ctx context.Context, r *read) error {
+	for _, p := range r.places {
+		data, err := f.blob(ctx, p, r.blob)
+		if err != nil {
+			if ended := f.fail(ctx, fmt.Errorf("blob %s from %s: %w", r.blob, p, err)); ended != nil || ctx.Err() != nil {
+				return ended
+			}
+			continue
+		}
+		if came, err := f.deliver(r.block, data, p.String()); came || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blob reads a blob of a size that is not known.
+func (f *fetch) blob(ctx context.Context, p Place, d digest.Digest) ([]byte, error) {
+	if err := f.slots.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer f.slots.Release(1)
+	body, err := p.Range(ctx, d, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, maxBlob+1))
+	if err == nil && len(data) > maxBlob {
+		err = fmt.Errorf("it has more than %d bytes", maxBlob)
+	}
+	return data, err
+}
+
+// maxFrames bounds the bytes of frames that are kept.
+const maxFrames = 32 << 20
+
+type frameKey struct {
+	seed  digest.Digest
+	frame int
+}
+
+// A frameCache keeps the frames that were used last, compressed. Origin.mu guards it.
+type frameCache struct {
+	frames map[frameKey]*list.Element
+	order  *list.List // of frameEntry, that used last in front
+	bytes  int
+}
+
+type cachedFrame struct {
+	data []byte
+	from string // the place
+}
+
+type frameEntry struct {
+	frameKey
+	cachedFrame
+}
+
+func newFrameCache() frameCache {
+	return frameCache{frames: map[frameKey]*list.Element{}, order: list.New()}
+}
+
+func (c *frameCache) get(key frameKey) (cachedFrame, bool) {
+	e, ok := c.frames[key]
+	if !ok {
+		return cachedFrame{}, false
+	}
+	c.order.MoveToFront(e)
+	return e.Value.(frameEntry).cachedFrame, true
+}
+
+func (c *frameCache) add(key frameKey, f cachedFrame) {
+	if _, ok := c.frames[key]; ok || len(f.data) > maxFrames/2 {
+		return
+	}
+	c.frames[key] = c.order.PushFront(frameEntry{key, f})
+	for c.bytes += len(f.data); c.bytes > maxFrames; {
+		e := c.order.Back()
+		last := c.order.Remove(e).(frameEntry)
+		delete(c.frames, last.frameKey)
+		c.bytes -= len(last.data)
+	}
+}

@@ -1,0 +1,308 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	"oras.land/oras-go/v2/registry/remote/retry"
+)
+
+const (
+	// hostsAge is how long a registry's configuration is kept.
+	hostsAge = 10 * time.Minute
+	// responseTimeout is how long a registry may take to begin its answer.
+	responseTimeout = 15 * time.Second
+	// redirectAge is how long a redirect is followed again without asking, if it does not say.
+	redirectAge = time.Minute
+)
+
+// Registries are the registries that images are in, as containerd is told to speak with them.
+type Registries struct {
+	// HostsDir is containerd's folder of hosts.toml files: mirrors, TLS, headers. Empty: there is none.
+	HostsDir string
+	// Credentials returns user and secret for a host; empty: none.
+	Credentials func(host string) (user, secret string, err error)
+}
+
+// Repository returns a repository by its name, as HOST/NAME.
+func (r Registries) Repository(name string) (Place, error) {
+	named, err := reference.ParseNamed(name)
+	if err != nil {
+		return nil, fmt.Errorf("repository %.200q: %w", name, err)
+	}
+	if !reference.IsNameOnly(named) {
+		return nil, fmt.Errorf("repository %.200q: it has a tag or digest", name)
+	}
+	return &repository{
+		registries: r, host: reference.Domain(named), path: reference.Path(named), redirects: map[digest.Digest]redirect{},
+	}, nil
+}
+
+// A repository is a place in a registry, and its mirrors.
+type repository struct {
+	registries Registries
+	host, path string
+
+	mu        sync.Mutex
+	hosts     []docker.RegistryHost
+	until     time.Time // when hosts are read anew
+	redirects map[digest.Digest]redirect
+}
+
+// A redirect is where a registry sends whoever wants a blob.
+type redirect struct {
+	url    string
+	client *http.Client
+	until  time.Time
+}
+
+func (r *repository) String() string { return r.host + "/" + r.path }
+
+// Range implements Place.
+func (r *repository) Range(ctx context.Context, d digest.Digest, off, n int64) (io.ReadCloser, error) {
+	if to, ok := r.redirected(d); ok {
+		body, err := get(ctx, to.client, to.url, off, n)
+		if err == nil || ctx.Err() != nil {
+			return body, err
+		}
+		r.forget(d) // it may have expired before its time
+	}
+	hosts, err := r.configured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, h := range hosts {
+		if !h.Capabilities.Has(docker.HostCapabilityPull) {
+			continue
+		}
+		body, err := r.from(ctx, h, d, off, n)
+		if err == nil {
+			return body, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	r.reset() // another file may stand there now, or other credentials
+	if len(errs) == 0 {
+		return nil, fmt.Errorf("no host of registry %s may be pulled from, as its hosts.toml says", r.host)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// from reads from the registry itself, or one of its mirrors.
+func (r *repository) from(ctx context.Context, h docker.RegistryHost, d digest.Digest, off, n int64) (io.ReadCloser, error) {
+	ctx = docker.WithScope(ctx, "repository:"+r.path+":pull")
+	target := fmt.Sprintf("%s://%s%s/%s/blobs/%s", h.Scheme, h.Host, h.Path, r.path, d)
+	if h.Host != r.host && (r.host != "docker.io" || h.Host != "registry-1.docker.io") {
+		target += "?ns=" + url.QueryEscape(r.host) // as containerd tells mirrors
+	}
+	client := *h.Client
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	var seen []*http.Response
+	for {
+		req, err := newRequest(ctx, target, h.Header, off, n)
+		if err != nil {
+			return nil, err
+		}
+		if h.Authorizer != nil {
+			if err := h.Authorizer.Authorize(ctx, req); err != nil {
+				return nil, fmt.Errorf("authorize at %s: %w", h.Host, err)
+			}
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return nil, hideQuery(err)
+		}
+		switch {
+		case resp.StatusCode == http.StatusUnauthorized && h.Authorizer != nil && len(seen) < 2:
+			seen = append(seen, resp)
+			err := h.Authorizer.AddResponses(ctx, seen)
+			if cerr := resp.Body.Close(); err != nil {
+				return nil, errors.Join(fmt.Errorf("%s wants credentials: %w", h.Host, err), cerr)
+			}
+			continue
+		case resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "":
+			return r.follow(ctx, h, resp, d, off, n)
+		}
+		return partOf(resp, off, n)
+	}
+}
+
+// follow follows a redirect, which may lead anywhere: it is told nothing that the registry is told.
+func (r *repository) follow(ctx context.Context, h docker.RegistryHost, resp *http.Response, d digest.Digest, off, n int64) (io.ReadCloser, error) {
+	to, err := resp.Location()
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, fmt.Errorf("redirect of %s: %w", h.Host, err)
+	}
+	body, err := get(ctx, h.Client, to.String(), off, n)
+	if err != nil {
+		return nil, fmt.Errorf("where %s leads: %w", h.Host, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.redirects[d] = redirect{to.String(), h.Client, expiry(to, time.Now())}
+	return body, nil
+}
+
+// get reads from a URL that needs no credentials of ours.
+func get(ctx context.Context, client *http.Client, target string, off, n int64) (io.ReadCloser, error) {
+	req, err := newRequest(ctx, target, nil, off, n)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, hideQuery(err)
+	}
+	return partOf(resp, off, n)
+}
+
+func newRequest(ctx context.Context, target string, header http.Header, off, n int64) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, hideQuery(err)
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	// What Go's transport would decompress has another length than what was asked for.
+	req.Header.Set("Accept-Encoding", "identity")
+	if n >= 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+	}
+	return req, nil
+}
+
+// partOf returns the body of a response that is what was asked for.
+func partOf(resp *http.Response, off, n int64) (io.ReadCloser, error) {
+	host := resp.Request.URL.Host
+	switch {
+	case n < 0 && resp.StatusCode == http.StatusOK:
+		return resp.Body, nil
+	case resp.StatusCode == http.StatusPartialContent:
+		var from int64
+		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &from); err != nil || from != off {
+			return nil, errors.Join(fmt.Errorf("%s answers with the range %.80q, not from %d", host, resp.Header.Get("Content-Range"), off), resp.Body.Close())
+		}
+		return resp.Body, nil
+	case resp.StatusCode == http.StatusOK && off == 0:
+		return resp.Body, nil // more than was asked for
+	case resp.StatusCode == http.StatusOK:
+		return nil, errors.Join(fmt.Errorf("%s gives blobs as a whole only: %w", host, errors.ErrUnsupported), resp.Body.Close())
+	}
+	return nil, errors.Join(&StatusError{host, resp.StatusCode}, resp.Body.Close())
+}
+
+// A StatusError is an answer that is no blob.
+type StatusError struct {
+	Host string
+	Code int
+}
+
+func (e *StatusError) Error() string {
+	switch e.Code {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fmt.Sprintf("%s refuses with %d %s: see that this daemon has credentials for it", e.Host, e.Code, http.StatusText(e.Code))
+	case http.StatusNotFound:
+		return fmt.Sprintf("%s has no such blob (404)", e.Host)
+	}
+	return fmt.Sprintf("%s answers with %d %s", e.Host, e.Code, http.StatusText(e.Code))
+}
+
+// hideQuery takes the query out of the URL in an error: whoever sees it may use it.
+func hideQuery(err error) error {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		failed.URL, _, _ = strings.Cut(failed.URL, "?")
+	}
+	return err
+}
+
+// configured returns the hosts of the registry, the mirrors first.
+func (r *repository) configured(ctx context.Context) ([]docker.RegistryHost, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.hosts != nil && time.Now().Before(r.until) {
+		return r.hosts, nil
+	}
+	opts := config.HostOptions{Credentials: r.registries.Credentials, UpdateClient: func(c *http.Client) error {
+		if t, ok := c.Transport.(*http.Transport); ok {
+			t.ResponseHeaderTimeout = responseTimeout
+			t.MaxIdleConnsPerHost = maxRequests
+		}
+		c.Transport = retry.NewTransport(c.Transport)
+		return nil
+	}}
+	if r.registries.HostsDir != "" {
+		opts.HostDir = config.HostDirFromRoot(r.registries.HostsDir)
+	}
+	hosts, err := config.ConfigureHosts(ctx, opts)(r.host)
+	if err != nil {
+		return nil, fmt.Errorf("configuration of registry %s: %w", r.host, err)
+	}
+	r.hosts, r.until = hosts, time.Now().Add(hostsAge)
+	return hosts, nil
+}
+
+// reset has the configuration of the registry read anew, but no more often than every few seconds.
+func (r *repository) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if soon := time.Now().Add(5 * time.Second); soon.Before(r.until) {
+		r.until = soon
+	}
+}
+
+func (r *repository) redirected(d digest.Digest) (redirect, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	to, ok := r.redirects[d]
+	if ok && time.Now().After(to.until) {
+		delete(r.redirects, d)
+		ok = false
+	}
+	return to, ok
+}
+
+func (r *repository) forget(d digest.Digest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.redirects, d)
+}
+
+// expiry is until when a signed URL holds, less a few seconds, as the object stores of Amazon, Google, Microsoft and those
+// like them write it. Where none is written, it is soon.
+func expiry(u *url.URL, now time.Time) time.Time {
+	const margin = 10 * time.Second
+	q := u.Query()
+	for _, vendor := range []string{"X-Amz-", "X-Goog-"} {
+		begin, err := time.Parse("20060102T150405Z", q.Get(vendor+"Date"))
+		if err != nil {
+			continue
+		}
+		if lasts, err := time.ParseDuration(q.Get(vendor+"Expires") + "s"); err == nil {
+			return begin.Add(lasts - margin)
+		}
+	}
+	if until, err := time.Parse(time.RFC3339, q.Get("se")); err == nil {
+		return until.Add(-margin)
+	}
+	if seconds, err := time.ParseDuration(q.Get("Expires") + "s"); err == nil {
+		return time.Unix(0, 0).Add(seconds - margin)
+	}
+	return now.Add(redirectAge)
+}

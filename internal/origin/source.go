@@ -1,0 +1,175 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// Node is this node and its peers, as ipfs.Node is.
+type Node interface {
+	ipfs.Fetcher
+	ipfs.Local
+	// Cache keeps blocks on this machine that came from elsewhere.
+	Cache(ctx context.Context, blocks ...ipfs.Block) error
+}
+
+// How long nothing may come of peers before the registry is asked: for what somebody waits for, and for the rest.
+const (
+	demandPatience = 100 * time.Millisecond
+	sparePatience  = time.Second
+)
+
+// A Source has blocks from peers, and from where images are kept when no peer has them, or they are slow. Peers are
+// asked first: they are nearer, mostly, and cost nobody anything. What has not come of them when they said no, or
+// said nothing for a while, comes from the origin; and what that has not got is waited for of peers, as if there were no origin.
+type Source struct {
+	node   Node
+	origin *Origin
+}
+
+// NewSource returns a Source.
+func NewSource(node Node, origin *Origin) *Source { return &Source{node, origin} }
+
+// Get implements ipfs.Getter. What came from elsewhere is kept.
+func (s *Source) Get(ctx context.Context, c cid.Cid) (data []byte, err error) {
+	here, err := s.node.Has(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	var got ipfs.Block
+	err = s.Fetch(ctx, []cid.Cid{c}, func(b ipfs.Block) error {
+		got = b
+		return nil
+	})
+	if err == nil && !here {
+		err = s.node.Cache(context.WithoutCancel(ctx), got)
+	}
+	return got.Data, err
+}
+
+// Fetch implements ipfs.Fetcher.
+func (s *Source) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
+	f := &both{fn: fn, wanted: make(map[cid.Cid]struct{}, len(cids)), came: make(chan struct{}, 1)}
+	for _, c := range cids {
+		f.wanted[c] = struct{}{}
+	}
+	for {
+		more := s.origin.learns()
+		if s.origin.knows(f.left(cids)) {
+			break
+		}
+		over, err := f.until(ctx, s.node, f.left(cids), more)
+		if over {
+			return err
+		}
+	}
+	if err := f.peers(ctx, s.node, f.left(cids)); err != nil {
+		return err
+	}
+	rest := f.left(cids)
+	if len(rest) == 0 {
+		return nil
+	}
+	err := s.origin.Fetch(ctx, rest, f.deliver)
+	if f.ended != nil {
+		return f.ended
+	}
+	if rest = f.left(rest); len(rest) == 0 || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if perr := s.node.Fetch(ctx, rest, f.deliver); perr != nil {
+		return fmt.Errorf("%w; and from where the image is kept: %w", perr, err)
+	}
+	return nil
+}
+
+// both is one call of Fetch.
+type both struct {
+	fn   func(ipfs.Block) error
+	came chan struct{} // told of each block
+
+	mu     sync.Mutex
+	wanted map[cid.Cid]struct{}
+	ended  error // of fn
+}
+
+func (f *both) deliver(b ipfs.Block) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.wanted[b.Cid]; !ok || f.ended != nil {
+		return f.ended
+	}
+	delete(f.wanted, b.Cid)
+	f.ended = f.fn(b)
+	select {
+	case f.came <- struct{}{}:
+	default:
+	}
+	return f.ended
+}
+
+// left returns what has not come.
+func (f *both) left(cids []cid.Cid) (rest []cid.Cid) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range cids {
+		if _, ok := f.wanted[c]; ok {
+			rest = append(rest, c)
+		}
+	}
+	return rest
+}
+
+// until has blocks from peers until more is known of origins, and says whether that is over.
+func (f *both) until(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, more <-chan struct{}) (over bool, err error) {
+	pctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- node.Fetch(pctx, cids, f.deliver) }()
+	select {
+	case err := <-done:
+		return true, err
+	case <-more:
+		cancel()
+		err := <-done
+		return err == nil || f.ended != nil || ctx.Err() != nil, err
+	}
+}
+
+// peers has from peers what comes without a pause. The error is that of fn, or of a node that does not work.
+func (f *both) peers(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid) error {
+	patience := sparePatience
+	if ipfs.RankOf(ctx) <= ipfs.Ahead {
+		patience = demandPatience
+	}
+	pctx, cancel := context.WithCancel(ipfs.WithoutPatience(ctx))
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- node.Fetch(pctx, cids, f.deliver) }()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		select {
+		case err := <-done:
+			if ctx.Err() != nil || f.ended != nil {
+				return err
+			}
+			return nil
+		case <-f.came:
+			timer.Reset(patience)
+		case <-timer.C:
+			cancel()
+			if err := <-done; f.ended != nil || (err != nil && ctx.Err() != nil && !errors.Is(err, ipfs.ErrNotFound)) {
+				return err
+			}
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package origin_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/origin"
+	"github.com/hinshun/ipcs/internal/origin/origintest"
+	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/ipfs/ipfstest"
+)
+
+// newSource returns a source whose node has one peer, and whose origin knows an image.
+func newSource(t *testing.T, im *origintest.Image) (src *origin.Source, node, peer *ipfstest.Memory, place *origintest.Place) {
+	t.Helper()
+	node, peer = ipfstest.NewMemory(), ipfstest.NewMemory()
+	node.Connect(peer)
+	place = &origintest.Place{Name: "place", Blobs: im.Blobs}
+	o := newOrigin(t, im, place)
+	o.Recorded(im.Record, im.Image)
+	return origin.NewSource(node, o), node, peer, place
+}
+
+func put(t *testing.T, node *ipfstest.Memory, list []ipfs.Block) {
+	t.Helper()
+	if err := node.Put(t.Context(), list...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPeersFirst has peers give what they have, and the origin the rest.
+func TestPeersFirst(t *testing.T) {
+	im := origintest.NewImage(t, 1, 60, 40<<10)
+	src, node, peer, place := newSource(t, im)
+	list := im.Layers[0]
+	put(t, peer, list[:30])
+	fetchAll(t, src, list[:30])
+	if r := place.Requests(); len(r) > 0 {
+		t.Errorf("what a peer has is asked of the origin: %v", r)
+	}
+	fetchAll(t, src, list)
+	if r := place.Requests(); len(r) == 0 {
+		t.Error("nothing came from the origin")
+	}
+	// What came for Get is kept.
+	data, err := src.Get(t.Context(), list[40].Cid)
+	if err != nil || !bytes.Equal(data, list[40].Data) {
+		t.Fatalf("%d bytes, %v", len(data), err)
+	}
+	if ok, err := node.Has(t.Context(), list[40].Cid); !ok || err != nil {
+		t.Errorf("it is not kept: %v", err)
+	}
+}
+
+// TestSlowPeers has a peer say nothing for long: the origin gives what somebody waits for.
+func TestSlowPeers(t *testing.T) {
+	im := origintest.NewImage(t, 1, 20, 40<<10)
+	src, node, peer, place := newSource(t, im)
+	put(t, peer, im.Layers[0])
+	node.SetLatency(time.Hour)
+	fetchAll(t, src, im.Layers[0])
+	if r := place.Requests(); len(r) == 0 {
+		t.Error("nothing came from the origin")
+	}
+}
+
+// TestOriginComesToKnow has blocks be wanted before it is known where their image is kept.
+func TestOriginComesToKnow(t *testing.T) {
+	im := origintest.NewImage(t, 1, 20, 40<<10)
+	place := &origintest.Place{Name: "place", Blobs: im.Blobs}
+	node := ipfstest.NewMemory()
+	node.SetLatency(time.Hour)
+	o := newOrigin(t, origintest.NewImage(t, 2, 1, 10), place)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fetchAll(t, origin.NewSource(node, o), im.Layers[0])
+	}()
+	o.Located(im.Record, "place")
+	o.Recorded(im.Record, im.Image)
+	<-done
+}
+
+// TestBackToPeers has the origin fail: peers are waited for, and the error says what both say.
+func TestBackToPeers(t *testing.T) {
+	im := origintest.NewImage(t, 1, 20, 40<<10)
+	src, _, peer, place := newSource(t, im)
+	place.Change(func(origintest.Request, []byte) ([]byte, error) { return nil, origintest.ErrPlace })
+	err := src.Fetch(t.Context(), cids(im.Layers[0]), func(ipfs.Block) error { return nil })
+	if !errors.Is(err, ipfs.ErrNotFound) || !errors.Is(err, origintest.ErrPlace) {
+		t.Errorf("nobody has it: %v", err)
+	}
+	// The peer gets them while the origin is asked.
+	place.Change(func(origintest.Request, []byte) ([]byte, error) {
+		put(t, peer, im.Layers[0])
+		return nil, origintest.ErrPlace
+	})
+	time.Sleep(1100 * time.Millisecond) // until the seed is tried again
+	fetchAll(t, src, im.Layers[0])
+}
+
+// TestSourceEnds has whoever asks refuse a block of a peer and of the origin, and go.
+func TestSourceEnds(t *testing.T) {
+	im := origintest.NewImage(t, 1, 20, 40<<10)
+	src, _, peer, _ := newSource(t, im)
+	failed := errors.New("failed")
+	for _, have := range []int{0, 5} {
+		put(t, peer, im.Layers[0][:have])
+		if err := src.Fetch(t.Context(), cids(im.Layers[0]), func(ipfs.Block) error { return failed }); !errors.Is(err, failed) {
+			t.Errorf("with %d blocks of the peer: %v", have, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := src.Fetch(ctx, cids(im.Layers[0]), func(ipfs.Block) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}

@@ -1,0 +1,72 @@
+//go:build linux
+
+package snapshotter
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/hinshun/ipcs/layer"
+)
+
+// labelSource begins containerd's labels of where a blob was pulled from: the registry's host follows, and its value is
+// the repositories there, with commas between them.
+const labelSource = "containerd.io/distribution.source."
+
+// Origins are told where images are kept besides on peers.
+type Origins interface {
+	// Located says which repositories have an image and its record, as HOST/NAME, the best first.
+	Located(record cid.Cid, repositories ...string)
+	// Recorded says what the record of an image is.
+	Recorded(record cid.Cid, m *layer.Image)
+}
+
+// noOrigins is told, and tells nobody.
+type noOrigins struct{}
+
+func (noOrigins) Located(cid.Cid, ...string)     {}
+func (noOrigins) Recorded(cid.Cid, *layer.Image) {}
+
+// sourcesOf are the repositories that a manifest was pulled from.
+func sourcesOf(info content.Info) (repositories []string) {
+	for _, name := range slices.Sorted(maps.Keys(info.Labels)) {
+		host, ok := strings.CutPrefix(name, labelSource)
+		if !ok || host == "" {
+			continue
+		}
+		for repository := range strings.SplitSeq(info.Labels[name], ",") {
+			repositories = append(repositories, host+"/"+repository)
+		}
+	}
+	return repositories
+}
+
+// locate tells where the image is kept that a layer is pulled of: where containerd pulls its manifest from, which it
+// has by then, and else where it was written to.
+func (s *Snapshotter) locate(ctx context.Context, record cid.Cid, l digest.Digest, depth int, origin string) {
+	var repositories []string
+	if s.manifests != nil {
+		ctx, cancel := context.WithTimeout(ctx, manifestTimeout)
+		defer cancel()
+		err := s.manifests.Walk(ctx, func(info content.Info) error {
+			repositories = append(repositories, sourcesOf(info)...)
+			return nil
+		}, manifestFilter(depth, l))
+		if err != nil && ctx.Err() == nil {
+			s.log.Debug("containerd does not say where an image is pulled from", "layer", l.String(), "err", err)
+		}
+	}
+	s.origins.Located(record, append(repositories, origin)...)
+}
+
+// manifestFilter finds manifests whose layer at a depth this is.
+func manifestFilter(depth int, l digest.Digest) string {
+	return fmt.Sprintf(`labels."containerd.io/gc.ref.content.l.%d"==%s`, depth, l)
+}
