@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -35,6 +36,18 @@ func (c originConfig) validate() error {
 		}
 	}
 	return nil
+}
+
+// originPatience is how long a read waits for a registry that is away: it is better that a container waits than that it
+// fails.
+const originPatience = 3 * time.Minute
+
+// readTimeout is how long a read waits. What only peers have fails before, by the node's own timeout.
+func (c config) readTimeout() time.Duration {
+	if !c.Origin.Registries && len(c.Origin.Layouts) == 0 {
+		return time.Duration(c.Node.Timeout)
+	}
+	return max(time.Duration(c.Node.Timeout), originPatience)
 }
 
 // errNoRegistries says that a repository is not asked.

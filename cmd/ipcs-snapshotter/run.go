@@ -139,7 +139,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	options := fetch.Options{
-		Timeout: time.Duration(cfg.Node.Timeout), FillRate: int64(cfg.Fetch.FillRate), Opens: cfg.Metrics.Address != "", Logger: log,
+		Timeout: cfg.readTimeout(), FillRate: int64(cfg.Fetch.FillRate), Opens: cfg.Metrics.Address != "", Logger: log,
 	}
 	if meter, err := processors.New(); err != nil {
 		log.Warn("cannot tell whether the processors are busy; images are filled beside what computes", "error", err)

@@ -2,8 +2,10 @@ package origin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -41,8 +43,13 @@ func (f folder) Range(_ context.Context, d digest.Digest, off, n int64) (io.Read
 		return nil, err
 	}
 	file, err := os.Open(filepath.Join(string(f), ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded()))
-	if err != nil || n < 0 {
-		return file, err
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", err, ErrAway)
+	case n < 0:
+		return file, nil
 	}
 	return struct {
 		io.Reader

@@ -44,12 +44,17 @@ const (
 	maxBlob = ipfs.MaxBlock
 )
 
-// ErrNone says that no place that is known has a block.
-var ErrNone = errors.New("no registry that is known has the block")
+var (
+	// ErrNone says that no place that is known has a block.
+	ErrNone = errors.New("no registry that is known has the block")
+	// ErrAway says that a place does not answer, or not as it should, and may do so later.
+	ErrAway = errors.New("it may answer later")
+)
 
 // A Place has blobs.
 type Place interface {
-	// Range reads n bytes of a blob from off. The caller closes what it returns, and reads no more than it needs.
+	// Range reads n bytes of a blob from off, or all of it if n is negative. The caller closes what it returns,
+	// and reads no more than it needs. The error is ErrAway, wrapped, if it is worth asking again.
 	Range(ctx context.Context, d digest.Digest, off, n int64) (io.ReadCloser, error)
 	fmt.Stringer // for messages
 }
@@ -213,7 +218,9 @@ func (o *Origin) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 		f.wanted[c] = struct{}{}
 	}
 	reads, err := o.plan(ctx, cids)
-	f.failed = err
+	if err != nil {
+		f.failLocked(err)
+	}
 	group, gctx := errgroup.WithContext(ctx)
 	for _, r := range reads {
 		group.Go(func() error { return f.read(gctx, r) })
@@ -232,6 +239,7 @@ type fetch struct {
 	mu     sync.Mutex
 	wanted map[cid.Cid]struct{} // that did not come
 	failed error                // why, the first of what was said
+	away   bool                 // a place was away
 	ended  error                // of fn
 }
 
@@ -254,6 +262,7 @@ func (f *fetch) deliver(c cid.Cid, data []byte, from string) (good bool, err err
 }
 
 func (f *fetch) failLocked(err error) {
+	f.away = f.away || errors.Is(err, ErrAway)
 	if f.failed == nil {
 		f.failed = err
 	}
@@ -264,10 +273,13 @@ func (f *fetch) missing(ctx context.Context) error {
 	if err := ctx.Err(); err != nil || len(f.wanted) == 0 {
 		return err
 	}
+	if f.failed == nil {
+		f.failed = ErrNone
+	}
+	if f.away && !errors.Is(f.failed, ErrAway) {
+		f.failed = fmt.Errorf("%w; of another place: %w", f.failed, ErrAway)
+	}
 	for c := range f.wanted {
-		if f.failed == nil {
-			return fmt.Errorf("block %s and %d more: %w: %w", c, len(f.wanted)-1, ipfs.ErrNotFound, ErrNone)
-		}
 		return fmt.Errorf("block %s and %d more: %w: %w", c, len(f.wanted)-1, ipfs.ErrNotFound, f.failed)
 	}
 	return nil

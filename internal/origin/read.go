@@ -108,7 +108,10 @@ func (o *Origin) readRange(ctx context.Context, p Place, d digest.Digest, off, n
 func readFull(r io.Reader, n int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, n))
 	if err == nil && int64(len(b)) < n {
-		err = fmt.Errorf("%w: %d bytes of %d", io.ErrUnexpectedEOF, len(b), n)
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		err = fmt.Errorf("%d bytes of %d came: %w: %w", len(b), n, err, ErrAway)
 	}
 	return b, err
 }

@@ -125,7 +125,7 @@ func (r *repository) from(ctx context.Context, h docker.RegistryHost, d digest.D
 		}
 		resp, err := client.Do(req)
 		if err != nil {
-			return nil, hideQuery(err)
+			return nil, fmt.Errorf("%w: %w", hideQuery(err), ErrAway)
 		}
 		switch {
 		case resp.StatusCode == http.StatusUnauthorized && h.Authorizer != nil && len(seen) < 2:
@@ -166,7 +166,7 @@ func get(ctx context.Context, client *http.Client, target string, off, n int64) 
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, hideQuery(err)
+		return nil, fmt.Errorf("%w: %w", hideQuery(err), ErrAway)
 	}
 	return partOf(resp, off, n)
 }
@@ -205,6 +205,14 @@ func partOf(resp *http.Response, off, n int64) (io.ReadCloser, error) {
 		return nil, errors.Join(fmt.Errorf("%s gives blobs as a whole only: %w", host, errors.ErrUnsupported), resp.Body.Close())
 	}
 	return nil, errors.Join(&StatusError{host, resp.StatusCode}, resp.Body.Close())
+}
+
+// Unwrap says whether it is worth asking again.
+func (e *StatusError) Unwrap() error {
+	if e.Code >= 500 || e.Code == http.StatusTooManyRequests || e.Code == http.StatusRequestTimeout {
+		return ErrAway
+	}
+	return nil
 }
 
 // A StatusError is an answer that is no blob.

@@ -28,7 +28,8 @@ const (
 
 // A Source has blocks from peers, and from where images are kept when no peer has them, or they are slow. Peers are
 // asked first: they are nearer, mostly, and cost nobody anything. What has not come of them when they said no, or
-// said nothing for a while, comes from the origin; and what that has not got is waited for of peers, as if there were no origin.
+// said nothing for a while, comes from the origin; and what that has not got is waited for of peers, as if there were no
+// origin. While places are away that may have it, all are asked again and again, until the context ends.
 type Source struct {
 	node   Node
 	origin *Origin
@@ -70,22 +71,41 @@ func (s *Source) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 			return err
 		}
 	}
-	if err := f.peers(ctx, s.node, f.left(cids)); err != nil {
-		return err
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		rest := f.left(cids)
+		if err := f.peers(ctx, s.node, rest); err != nil {
+			return err
+		}
+		err := s.origin.Fetch(ctx, f.left(rest), f.deliver)
+		if f.ended != nil {
+			return f.ended
+		}
+		if rest = f.left(rest); len(rest) == 0 || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, ErrAway) {
+			return f.last(ctx, s.node, rest, err)
+		}
+		// Peers may come to have it as well.
+		pctx, cancel := context.WithTimeout(ctx, pause)
+		perr := s.node.Fetch(pctx, rest, f.deliver)
+		if pctx.Err() == nil && perr != nil {
+			<-pctx.Done()
+		}
+		cancel()
+		if f.ended != nil {
+			return f.ended
+		}
+		if ctx.Err() != nil && len(f.left(rest)) > 0 {
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
 	}
-	rest := f.left(cids)
-	if len(rest) == 0 {
-		return nil
-	}
-	err := s.origin.Fetch(ctx, rest, f.deliver)
-	if f.ended != nil {
-		return f.ended
-	}
-	if rest = f.left(rest); len(rest) == 0 || ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if perr := s.node.Fetch(ctx, rest, f.deliver); perr != nil {
-		return fmt.Errorf("%w; and from where the image is kept: %w", perr, err)
+}
+
+// last waits for what the origin has not got, as if there were none.
+func (f *both) last(ctx context.Context, node ipfs.Fetcher, rest []cid.Cid, origin error) error {
+	if err := node.Fetch(ctx, rest, f.deliver); err != nil {
+		return fmt.Errorf("%w; and from where the image is kept: %w", err, origin)
 	}
 	return nil
 }

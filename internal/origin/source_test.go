@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -117,5 +118,32 @@ func TestSourceEnds(t *testing.T) {
 	cancel()
 	if err := src.Fetch(ctx, cids(im.Layers[0]), func(ipfs.Block) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// TestAway has the only place be away for a while: reads wait for it, as long as they may.
+func TestAway(t *testing.T) {
+	im := origintest.NewImage(t, 1, 20, 40<<10)
+	src, _, _, place := newSource(t, im)
+	away := 4
+	place.Change(func(_ origintest.Request, data []byte) ([]byte, error) {
+		if away--; away > 0 {
+			return nil, fmt.Errorf("refused: %w", origin.ErrAway)
+		}
+		return data, nil
+	})
+	fetchAll(t, src, im.Layers[0])
+	place.Change(func(_ origintest.Request, data []byte) ([]byte, error) { return data[:len(data)/2], nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	other := origintest.NewImage(t, 2, 20, 40<<10)
+	for d, b := range other.Blobs {
+		place.Blobs[d] = b
+	}
+	o := newOrigin(t, other, place)
+	o.Recorded(other.Record, other.Image)
+	err := origin.NewSource(ipfstest.NewMemory(), o).Fetch(ctx, cids(other.Layers[1]), func(ipfs.Block) error { return nil })
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, origin.ErrAway) {
+		t.Errorf("it does not come back: %v", err)
 	}
 }

@@ -27,7 +27,7 @@ func fanOut() Scenario {
 		Title: "Many machines at once",
 		About: "Machines with nothing on their disks, each with a containerd and for ipcs a daemon of its own, start to " +
 			"pull one image in the same moment, from one registry and for ipcs one publisher. All links carry " +
-			"100 Mbit/s, those of registry and publisher too; 25 Mbit/s where 16 machines, which share the cores of this computer, would " +
+			"100 Mbit/s, those of registry and publisher too; 25 and 10 Mbit/s where 16 machines, which share the cores of this computer, would " +
 			"else be kept from using theirs. `start` runs `dpkg -l` in a container of Debian, which lists " +
 			"the packages there. `whole` brings all content of the image to the disks: overlayfs by the pull, ipcs by " +
 			"the pull and `ipcs-snapshotter fetch`. `ready` is when the last machine is done and `first` when the first " +
@@ -51,7 +51,7 @@ func fanOut() Scenario {
 	} {
 		c.Links, c.Only = []Link{{Mbit: 100}}, []string{"overlayfs", "ipcs"}
 		if c.Command == "" && c.Quick == 0 {
-			c.Links = append(c.Links, Link{Mbit: 25})
+			c.Links = append(c.Links, Link{Mbit: 25}, Link{Mbit: 10})
 		}
 		if c.Command == "" {
 			c.Only[1] = "ipcs-fetch"
