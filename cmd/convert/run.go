@@ -28,6 +28,7 @@ type options struct {
 	profile        string // file
 	fill           string
 	seeds          bool
+	withOriginal   bool
 	keepDiffIDs    bool
 	verify         bool
 	workers        int
@@ -47,6 +48,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.profile, "profile", "", "`file` with the profile of the image (\"ipcs-snapshotter profile export\"), to be written into the image")
 	flags.StringVar(&o.fill, "fill", "", "`true or false`: whether hosts should fetch all files of the image when a container uses it (default as they are configured)")
 	flags.BoolVar(&o.seeds, "seeds", false, "write the files of the image beside it as well, so that they can be read from there when no peer has them")
+	flags.BoolVar(&o.withOriginal, "with-original", false, "copy SOURCE to TARGET as well, so that hosts without ipcs run the same tag; those with it pull the platform linux(+ipcs)/ARCH")
 	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config, and so the image ID, as they are; see above for what that costs")
 	flags.BoolVar(&o.access.PlainHTTP, "plain-http", false, "speak plain HTTP to registries (always done on this host)")
 	flags.StringVar(&o.access.ContainerdAddress, "containerd-address", "/run/containerd/containerd.sock", "containerd's `socket`")
@@ -62,7 +64,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	opts := convert.Options{
-		AllPlatforms: o.allPlatforms, Peers: o.peers, Fill: o.fill, Seeds: o.seeds, KeepDiffIDs: o.keepDiffIDs,
+		AllPlatforms: o.allPlatforms, Peers: o.peers, Fill: o.fill, Seeds: o.seeds, WithOriginal: o.withOriginal, KeepDiffIDs: o.keepDiffIDs,
 		Compression: compressions[o.mediatype], Workers: o.workers,
 	}
 	if opts.Platforms, err = convert.ParsePlatforms(o.platforms); err != nil {
@@ -181,12 +183,12 @@ func (o *options) check() error {
 		return errors.New("--mediatype is missing: chunked blobs, which will be the default, are not there yet; pass --mediatype unixfs, or tar for the way back")
 	case !known && !o.verify:
 		return fmt.Errorf("--mediatype %s is not known; pass unixfs, tar, tar+gzip or tar+zstd", o.mediatype)
-	case o.mediatype != "unixfs" && (o.keepDiffIDs || len(o.peers) > 0 || o.profile != "" || o.fill != "" || o.seeds):
-		return errors.New("--keep-diff-ids, --peer-hint, --profile, --fill and --seeds are for --mediatype unixfs")
+	case o.mediatype != "unixfs" && (o.keepDiffIDs || len(o.peers) > 0 || o.profile != "" || o.fill != "" || o.seeds || o.withOriginal):
+		return errors.New("--keep-diff-ids, --peer-hint, --profile, --fill, --seeds and --with-original are for --mediatype unixfs")
 	case o.mediatype != "unixfs" && strings.HasPrefix(o.target, "ipfs:"):
 		return errors.New("ipfs: takes ipcs images: pass --mediatype unixfs")
-	case o.seeds && strings.HasPrefix(o.target, "ipfs:"):
-		return errors.New("--seeds is for registries and folders: with the target ipfs:, all of the image is on the node")
+	case (o.seeds || o.withOriginal) && strings.HasPrefix(o.target, "ipfs:"):
+		return errors.New("--seeds and --with-original are for registries and folders: with the target ipfs:, all of the image is on the node")
 	case o.fill != "" && o.fill != "true" && o.fill != "false":
 		return errors.New("--fill is true or false")
 	case o.allPlatforms && len(o.platforms) > 0:

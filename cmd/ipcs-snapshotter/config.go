@@ -122,6 +122,7 @@ func (c config) snapshotterSocket() string { return filepath.Join(c.State, "snap
 func (c config) apiSocket() string         { return filepath.Join(c.State, "api.sock") }
 func (c config) relaySocket() string       { return filepath.Join(c.State, "fuse.sock") }
 func (c config) diffSocket() string        { return filepath.Join(c.State, "diff.sock") }
+func (c config) criSocket() string         { return filepath.Join(c.State, "cri.sock") }
 
 // daemonFlags are the flags that the daemon and its subcommands share. A flag that is
 // given wins over the file.

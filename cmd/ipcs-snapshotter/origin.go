@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"google.golang.org/grpc"
 
 	"github.com/hinshun/ipcs/internal/dockerlogin"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/origin"
+	"github.com/hinshun/ipcs/internal/pullsecrets"
 	"github.com/hinshun/ipcs/ipfs"
 )
 
@@ -53,6 +55,13 @@ func (c config) readTimeout() time.Duration {
 // errNoRegistries says that a repository is not asked.
 var errNoRegistries = errors.New("origin.registries is false")
 
+// criServer stands before containerd's image service of the CRI, to know what images are pulled with.
+func (p *parts) criServer(containerd *grpc.ClientConn) *grpc.Server {
+	s := grpc.NewServer()
+	pullsecrets.Register(s, containerd, &p.secrets)
+	return s
+}
+
 // openOrigin makes the source of blocks that peers, and what is configured, have.
 func (p *parts) openOrigin(ctx context.Context, cfg originConfig, log *slog.Logger) error {
 	options := origin.Options{
@@ -63,7 +72,10 @@ func (p *parts) openOrigin(ctx context.Context, cfg originConfig, log *slog.Logg
 		ctx := context.WithoutCancel(ctx)
 		options.Repository = origin.Registries{
 			HostsDir: cfg.HostsDir,
-			Credentials: func(host string) (user, secret string, err error) {
+			Credentials: func(host, repository string) (user, secret string, err error) {
+				if user, secret := p.secrets.Lookup(host, repository); secret != "" {
+					return user, secret, nil
+				}
 				return dockerlogin.Lookup(ctx, cfg.DockerConfig, host)
 			},
 		}.Repository

@@ -32,6 +32,7 @@ import (
 	"github.com/hinshun/ipcs/internal/packs"
 	"github.com/hinshun/ipcs/internal/processors"
 	"github.com/hinshun/ipcs/internal/profile"
+	"github.com/hinshun/ipcs/internal/pullsecrets"
 	"github.com/hinshun/ipcs/internal/relay"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/kubo"
@@ -82,6 +83,8 @@ type parts struct {
 	snaps   *snapshotter.Snapshotter
 	differ  *unpack.Differ
 	tasks   tasksapi.TasksClient // of containerd
+	secrets pullsecrets.Secrets
+	cri     *grpc.Server
 
 	asked atomic.Pointer[snapshotter.Snapshotter] // snaps, for who may ask before it is there
 }
@@ -152,7 +155,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("connection to containerd", containerd.Close)
-	p.tasks = tasksapi.NewTasksClient(containerd)
+	p.tasks, p.cri = tasksapi.NewTasksClient(containerd), p.criServer(containerd)
 	images := &imageServer{state: cfg.State, listen: listenPackets(ctx)}
 	started.add("connection to the server of images", images.close)
 	snaps := p.snapshots(cfg, contentproxy.NewContentStore(containerd), log)
@@ -299,6 +302,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, p *parts, socks so
 	mux.Handle("POST "+recordPath, recordHandler(gctx, p.snaps, p.tasks, log))
 	group.Go(func() error { return serveGRPC(snaps, socks.snaps) })
 	group.Go(func() error { return serveGRPC(diffs, socks.diff) })
+	group.Go(func() error { return serveGRPC(p.cri, socks.cri) })
 	for server, listener := range https {
 		group.Go(func() error {
 			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -322,7 +326,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, p *parts, socks so
 	group.Go(func() error {
 		<-gctx.Done()
 		notify(log, daemon.SdNotifyStopping)
-		return stopServers(context.WithoutCancel(gctx), slices.Collect(maps.Keys(https)), snaps, diffs)
+		return stopServers(context.WithoutCancel(gctx), slices.Collect(maps.Keys(https)), snaps, diffs, p.cri)
 	})
 	notify(log, daemon.SdNotifyReady)
 	log.Info("ready", "snapshotter", socks.snaps.Addr().String(), "diff", socks.diff.Addr().String(), "api", socks.api.Addr().String(), "id", p.node.ID(), "addrs", p.node.Addrs())

@@ -91,6 +91,7 @@ type Options struct {
 	Profile      []byte   // encoded profile to put into the image record; nil for none
 	Fill         string   // whether all files should be fetched when a container runs: "true", "false" or nothing
 	Seeds        bool     // write seeds beside the image (spec/seed.md); Image only
+	WithOriginal bool     // copy the original to the target, too, under the same tag; Image only
 	KeepDiffIDs  bool     // leave the config as it is; Image only
 	Compression  string   // of the layers that Restore writes: None, Gzip or Zstd
 	Workers      int      // layers converted at the same time; 0 means one for each core
@@ -134,7 +135,7 @@ type LayerReport struct {
 // Image converts an image.
 func Image(ctx context.Context, opts Options) (*Report, error) {
 	start := time.Now()
-	w, ims, err := opts.begin(ctx, checkTar)
+	w, ims, err := opts.begin(ctx, checkTar, false)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +148,7 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 		return nil, fmt.Errorf("convert %s: %w", opts.Source, err)
 	}
 	p := &publisher{
-		dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers,
+		src: opts.Source, dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers, original: opts.WithOriginal,
 		profile: opts.Profile, fill: opts.Fill, keep: opts.KeepDiffIDs, seeds: opts.Seeds, annotations: w.annotations, progress: opts.Progress,
 	}
 	report, err := p.publish(ctx, ims)
@@ -173,9 +174,9 @@ func (o *Options) setDefaults() {
 }
 
 // begin reads the manifests that are wanted, and prepares the target.
-func (o *Options) begin(ctx context.Context, check layerCheck) (*walk, []*image, error) {
+func (o *Options) begin(ctx context.Context, check layerCheck, lazy bool) (*walk, []*image, error) {
 	o.setDefaults()
-	w, ims, err := o.load(ctx, check)
+	w, ims, err := o.load(ctx, check, lazy)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -185,9 +186,9 @@ func (o *Options) begin(ctx context.Context, check layerCheck) (*walk, []*image,
 	return w, ims, nil
 }
 
-// load reads the manifests that are wanted.
-func (o *Options) load(ctx context.Context, check layerCheck) (*walk, []*image, error) {
-	w := &walk{src: o.Source, platforms: o.Platforms, all: o.AllPlatforms, check: check, progress: o.Progress}
+// load reads the manifests that are wanted: lazy says those of ipcs images.
+func (o *Options) load(ctx context.Context, check layerCheck, lazy bool) (*walk, []*image, error) {
+	w := &walk{src: o.Source, platforms: o.Platforms, all: o.AllPlatforms, check: check, lazy: lazy, progress: o.Progress}
 	ims, err := w.load(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read %s: %w", o.Source, err)

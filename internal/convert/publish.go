@@ -19,6 +19,7 @@ import (
 
 // A publisher writes the new image, once all its layers are on the node and in the target.
 type publisher struct {
+	src     Source
 	dst     Target
 	node    Node
 	peers   []string
@@ -28,6 +29,7 @@ type publisher struct {
 	keep    bool // the config as it is
 	seeds   bool // write seeds
 
+	original    bool // copy what was converted as well
 	progress    Progress
 	annotations map[string]string // of the source's index
 }
@@ -50,6 +52,15 @@ func (p *publisher) publish(ctx context.Context, ims []*image) (*Report, error) 
 		m, hints, err := p.manifest(ctx, im, seeds)
 		if err != nil {
 			return nil, err
+		}
+		if p.original {
+			before, err := p.pushOriginal(ctx, im)
+			if err != nil {
+				return nil, err
+			}
+			manifests = append(manifests, before) // first: older tools take the first that fits
+			lazy := withFeature(im.platform)
+			m.desc.Platform = &lazy
 		}
 		manifests = append(manifests, m)
 		report.Manifests = append(report.Manifests, p.report(im, m.desc.Digest, seeds))

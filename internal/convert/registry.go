@@ -188,6 +188,28 @@ func (r *registryImage) Push(ctx context.Context, desc ocispec.Descriptor, data 
 	return r.explain(r.repo.Push(ctx, desc, bytes.NewReader(data)))
 }
 
+// Copy implements copier: within a registry, nothing moves.
+func (r *registryImage) Copy(ctx context.Context, src Source, desc ocispec.Descriptor) error {
+	ctx = r.scope(ctx, auth.ActionPull, auth.ActionPush)
+	if ok, err := r.repo.Exists(ctx, desc); err == nil && ok {
+		return nil
+	}
+	if from, ok := src.(*registryImage); ok && from.repo.Reference.Registry == r.repo.Reference.Registry {
+		ctx := auth.AppendRepositoryScope(ctx, from.repo.Reference, auth.ActionPull)
+		return r.explain(r.repo.Mount(ctx, desc, from.repo.Reference.Repository, func() (io.ReadCloser, error) { return src.Fetch(ctx, desc) }))
+	}
+	rc, err := src.Fetch(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	blob, err := newVerifier(sourceReader{rc}, desc, func(int64) {})
+	if err != nil {
+		return err
+	}
+	return r.explain(r.repo.Push(ctx, desc, blob))
+}
+
 // PushStream implements Target. A registry must be told digest and size first, so all is
 // written to a temporary file.
 func (r *registryImage) PushStream(ctx context.Context, mediaType string, write func(io.Writer) error) (desc ocispec.Descriptor, err error) {

@@ -21,7 +21,7 @@ import (
 // was made of an ipcs image, by a commit say, has no original: its config is rewritten.
 func Restore(ctx context.Context, opts Options) (*Report, error) {
 	start := time.Now()
-	w, ims, err := opts.begin(ctx, checkTarOrIpcs)
+	w, ims, err := opts.begin(ctx, checkTarOrIpcs, true)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -51,7 +52,7 @@ func Verify(ctx context.Context, opts Options) (*VerifyReport, error) {
 	start := time.Now()
 	opts.setDefaults()
 	opts.AllPlatforms = len(opts.Platforms) == 0
-	w, ims, err := opts.load(ctx, checkTarOrIpcs)
+	w, ims, err := opts.load(ctx, checkTarOrIpcs, true)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +66,15 @@ func Verify(ctx context.Context, opts Options) (*VerifyReport, error) {
 		}
 		report.Manifests = append(report.Manifests, m)
 		proven = proven && ok
+	}
+	for _, desc := range w.originals {
+		if !slices.ContainsFunc(report.Manifests, func(m VerifiedManifest) bool { return m.Original == desc.Digest }) {
+			report.Manifests = append(report.Manifests, VerifiedManifest{
+				Digest: desc.Digest, Platform: platforms.FormatAll(*desc.Platform), Layers: []VerifiedLayer{},
+				Error: fmt.Sprintf("%v: it stands beside an ipcs image that was made of another: hosts without ipcs run something else", ErrUnsupported),
+			})
+			proven = false
+		}
 	}
 	for _, desc := range w.leftOut {
 		report.Manifests = append(report.Manifests, VerifiedManifest{

@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/hinshun/ipcs/mediatype"
 )
 
 // Limits of an index.
@@ -32,6 +34,8 @@ type walk struct {
 	progress  Progress
 	manifests []ocispec.Descriptor // found in indexes so far, in their order
 	leftOut   []ocispec.Descriptor // what is no image by its descriptor, but others could run
+	lazy      bool                 // ipcs images are wanted, and not what they were made of
+	originals []ocispec.Descriptor // that stand beside ipcs images, which are wanted
 
 	annotations map[string]string // of the outermost index
 }
@@ -96,6 +100,7 @@ func (w *walk) index(ctx context.Context, desc ocispec.Descriptor, data []byte, 
 	}
 	for _, m := range manifests {
 		switch {
+		case m.ArtifactType == mediatype.Seeds && isUnknown(m.Platform): // of an image that is in the index, too
 		case isAttestation(m):
 			w.leaveOut(m, "attestation manifest %.80q is left out: it describes the image as it was", m.Digest)
 		case m.ArtifactType != "":
@@ -148,6 +153,7 @@ func isAttestation(desc ocispec.Descriptor) bool {
 
 // choose loads those of the manifests found that are wanted.
 func (w *walk) choose(ctx context.Context) ([]*image, error) {
+	w.pick()
 	if len(w.manifests) == 0 {
 		return nil, fmt.Errorf("%w: the index holds no container image", ErrUnsupported)
 	}
@@ -186,6 +192,9 @@ func (w *walk) match(ctx context.Context) ([]ocispec.Descriptor, error) {
 	}
 	var out []ocispec.Descriptor
 	for _, p := range wanted {
+		if w.lazy {
+			p = withFeature(p)
+		}
 		best := w.best(platforms.Only(p))
 		if best == nil {
 			return nil, fmt.Errorf("%w: %s; the index has %s", ErrPlatform, platforms.FormatAll(p), w.available())

@@ -31,8 +31,9 @@ const (
 type Registries struct {
 	// HostsDir is containerd's folder of hosts.toml files: mirrors, TLS, headers. Empty: there is none.
 	HostsDir string
-	// Credentials returns user and secret for a host; empty: none.
-	Credentials func(host string) (user, secret string, err error)
+	// Credentials returns user and secret for a host, to read from a repository, HOST/NAME; empty: none. The host is the
+	// registry's, or that of a mirror, and is told no more than this.
+	Credentials func(host, repository string) (user, secret string, err error)
 }
 
 // Repository returns a repository by its name, as HOST/NAME.
@@ -247,7 +248,8 @@ func (r *repository) configured(ctx context.Context) ([]docker.RegistryHost, err
 	if r.hosts != nil && time.Now().Before(r.until) {
 		return r.hosts, nil
 	}
-	opts := config.HostOptions{Credentials: r.registries.Credentials, UpdateClient: func(c *http.Client) error {
+	credentials := func(host string) (string, string, error) { return r.registries.Credentials(host, r.String()) }
+	opts := config.HostOptions{Credentials: credentials, UpdateClient: func(c *http.Client) error {
 		if t, ok := c.Transport.(*http.Transport); ok {
 			t.ResponseHeaderTimeout = responseTimeout
 			t.MaxIdleConnsPerHost = maxRequests

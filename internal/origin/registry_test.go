@@ -124,7 +124,7 @@ func (r *fakeRegistry) set(change func()) {
 }
 
 func newRegistry(hostsDir string) origin.Registries {
-	return origin.Registries{HostsDir: hostsDir, Credentials: func(string) (string, string, error) { return "user", "secret", nil }}
+	return origin.Registries{HostsDir: hostsDir, Credentials: func(string, string) (string, string, error) { return "user", "secret", nil }}
 }
 
 func open(t *testing.T, r origin.Registries, name string) origin.Place {
@@ -214,7 +214,7 @@ func TestRegistryFails(t *testing.T) {
 		t.Errorf("no ranges: %v", err)
 	}
 	wantRange(t, p, d, 0, 3, "012") // of which no more is read than this
-	stranger := open(t, origin.Registries{Credentials: func(string) (string, string, error) { return "user", "wrong", nil }}, reg.host()+"/team/app")
+	stranger := open(t, origin.Registries{Credentials: func(string, string) (string, string, error) { return "user", "wrong", nil }}, reg.host()+"/team/app")
 	if _, err := readRange(t, stranger, d, 0, 1); err == nil || strings.Contains(err.Error(), "wrong") {
 		t.Errorf("wrong credentials: %v", err)
 	}

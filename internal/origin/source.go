@@ -33,10 +33,11 @@ const (
 type Source struct {
 	node   Node
 	origin *Origin
+	trust  trust
 }
 
 // NewSource returns a Source.
-func NewSource(node Node, origin *Origin) *Source { return &Source{node, origin} }
+func NewSource(node Node, origin *Origin) *Source { return &Source{node: node, origin: origin} }
 
 // Get implements ipfs.Getter. What came from elsewhere is kept.
 func (s *Source) Get(ctx context.Context, c cid.Cid) (data []byte, err error) {
@@ -73,7 +74,10 @@ func (s *Source) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		rest := f.left(cids)
-		if err := f.peers(ctx, s.node, rest); err != nil {
+		if err := f.peers(ipfs.WithoutPatience(ctx), s.node, rest, patienceFor(ctx)); err != nil {
+			return err
+		}
+		if err := s.shared(ctx, f, f.left(rest)); err != nil {
 			return err
 		}
 		err := s.origin.Fetch(ctx, f.left(rest), f.deliver)
@@ -163,13 +167,17 @@ func (f *both) until(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, mor
 	}
 }
 
-// peers has from peers what comes without a pause. The error is that of fn, or of a node that does not work.
-func (f *both) peers(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid) error {
-	patience := sparePatience
+// patienceFor is how long nothing may come of peers.
+func patienceFor(ctx context.Context) time.Duration {
 	if ipfs.RankOf(ctx) <= ipfs.Ahead {
-		patience = demandPatience
+		return demandPatience
 	}
-	pctx, cancel := context.WithCancel(ipfs.WithoutPatience(ctx))
+	return sparePatience
+}
+
+// peers has from peers what comes without a pause. The error is that of fn, or of who asks.
+func (f *both) peers(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, patience time.Duration) error {
+	pctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- node.Fetch(pctx, cids, f.deliver) }()
@@ -177,19 +185,24 @@ func (f *both) peers(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid) err
 	defer timer.Stop()
 	for {
 		select {
-		case err := <-done:
-			if ctx.Err() != nil || f.ended != nil {
-				return err
-			}
-			return nil
+		case <-done:
+			return f.over(ctx)
 		case <-f.came:
 			timer.Reset(patience)
 		case <-timer.C:
 			cancel()
-			if err := <-done; f.ended != nil || (err != nil && ctx.Err() != nil && !errors.Is(err, ipfs.ErrNotFound)) {
-				return err
-			}
-			return ctx.Err()
+			<-done
+			return f.over(ctx)
 		}
 	}
+}
+
+// over is the error that ends all: that of fn, or of who asks.
+func (f *both) over(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended != nil {
+		return f.ended
+	}
+	return ctx.Err()
 }

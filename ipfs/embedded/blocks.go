@@ -52,6 +52,7 @@ type blockStreams struct {
 	mu     sync.Mutex
 	closed bool
 	served map[peer.ID]int
+	asked  map[peer.ID]time.Time // when those that are served asked last
 	all    int
 	wg     sync.WaitGroup
 }
@@ -60,7 +61,7 @@ func newBlockStreams(h host.Host, book *peerBook, store transfer.Store, forms tr
 	source := &blockSource{Store: store}
 	return &blockStreams{
 		host: h, book: book, codec: codec, source: source, server: transfer.NewServer(source, forms, codec),
-		served: map[peer.ID]int{},
+		served: map[peer.ID]int{}, asked: map[peer.ID]time.Time{},
 	}
 }
 
@@ -86,7 +87,42 @@ func (b *blockStreams) serve(ctx context.Context, s network.Stream) {
 	}
 	defer b.end(p)
 	// How it ends is the peer's business: it asks again, or another.
-	_ = b.server.Serve(ctx, s)
+	_ = b.server.Serve(ctx, asking{s, func() { b.asks(p) }})
+}
+
+// asking is a stream that tells when its peer asks for something.
+type asking struct {
+	network.Stream
+	tell func()
+}
+
+// Read implements io.Reader.
+func (a asking) Read(p []byte) (int, error) {
+	n, err := a.Stream.Read(p)
+	if n > 0 {
+		a.tell()
+	}
+	return n, err
+}
+
+func (b *blockStreams) asks(p peer.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.served[p] > 0 {
+		b.asked[p] = time.Now()
+	}
+}
+
+// askers are the peers that have asked for something since.
+func (b *blockStreams) askers(since time.Time) (list []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for p, at := range b.asked {
+		if at.After(since) {
+			list = append(list, p.String())
+		}
+	}
+	return list
 }
 
 // begin says whether a peer may have one more stream.
@@ -111,6 +147,7 @@ func (b *blockStreams) end(p peer.ID) {
 	b.all--
 	if b.served[p]--; b.served[p] == 0 {
 		delete(b.served, p)
+		delete(b.asked, p)
 	}
 	b.wg.Done()
 }

@@ -1,9 +1,14 @@
 package e2e
 
 import (
+	"context"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/images"
@@ -54,4 +59,62 @@ func TestFromRegistry(t *testing.T) {
 		t.Errorf("with the registry back: %q", out)
 	}
 	other.same(want, other.tree(copied, "ipcs"), touched)
+}
+
+// TestOneTag has hosts with and without ipcs run one tag: each what it can, and neither is told which.
+func TestOneTag(t *testing.T) {
+	w := newWorld(t, "onetag", time.Minute)
+	w.pushSandbox()
+	ref := w.push(labtest.Image(t, "debian"))
+	target := w.convertWith(ref, "--seeds", "--with-original", "--peer-hint", "none")
+	w.must(w.source.Stop())
+	const answer = "print(6*7)"
+
+	stock := *w
+	stock.consume = labtest.Machine(t, w.lab, "stock")
+	var err error
+	stock.containerd, err = stock.consume.StartContainerd(t.Context(), lab.ContainerdOptions{})
+	w.must(err)
+	t.Cleanup(func() { w.must(stock.containerd.Stop(context.Background())) })
+	stock.pull(target, "overlayfs")
+	if out := stock.run("stock", target, "overlayfs", "python3", "-c", answer); out != "42\n" {
+		t.Errorf("without ipcs: %q", out)
+	}
+
+	host := w.on(labtest.Machine(t, w.lab, "host"), lab.DaemonOptions{Registries: []string{w.registry.Addr}, Timeout: time.Minute}, lab.ContainerdOptions{
+		OneTag: true, CRI: &lab.CRI{Registry: w.registry.Addr, Sandbox: w.sandbox()},
+	})
+	platform := "linux(+ipcs)/" + runtime.GOARCH
+	_, err = lab.Output(host.containerd.Ctr(t.Context(), "image", "pull", "--plain-http", "--platform", platform, "--snapshotter", "ipcs", target))
+	w.must(err)
+	out, err := host.output(t.Context(), []string{"run", "--rm", "--platform", platform, "--snapshotter", "ipcs"},
+		[]string{target, w.id("host"), "python3", "-c", answer})
+	if err != nil || out != "42\n" {
+		t.Errorf("with ipcs: %q, %v", out, err)
+	}
+	if n := host.contentBytes(lab.Namespace); n > lazyBytes {
+		t.Errorf("containerd has %d bytes: not the ipcs image alone", n)
+	}
+
+	k := host.kubelet()
+	id := k.pull(t.Context(), target)
+	if n := host.contentBytes(kubernetes); n > 4<<20 { // with the pods' own image
+		t.Errorf("for CRI, containerd has %d bytes: not the ipcs image alone", n)
+	}
+	pod := k.runPod(t.Context())
+	container := pod.start(t.Context(), id)
+	pod.readUnfetched(t.Context(), container)
+	pod.stop(t.Context(), container)
+	pod.remove(t.Context())
+}
+
+// contentBytes is how much the consumer's content store has in a namespace.
+func (w *world) contentBytes(namespace string) (n int64) {
+	w.t.Helper()
+	err := w.containerd.Client.ContentStore().Walk(namespaces.WithNamespace(w.t.Context(), namespace), func(info content.Info) error {
+		n += info.Size
+		return nil
+	})
+	w.must(err)
+	return n
 }
