@@ -48,7 +48,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.profile, "profile", "", "`file` with the profile of the image (\"ipcs-snapshotter profile export\"), to be written into the image")
 	flags.StringVar(&o.fill, "fill", "", "`true or false`: whether hosts should fetch all files of the image when a container uses it (default as they are configured)")
 	flags.BoolVar(&o.seeds, "seeds", false, "write the files of the image beside it as well, so that they can be read from there when no peer has them")
-	flags.BoolVar(&o.withOriginal, "with-original", false, "copy SOURCE to TARGET as well, so that hosts without ipcs run the same tag; those with it pull the platform linux(+ipcs)/ARCH")
+	flags.BoolVar(&o.withOriginal, "with-original", false, "copy SOURCE to TARGET as well, so that hosts without ipcs run the same tag; those with it pull the ipcs image by its digest")
 	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config, and so the image ID, as they are; see above for what that costs")
 	flags.BoolVar(&o.access.PlainHTTP, "plain-http", false, "speak plain HTTP to registries (always done on this host)")
 	flags.StringVar(&o.access.ContainerdAddress, "containerd-address", "/run/containerd/containerd.sock", "containerd's `socket`")
@@ -100,6 +100,11 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		report, err := convert.Image(ctx, opts)
 		if err == nil && report.Cid != "" && !o.json {
 			progress.Note(fmt.Sprintf(howToPull, report.Cid))
+		}
+		if err == nil && o.withOriginal && !o.json {
+			for _, m := range report.Manifests {
+				progress.Note(fmt.Sprintf("hosts with ipcs pull the image of %s by its digest, %s", m.Platform, m.Digest))
+			}
 		}
 		progress.Close()
 		return errors.Join(err, o.print(stdout, report))

@@ -51,6 +51,10 @@ var limits = [priorities]struct{ batches, leaves, bytes int }{
 	Fill:     {batches: 4, leaves: 256, bytes: ipfs.LeafSize},
 }
 
+// calm is how many times longer a batch that nobody waits for may go without a leaf. Where many machines share narrow links,
+// its leaves are behind much else; and the source has a limit of its own, for peers of which nothing comes.
+const calm = 4
+
 // scheduler holds the wants, and says which are next. Fetcher.mu guards it.
 type scheduler struct {
 	wants  map[string]*want // queued or under way, by the leaf's CID
@@ -190,7 +194,11 @@ func (f *Fetcher) dispatchLocked(ctx context.Context) {
 		if b == nil {
 			return
 		}
-		ctx := withIdle(ctx, f.timeout)
+		idle := f.timeout
+		if b.priority >= Profile {
+			idle *= calm
+		}
+		ctx := withIdle(ctx, idle)
 		f.sched.started(b, ctx.cancel)
 		f.noteLocked(b)
 		f.wg.Go(func() { f.run(ctx, b) })

@@ -41,7 +41,6 @@ type ContainerdOptions struct {
 	CRI    *CRI    // what Kubernetes speaks to; nil for none
 	Erofs  bool    // its own erofs snapshotter, which needs mkfs.erofs of 1.8.2 or newer
 	Unpack bool    // with Daemon: ipcs images are unpacked on overlayfs and native, and for CRI
-	OneTag bool    // with Daemon: of tags that have both, the ipcs image is wanted, also of CRI
 	Import string  // text of a further file of configuration, as other snapshotters need it
 }
 
@@ -105,9 +104,6 @@ func (o ContainerdOptions) files(state string, values map[string]string) error {
 	if o.Daemon != nil {
 		values["Import"] = filepath.Join(state, "ipcs.toml")
 		text := packaging.Containerd(o.Daemon.Snapshotter, o.Daemon.root)
-		if o.OneTag {
-			text = oneTag(text)
-		}
 		if err := os.WriteFile(values["Import"], []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -137,14 +133,6 @@ func (o ContainerdOptions) files(state string, values map[string]string) error {
 		return nil
 	}
 	return o.CRI.files(state, values)
-}
-
-// oneTag is the configuration of README, "From the registry", for tags that have both images.
-func oneTag(text string) string {
-	const entry = "  platform = %q\n  snapshotter = \"ipcs\"\n"
-	platform := "linux(+ipcs)/" + runtime.GOARCH
-	text = strings.ReplaceAll(text, fmt.Sprintf(entry, "linux/"+runtime.GOARCH), fmt.Sprintf(entry, platform))
-	return text + fmt.Sprintf("\n[plugins.\"io.containerd.cri.v1.images\".runtime_platforms.runc]\n"+entry, platform)
 }
 
 // files writes what the configuration of the CRI plugin refers to.

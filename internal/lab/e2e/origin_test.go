@@ -2,13 +2,13 @@ package e2e
 
 import (
 	"context"
-	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/images"
@@ -82,25 +82,18 @@ func TestOneTag(t *testing.T) {
 	}
 
 	host := w.on(labtest.Machine(t, w.lab, "host"), lab.DaemonOptions{Registries: []string{w.registry.Addr}, Timeout: time.Minute}, lab.ContainerdOptions{
-		OneTag: true, CRI: &lab.CRI{Registry: w.registry.Addr, Sandbox: w.sandbox()},
+		CRI: &lab.CRI{Registry: w.registry.Addr, Sandbox: w.sandbox()},
 	})
-	platform := "linux(+ipcs)/" + runtime.GOARCH
-	_, err = lab.Output(host.containerd.Ctr(t.Context(), "image", "pull", "--plain-http", "--platform", platform, "--snapshotter", "ipcs", target))
-	w.must(err)
-	out, err := host.output(t.Context(), []string{"run", "--rm", "--platform", platform, "--snapshotter", "ipcs"},
-		[]string{target, w.id("host"), "python3", "-c", answer})
-	if err != nil || out != "42\n" {
-		t.Errorf("with ipcs: %q, %v", out, err)
+	byDigest := strings.TrimSuffix(target, ":ipcs") + "@" + w.ipcsManifest(target).String()
+	host.pull(byDigest, "ipcs")
+	if out := host.run("host", byDigest, "ipcs", "python3", "-c", answer); out != "42\n" {
+		t.Errorf("with ipcs: %q", out)
 	}
-	if n := host.contentBytes(lab.Namespace); n > lazyBytes {
-		t.Errorf("containerd has %d bytes: not the ipcs image alone", n)
-	}
+	host.in(lab.Namespace, byDigest).lazy()
 
 	k := host.kubelet()
-	id := k.pull(t.Context(), target)
-	if n := host.contentBytes(kubernetes); n > 4<<20 { // with the pods' own image
-		t.Errorf("for CRI, containerd has %d bytes: not the ipcs image alone", n)
-	}
+	id := k.pull(t.Context(), byDigest)
+	host.in(kubernetes, byDigest).lazy()
 	pod := k.runPod(t.Context())
 	container := pod.start(t.Context(), id)
 	pod.readUnfetched(t.Context(), container)
@@ -108,13 +101,16 @@ func TestOneTag(t *testing.T) {
 	pod.remove(t.Context())
 }
 
-// contentBytes is how much the consumer's content store has in a namespace.
-func (w *world) contentBytes(namespace string) (n int64) {
+// ipcsManifest returns the digest of the ipcs image in the index that a tag is.
+func (w *world) ipcsManifest(ref string) digest.Digest {
 	w.t.Helper()
-	err := w.containerd.Client.ContentStore().Walk(namespaces.WithNamespace(w.t.Context(), namespace), func(info content.Info) error {
-		n += info.Size
-		return nil
-	})
-	w.must(err)
-	return n
+	var index ocispec.Index
+	w.must(images.ReadIndex(w.t.Context(), ref, w.store.HTTPClient(), &index))
+	for _, m := range index.Manifests {
+		if m.Platform != nil && slices.Contains(m.Platform.OSFeatures, "ipcs") {
+			return m.Digest
+		}
+	}
+	w.t.Fatalf("%s has no ipcs image: %+v", ref, index)
+	return ""
 }

@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -51,6 +52,19 @@ func CopyAll(ctx context.Context, source, target string, client *http.Client) (o
 		return desc, fmt.Errorf("copy %s to %s: %w", source, target, err)
 	}
 	return desc, nil
+}
+
+// ReadIndex reads the index that a tag is, in a registry that speaks plain HTTP to client.
+func ReadIndex(ctx context.Context, ref string, client *http.Client, index *ocispec.Index) error {
+	repo, err := repository(ref, client)
+	if err != nil {
+		return err
+	}
+	_, data, err := oras.FetchBytes(ctx, repo, repo.Reference.ReferenceOrDefault(), oras.DefaultFetchBytesOptions)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", ref, err)
+	}
+	return json.Unmarshal(data, index)
 }
 
 // open returns where an image is, and its tag there.
