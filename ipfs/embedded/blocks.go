@@ -90,41 +90,6 @@ func (b *blockStreams) serve(ctx context.Context, s network.Stream) {
 	_ = b.server.Serve(ctx, asking{s, func() { b.asks(p) }})
 }
 
-// asking is a stream that tells when its peer asks for something.
-type asking struct {
-	network.Stream
-	tell func()
-}
-
-// Read implements io.Reader.
-func (a asking) Read(p []byte) (int, error) {
-	n, err := a.Stream.Read(p)
-	if n > 0 {
-		a.tell()
-	}
-	return n, err
-}
-
-func (b *blockStreams) asks(p peer.ID) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.served[p] > 0 {
-		b.asked[p] = time.Now()
-	}
-}
-
-// askers are the peers that have asked for something since.
-func (b *blockStreams) askers(since time.Time) (list []string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for p, at := range b.asked {
-		if at.After(since) {
-			list = append(list, p.String())
-		}
-	}
-	return list
-}
-
 // begin says whether a peer may have one more stream.
 func (b *blockStreams) begin(p peer.ID) bool {
 	b.mu.Lock()

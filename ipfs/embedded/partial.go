@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -64,16 +63,4 @@ func (n *Node) ServeAlso(more Partial) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.more = more
-}
-
-// partnerTime is how long ago a peer may have asked for something that is taken to want what this node wants.
-const partnerTime = 5 * time.Second
-
-// Partners returns the ID of this node, and those of peers that are getting something at the same time, and have
-// asked this node for it, too.
-func (n *Node) Partners() (self string, others []string) {
-	if n.online == nil {
-		return "", nil
-	}
-	return n.online.host.ID().String(), n.online.streams.askers(time.Now().Add(-partnerTime))
 }
