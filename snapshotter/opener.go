@@ -258,6 +258,9 @@ func (o *opener) prefetch(ctx context.Context, image cid.Cid, known func(root ci
 		locate(ctx)
 		if err := o.openImage(ctx, image, known); err != nil {
 			o.log.Info("image record is of no use: layers are opened one by one", "record", image, "err", err)
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			delete(o.records, image) // the next pull tries again
 		}
 	})
 	if err == nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -44,6 +43,9 @@ func (c originConfig) validate() error {
 // fails.
 const originPatience = 3 * time.Minute
 
+// credentialsTimeout is how long a helper of Docker's may take.
+const credentialsTimeout = 10 * time.Second
+
 // readTimeout is how long a read waits. What only peers have fails before, by the node's own timeout.
 func (c config) readTimeout() time.Duration {
 	if !c.Origin.Registries && len(c.Origin.Layouts) == 0 {
@@ -51,9 +53,6 @@ func (c config) readTimeout() time.Duration {
 	}
 	return max(time.Duration(c.Node.Timeout), originPatience)
 }
-
-// errNoRegistries says that a repository is not asked.
-var errNoRegistries = errors.New("origin.registries is false")
 
 // criServer stands before containerd's image service of the CRI, to know what images are pulled with.
 func (p *parts) criServer(containerd *grpc.ClientConn) *grpc.Server {
@@ -64,10 +63,7 @@ func (p *parts) criServer(containerd *grpc.ClientConn) *grpc.Server {
 
 // openOrigin makes the source of blocks that peers, and what is configured, have.
 func (p *parts) openOrigin(ctx context.Context, cfg originConfig, log *slog.Logger) error {
-	options := origin.Options{
-		Repository: func(string) (origin.Place, error) { return nil, errNoRegistries },
-		Logger:     log,
-	}
+	options := origin.Options{Logger: log}
 	if cfg.Registries {
 		ctx := context.WithoutCancel(ctx)
 		options.Repository = origin.Registries{
@@ -76,6 +72,8 @@ func (p *parts) openOrigin(ctx context.Context, cfg originConfig, log *slog.Logg
 				if user, secret := p.secrets.Lookup(host, repository); secret != "" {
 					return user, secret, nil
 				}
+				ctx, cancel := context.WithTimeout(ctx, credentialsTimeout)
+				defer cancel()
 				return dockerlogin.Lookup(ctx, cfg.DockerConfig, host)
 			},
 		}.Repository

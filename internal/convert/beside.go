@@ -103,3 +103,13 @@ func (w *walk) pick() {
 	}
 	w.manifests = kept
 }
+
+// beside returns the ipcs images of the same platform as an original that stands beside them.
+func beside(ims []*image, original ocispec.Descriptor) (digests []digest.Digest) {
+	for _, im := range ims {
+		if hasFeature(&im.platform) && platforms.FormatAll(withoutFeature(im.platform)) == platforms.FormatAll(*original.Platform) {
+			digests = append(digests, im.desc.Digest)
+		}
+	}
+	return digests
+}

@@ -73,6 +73,37 @@ func TestWithOriginal(t *testing.T) {
 	}
 }
 
+// TestOriginalOfAnotherPlatform has the original of one platform be what the ipcs image of another was made from: hosts of
+// that platform that have no ipcs would run something else.
+func TestOriginalOfAnotherPlatform(t *testing.T) {
+	src, dst, node := newMemory(), newMemory(), ipfstest.NewMemory()
+	var descs []ocispec.Descriptor
+	for _, arch := range []string{"amd64", "arm64"} {
+		newImage(arch).files(src, "for "+arch).store(src)
+		mustConvert(t, convert.Options{Source: src, Target: dst, Node: node, WithOriginal: true})
+		var index ocispec.Index
+		dst.read(t, dst.tagged.Digest, &index)
+		descs = append(descs, index.Manifests...)
+	}
+	honest := ocispec.Index{Manifests: descs}
+	honest.SchemaVersion = 2
+	dst.top = dst.addJSON(ocispec.MediaTypeImageIndex, honest)
+	if _, err := convert.Verify(t.Context(), convert.Options{Source: dst, Node: node}); err != nil {
+		t.Error(err)
+	}
+	one := convert.Options{Source: dst, Node: node, Platforms: []ocispec.Platform{{OS: "linux", Architecture: "amd64"}}}
+	if report, err := convert.Verify(t.Context(), one); err != nil || len(report.Manifests) != 1 {
+		t.Errorf("one platform: %+v, %v", report, err)
+	}
+	swapped := honest
+	swapped.Manifests = slices.Clone(descs)
+	swapped.Manifests[0].Digest, swapped.Manifests[0].Size = descs[2].Digest, descs[2].Size
+	dst.top = dst.addJSON(ocispec.MediaTypeImageIndex, swapped)
+	if report, err := convert.Verify(t.Context(), convert.Options{Source: dst, Node: node}); !errors.Is(err, convert.ErrUnproven) {
+		t.Errorf("the original of another platform: %+v, %v", report, err)
+	}
+}
+
 // TestOriginalCorrupt copies no layer that is not what it should be.
 func TestOriginalCorrupt(t *testing.T) {
 	src, dst := newMemory(), newMemory()

@@ -68,7 +68,9 @@ func Verify(ctx context.Context, opts Options) (*VerifyReport, error) {
 		proven = proven && ok
 	}
 	for _, desc := range w.originals {
-		if !slices.ContainsFunc(report.Manifests, func(m VerifiedManifest) bool { return m.Original == desc.Digest }) {
+		if !slices.ContainsFunc(beside(ims, desc), func(d digest.Digest) bool {
+			return slices.ContainsFunc(report.Manifests, func(m VerifiedManifest) bool { return m.Digest == d && m.Original == desc.Digest })
+		}) && (opts.AllPlatforms || len(beside(ims, desc)) > 0) {
 			report.Manifests = append(report.Manifests, VerifiedManifest{
 				Digest: desc.Digest, Platform: platforms.FormatAll(*desc.Platform), Layers: []VerifiedLayer{},
 				Error: fmt.Sprintf("%v: it stands beside an ipcs image that was made of another: hosts without ipcs run something else", ErrUnsupported),

@@ -61,7 +61,7 @@ type Place interface {
 
 // Options configure an Origin.
 type Options struct {
-	// Repository returns the place that a repository is, as HOST/NAME.
+	// Repository returns the place that a repository is, as HOST/NAME; nil: none is asked.
 	Repository func(name string) (Place, error)
 	// Always are asked before the repositories of any image.
 	Always []Place
@@ -79,7 +79,7 @@ type Origin struct {
 	images map[cid.Cid]*image // by the CID of their record
 	order  []cid.Cid          // of images, the oldest first
 	places map[string]Place   // repositories, by name
-	seeds  map[digest.Digest]*opened
+	seeds  map[layer.Seed]*opened
 	frames frameCache
 	more   chan struct{} // closed when more is known
 }
@@ -102,7 +102,7 @@ func New(opts Options) (*Origin, error) {
 	}
 	return &Origin{
 		opts: opts, codec: codec, slots: semaphore.NewWeighted(maxRequests), log: opts.Logger,
-		images: map[cid.Cid]*image{}, places: map[string]Place{}, seeds: map[digest.Digest]*opened{}, frames: newFrameCache(), more: make(chan struct{}),
+		images: map[cid.Cid]*image{}, places: map[string]Place{}, seeds: map[layer.Seed]*opened{}, frames: newFrameCache(), more: make(chan struct{}),
 	}, nil
 }
 
@@ -112,7 +112,7 @@ func (o *Origin) Located(record cid.Cid, repositories ...string) {
 	defer o.mu.Unlock()
 	im := o.imageLocked(record)
 	for _, name := range repositories {
-		if name == "" {
+		if name == "" || o.opts.Repository == nil {
 			continue
 		}
 		p := o.places[name]
@@ -127,9 +127,6 @@ func (o *Origin) Located(record cid.Cid, repositories ...string) {
 		if !slices.Contains(im.places, p) && len(im.places) < maxPlaces {
 			im.places = append(im.places, p)
 		}
-	}
-	for _, s := range im.seeds {
-		s.places = im.places
 	}
 	o.learntLocked()
 }
@@ -163,9 +160,10 @@ func (o *Origin) imageLocked(record cid.Cid) *image {
 }
 
 func (o *Origin) dropLocked(record cid.Cid) {
-	for _, s := range o.images[record].seeds {
-		if s.users--; s.users == 0 {
-			delete(o.seeds, s.Digest)
+	im := o.images[record]
+	for _, s := range im.seeds {
+		if delete(s.users, im); len(s.users) == 0 {
+			delete(o.seeds, s.Seed)
 		}
 	}
 	delete(o.images, record)
@@ -187,16 +185,15 @@ func (o *Origin) Recorded(record cid.Cid, m *layer.Image) {
 		if root, err := mediatype.RootCid(l.Digest); err == nil {
 			im.blobs[root] = struct{}{}
 		}
-		if l.Seed == nil || slices.ContainsFunc(im.seeds, func(s *opened) bool { return s.Digest == l.Seed.Digest }) {
+		if l.Seed == nil || slices.ContainsFunc(im.seeds, func(s *opened) bool { return s.Seed == *l.Seed }) {
 			continue
 		}
-		s := o.seeds[l.Seed.Digest]
-		if s == nil || s.Seed != *l.Seed {
+		s := o.seeds[*l.Seed]
+		if s == nil {
 			s = newOpened(*l.Seed)
-			o.seeds[s.Digest] = s
+			o.seeds[s.Seed] = s
 		}
-		s.users++
-		s.places = im.places
+		s.users[im] = struct{}{}
 		im.seeds = append(im.seeds, s)
 	}
 	o.learntLocked()
@@ -217,18 +214,39 @@ func (o *Origin) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 	for _, c := range cids {
 		f.wanted[c] = struct{}{}
 	}
-	reads, err := o.plan(ctx, cids)
-	if err != nil {
-		f.failLocked(err)
+	// What a seed does not give, though it says so, another may.
+	tried := tried{}
+	for {
+		reads, err := o.plan(ctx, f.rest(cids), tried)
+		if err != nil {
+			f.failLocked(err)
+		}
+		group, gctx := errgroup.WithContext(ctx)
+		again := false
+		for _, r := range reads {
+			group.Go(func() error { return f.read(gctx, r) })
+			again = true
+			tried.note(r)
+		}
+		if err := group.Wait(); err != nil {
+			return err
+		}
+		if !again || ctx.Err() != nil || len(f.rest(cids)) == 0 {
+			return f.missing(ctx)
+		}
 	}
-	group, gctx := errgroup.WithContext(ctx)
-	for _, r := range reads {
-		group.Go(func() error { return f.read(gctx, r) })
+}
+
+// rest returns what did not come.
+func (f *fetch) rest(cids []cid.Cid) (rest []cid.Cid) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range cids {
+		if _, ok := f.wanted[c]; ok {
+			rest = append(rest, c)
+		}
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return f.missing(ctx)
+	return rest
 }
 
 // A fetch is one call of Fetch.

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/internal/origin"
 	"github.com/hinshun/ipcs/internal/origin/origintest"
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer"
 )
 
 // newOrigin returns an origin that knows an image, which the places have.
@@ -162,6 +164,26 @@ func TestMended(t *testing.T) {
 		t.Error("what is wrong is taken")
 	}
 	place.Change(nil)
+	time.Sleep(1100 * time.Millisecond) // until the seed is tried again
+	fetchAll(t, o, im.Layers[0])
+}
+
+// TestOtherImages has images name the seed of another, with no place for it, with places that have something else, and with
+// another head: that image is read as before.
+func TestOtherImages(t *testing.T) {
+	im := origintest.NewImage(t, 1, 60, 40<<10)
+	good := &origintest.Place{Name: "good", Blobs: im.Blobs}
+	bad := &origintest.Place{Name: "bad", Blobs: im.Blobs}
+	bad.Change(func(_ origintest.Request, data []byte) ([]byte, error) { return make([]byte, len(data)), nil })
+	o := newOrigin(t, im, good, bad)
+	o.Recorded(im.Record, im.Image)
+	for i, l := range im.Layers[0][:3] {
+		other, seed := *im.Image, *im.Image.Layers[0].Seed
+		seed.Head -= int64(i)
+		other.Layers = []layer.ImageLayer{{Digest: im.Image.Layers[0].Digest, Block: im.Image.Layers[0].Block, Seed: &seed}}
+		o.Located(l.Cid, []string{"", "bad", "bad"}[i])
+		o.Recorded(l.Cid, &other)
+	}
 	fetchAll(t, o, im.Layers[0])
 }
 

@@ -3,6 +3,7 @@ package origin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -26,7 +27,8 @@ type read struct {
 	places []Place
 	blob   digest.Digest
 
-	seed   *opened // nil for a block
+	seed   *opened     // nil for a block
+	table  *seed.Table // as it was when this was planned
 	frames []frameRead
 	block  cid.Cid
 }
@@ -51,7 +53,7 @@ func (o *Origin) knows(cids []cid.Cid) bool {
 			return true
 		}
 		for _, s := range o.seeds {
-			if len(s.places) > 0 && (s.table == nil || len(s.table.Find(c)) > 0) {
+			if len(s.placesLocked()) > 0 && (s.table == nil || len(s.table.Find(c)) > 0) {
 				return true
 			}
 		}
@@ -59,20 +61,39 @@ func (o *Origin) knows(cids []cid.Cid) bool {
 	return false
 }
 
+// tried is what was read already for a fetch: blocks in seeds, and with no seed as blobs.
+type tried map[triedBlock]bool
+
+type triedBlock struct {
+	seed *opened
+	cid  cid.Cid
+}
+
+func (t tried) note(r *read) {
+	if r.seed == nil {
+		t[triedBlock{nil, r.block}] = true
+	}
+	for _, fr := range r.frames {
+		for _, w := range fr.wanted {
+			t[triedBlock{r.seed, w.cid}] = true
+		}
+	}
+}
+
 // plan looks up where blocks lie, and reads the tables that are not here if any of them is in none that is. The error
 // says why one could not be read.
-func (o *Origin) plan(ctx context.Context, cids []cid.Cid) ([]*read, error) {
-	found := map[*opened]map[int][]wantedBlock{}
-	blobs, rest := o.lookup(cids, found, false)
+func (o *Origin) plan(ctx context.Context, cids []cid.Cid, but tried) ([]*read, error) {
+	found := map[*opened]*hit{}
+	blobs, rest := o.lookup(cids, found, but, false)
 	var failed error
 	if len(rest) > 0 {
 		failed = o.openSeeds(ctx)
-		more, _ := o.lookup(rest, found, true)
+		more, _ := o.lookup(rest, found, but, true)
 		blobs = append(blobs, more...)
 	}
 	var reads []*read
-	for s, frames := range found {
-		reads = append(reads, s.ranges(frames)...)
+	for s, h := range found {
+		reads = append(reads, s.ranges(h)...)
 	}
 	first := make(map[cid.Cid]int, len(cids))
 	for i, c := range slices.Backward(cids) {
@@ -87,16 +108,16 @@ func (o *Origin) plan(ctx context.Context, cids []cid.Cid) ([]*read, error) {
 // lookup finds what is in tables that are here, and in blobs of its own: layer roots only if said so, since seeds have
 // them, too. What several seeds have is read from that
 // which has most of all that is wanted, so that it is read together.
-func (o *Origin) lookup(cids []cid.Cid, found map[*opened]map[int][]wantedBlock, roots bool) (blobs []*read, rest []cid.Cid) {
+func (o *Origin) lookup(cids []cid.Cid, found map[*opened]*hit, but tried, roots bool) (blobs []*read, rest []cid.Cid) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	hits := map[*opened]map[cid.Cid][]seed.Place{}
 	for _, s := range o.seeds {
-		if s.table == nil || len(s.places) == 0 {
+		if s.table == nil {
 			continue
 		}
 		for _, c := range cids {
-			if places := s.table.Find(c); len(places) > 0 {
+			if places := s.table.Find(c); len(places) > 0 && !but[triedBlock{s, c}] {
 				if hits[s] == nil {
 					hits[s] = map[cid.Cid][]seed.Place{}
 				}
@@ -110,7 +131,7 @@ func (o *Origin) lookup(cids []cid.Cid, found map[*opened]map[int][]wantedBlock,
 	for _, c := range cids {
 		i := slices.IndexFunc(seeds, func(s *opened) bool { return len(hits[s][c]) > 0 })
 		if i < 0 {
-			if r := o.blobLocked(c); r != nil && (roots || !isRoot(c)) {
+			if r := o.blobLocked(c); r != nil && (roots || !isRoot(c)) && !but[triedBlock{nil, c}] {
 				blobs = append(blobs, r)
 			} else {
 				rest = append(rest, c)
@@ -119,10 +140,11 @@ func (o *Origin) lookup(cids []cid.Cid, found map[*opened]map[int][]wantedBlock,
 		}
 		s := seeds[i]
 		if found[s] == nil {
-			found[s] = map[int][]wantedBlock{}
+			found[s] = &hit{table: s.table, places: s.placesLocked(), frames: map[int][]wantedBlock{}}
 		}
+		frames := found[s].frames
 		for _, p := range hits[s][c] {
-			found[s][p.Frame] = append(found[s][p.Frame], wantedBlock{c, p})
+			frames[p.Frame] = append(frames[p.Frame], wantedBlock{c, p})
 		}
 	}
 	return blobs, rest
@@ -143,43 +165,53 @@ func (o *Origin) blobLocked(c cid.Cid) *read {
 			d, err = mediatype.LayerDigest(c)
 		}
 		if err == nil {
-			return &read{places: im.places, blob: d, block: c}
+			return &read{places: slices.Clone(im.places), blob: d, block: c}
 		}
 	}
 	return nil
 }
 
-// openSeeds reads the tables that are not here. The error is of the first that could not be read.
+// openSeeds reads the tables that are not here. The error says why some could not be read.
 func (o *Origin) openSeeds(ctx context.Context) error {
 	var closed []*opened
 	o.mu.Lock()
 	for _, s := range o.seeds {
-		if s.table == nil && len(s.places) > 0 {
+		if s.table == nil && len(s.placesLocked()) > 0 {
 			closed = append(closed, s)
 		}
 	}
 	o.mu.Unlock()
 	var group errgroup.Group
-	for _, s := range closed {
+	errs := make([]error, len(closed))
+	for i, s := range closed {
 		group.Go(func() error {
-			return o.open(ctx, s)
+			errs[i] = o.open(ctx, s)
+			return nil
 		})
 	}
-	err := group.Wait()
+	err := errors.Join(append(errs, group.Wait())...)
 	if err != nil && ctx.Err() == nil {
 		o.log.Info("the seed of a layer is of no use", "err", err)
 	}
 	return err
 }
 
+// hit is what is wanted of a seed.
+type hit struct {
+	table  *seed.Table
+	places []Place
+	frames map[int][]wantedBlock
+}
+
 // ranges puts frames of a seed together to requests.
-func (s *opened) ranges(frames map[int][]wantedBlock) (reads []*read) {
+func (s *opened) ranges(h *hit) (reads []*read) {
+	frames := h.frames
 	numbers := make([]int, 0, len(frames))
 	for n := range frames {
 		numbers = append(numbers, n)
 	}
 	slices.Sort(numbers)
-	all := s.table.Frames
+	all := h.table.Frames
 	var r *read
 	for _, n := range numbers {
 		if r != nil {
@@ -193,7 +225,7 @@ func (s *opened) ranges(frames map[int][]wantedBlock) (reads []*read) {
 				continue
 			}
 		}
-		r = &read{places: s.places, blob: s.Digest, seed: s, frames: []frameRead{{n, frames[n]}}}
+		r = &read{places: h.places, blob: s.Digest, seed: s, table: h.table, frames: []frameRead{{n, frames[n]}}}
 		reads = append(reads, r)
 	}
 	return reads

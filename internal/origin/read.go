@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/hinshun/ipcs/internal/seed"
@@ -24,8 +25,7 @@ const (
 type opened struct {
 	layer.Seed
 	// Origin.mu guards these:
-	users  int // images
-	places []Place
+	users  map[*image]struct{}
 	table  *seed.Table
 	failed error // why it is not here
 	pause  time.Duration
@@ -34,7 +34,21 @@ type opened struct {
 	opening chan struct{} // full while somebody reads the table
 }
 
-func newOpened(s layer.Seed) *opened { return &opened{Seed: s, opening: make(chan struct{}, 1)} }
+func newOpened(s layer.Seed) *opened {
+	return &opened{Seed: s, users: map[*image]struct{}{}, opening: make(chan struct{}, 1)}
+}
+
+// placesLocked are those of all images that have the seed. It is called with Origin.mu.
+func (s *opened) placesLocked() (places []Place) {
+	for im := range s.users {
+		for _, p := range im.places {
+			if !slices.Contains(places, p) && len(places) < maxPlaces {
+				places = append(places, p)
+			}
+		}
+	}
+	return places
+}
 
 // open reads the head of a seed, unless it was read.
 func (o *Origin) open(ctx context.Context, s *opened) error {
@@ -45,7 +59,7 @@ func (o *Origin) open(ctx context.Context, s *opened) error {
 		return ctx.Err()
 	}
 	o.mu.Lock()
-	here, places, failed := s.table != nil, s.places, s.failed
+	here, places, failed := s.table != nil, s.placesLocked(), s.failed
 	wait := time.Now().Before(s.again)
 	o.mu.Unlock()
 	if here {
@@ -62,12 +76,17 @@ func (o *Origin) open(ctx context.Context, s *opened) error {
 		s.table = h.Table
 		// Whoever opens the layer asks for the mount frame next.
 		last := len(h.Table.Frames) - 1
-		o.frames.add(frameKey{s.Digest, last}, cachedFrame{bytes.Clone(head[:h.Table.Frames[last].Len]), from})
+		o.frames.add(frameKey{s, last}, cachedFrame{bytes.Clone(head[:h.Table.Frames[last].Len]), from})
 	case ctx.Err() == nil:
-		s.failed, s.pause = err, min(max(2*s.pause, firstPause), lastPause)
-		s.again = time.Now().Add(s.pause)
+		s.failLocked(err)
 	}
 	return err
+}
+
+// failLocked notes that the table could not be had, or is not what it should be.
+func (s *opened) failLocked(err error) {
+	s.table, s.failed, s.pause = nil, err, min(max(2*s.pause, firstPause), lastPause)
+	s.again = time.Now().Add(s.pause)
 }
 
 // readHead reads the head of a seed from the first place that has it.
@@ -129,13 +148,27 @@ func (f *fetch) read(ctx context.Context, r *read) error {
 		if len(frames) == 0 || ctx.Err() != nil {
 			break
 		}
-		if err := f.readFrames(ctx, p, r.seed, frames); err != nil {
+		if err := f.readFrames(ctx, p, r, frames); err != nil {
 			if ended := f.fail(ctx, fmt.Errorf("seed %s from %s: %w", r.blob, p, err)); ended != nil {
 				return ended
 			}
 		}
 	}
+	if len(f.left(r.frames)) > 0 && ctx.Err() == nil && !f.wasAway() {
+		// All places were read, and have other blocks than the table says: it may be one that a place made up.
+		f.Origin.mu.Lock()
+		defer f.Origin.mu.Unlock()
+		if r.seed.table == r.table {
+			r.seed.failLocked(fmt.Errorf("seed %s: %w: its table is of something else", r.blob, seed.ErrSeed))
+		}
+	}
 	return nil
+}
+
+func (f *fetch) wasAway() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.away
 }
 
 // left returns the frames of which something is still wanted, with what lies between them.
@@ -171,12 +204,12 @@ func (f *fetch) fail(ctx context.Context, err error) error {
 func (f *fetch) fromCache(r *read) error {
 	for _, fr := range r.frames {
 		f.Origin.mu.Lock()
-		cached, ok := f.frames.get(frameKey{r.blob, fr.number})
+		cached, ok := f.frames.get(frameKey{r.seed, fr.number})
 		f.Origin.mu.Unlock()
 		if !ok {
 			continue
 		}
-		if _, err := f.deliverFrame(r.seed, fr, cached); err != nil {
+		if _, err := f.deliverFrame(r, fr, cached); err != nil {
 			return err
 		}
 	}
@@ -184,12 +217,12 @@ func (f *fetch) fromCache(r *read) error {
 }
 
 // readFrames reads frames from one place.
-func (f *fetch) readFrames(ctx context.Context, p Place, s *opened, frames []frameRead) error {
+func (f *fetch) readFrames(ctx context.Context, p Place, r *read, frames []frameRead) error {
 	if err := f.slots.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer f.slots.Release(1)
-	all := s.table.Frames
+	s, all := r.seed, r.table.Frames
 	first, last := all[frames[0].number], all[frames[len(frames)-1].number]
 	body, err := p.Range(ctx, s.Digest, first.Off, last.Off+int64(last.Len)-first.Off)
 	if err != nil {
@@ -202,13 +235,13 @@ func (f *fetch) readFrames(ctx context.Context, p Place, s *opened, frames []fra
 			return err
 		}
 		came := cachedFrame{data, p.String()}
-		good, err := f.deliverFrame(s, fr, came)
+		good, err := f.deliverFrame(r, fr, came)
 		if err != nil {
 			return err
 		}
 		if good {
 			f.Origin.mu.Lock()
-			f.frames.add(frameKey{s.Digest, fr.number}, came)
+			f.frames.add(frameKey{s, fr.number}, came)
 			f.Origin.mu.Unlock()
 		}
 	}
@@ -216,15 +249,15 @@ func (f *fetch) readFrames(ctx context.Context, p Place, s *opened, frames []fra
 }
 
 // deliverFrame delivers what is wanted of a frame. It is good if all of that was in it. The error is that of fn.
-func (f *fetch) deliverFrame(s *opened, fr frameRead, came cachedFrame) (good bool, err error) {
+func (f *fetch) deliverFrame(r *read, fr frameRead, came cachedFrame) (good bool, err error) {
 	if len(fr.wanted) == 0 {
 		return false, nil
 	}
-	blocks, err := s.table.Decompress(f.codec, fr.number, came.data)
+	blocks, err := r.table.Decompress(f.codec, fr.number, came.data)
 	if err != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.failLocked(fmt.Errorf("seed %s: %w", s.Digest, err))
+		f.failLocked(fmt.Errorf("seed %s: %w", r.blob, err))
 		return false, f.ended
 	}
 	good = true
@@ -267,7 +300,10 @@ func (f *fetch) blob(ctx context.Context, p Place, d digest.Digest) ([]byte, err
 	}
 	defer body.Close()
 	data, err := io.ReadAll(io.LimitReader(body, maxBlob+1))
-	if err == nil && len(data) > maxBlob {
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrAway)
+	}
+	if len(data) > maxBlob {
 		err = fmt.Errorf("it has more than %d bytes", maxBlob)
 	}
 	return data, err
@@ -277,7 +313,7 @@ func (f *fetch) blob(ctx context.Context, p Place, d digest.Digest) ([]byte, err
 const maxFrames = 32 << 20
 
 type frameKey struct {
-	seed  digest.Digest
+	seed  *opened
 	frame int
 }
 

@@ -121,7 +121,8 @@ func (r *repository) from(ctx context.Context, h docker.RegistryHost, d digest.D
 		}
 		if h.Authorizer != nil {
 			if err := h.Authorizer.Authorize(ctx, req); err != nil {
-				return nil, fmt.Errorf("authorize at %s: %w", h.Host, err)
+				r.drop()
+				return nil, fmt.Errorf("authorize at %s: %w: %w", h.Host, err, ErrAway)
 			}
 		}
 		resp, err := client.Do(req)
@@ -133,6 +134,7 @@ func (r *repository) from(ctx context.Context, h docker.RegistryHost, d digest.D
 			seen = append(seen, resp)
 			err := h.Authorizer.AddResponses(ctx, seen)
 			if cerr := resp.Body.Close(); err != nil {
+				r.drop()
 				return nil, errors.Join(fmt.Errorf("%s wants credentials: %w", h.Host, err), cerr)
 			}
 			continue
@@ -275,6 +277,13 @@ func (r *repository) reset() {
 	if soon := time.Now().Add(5 * time.Second); soon.Before(r.until) {
 		r.until = soon
 	}
+}
+
+// drop forgets the configuration of the registry: a token that could not be had is remembered in it.
+func (r *repository) drop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hosts = nil
 }
 
 func (r *repository) redirected(d digest.Digest) (redirect, bool) {

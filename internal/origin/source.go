@@ -73,45 +73,67 @@ func (s *Source) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 		}
 	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		rest := f.left(cids)
-		if err := f.peers(ipfs.WithoutPatience(ctx), s.node, rest, patienceFor(ctx)); err != nil {
+		more := s.origin.learns()
+		if err := f.peers(ipfs.WithoutPatience(ctx), s.node, f.left(cids), patienceFor(ctx)); err != nil {
 			return err
 		}
-		if err := s.shared(ctx, f, f.left(rest)); err != nil {
+		if err := s.shared(ctx, f, f.left(cids)); err != nil {
 			return err
 		}
-		err := s.origin.Fetch(ctx, f.left(rest), f.deliver)
-		if f.ended != nil {
-			return f.ended
-		}
-		if rest = f.left(rest); len(rest) == 0 || ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if !errors.Is(err, ErrAway) {
-			return f.last(ctx, s.node, rest, err)
-		}
-		// Peers may come to have it as well.
-		pctx, cancel := context.WithTimeout(ctx, pause)
-		perr := s.node.Fetch(pctx, rest, f.deliver)
-		if pctx.Err() == nil && perr != nil {
-			<-pctx.Done()
-		}
-		cancel()
-		if f.ended != nil {
-			return f.ended
-		}
-		if ctx.Err() != nil && len(f.left(rest)) > 0 {
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		over, err := f.beside(ctx, s, f.left(cids), pause, more)
+		if over {
+			return err
 		}
 	}
 }
 
-// last waits for what the origin has not got, as if there were none.
-func (f *both) last(ctx context.Context, node ipfs.Fetcher, rest []cid.Cid, origin error) error {
-	if err := node.Fetch(ctx, rest, f.deliver); err != nil {
-		return fmt.Errorf("%w; and from where the image is kept: %w", err, origin)
+// beside has from the origin what it has, while peers are waited for as if there were none. It is over when all has come, or
+// nobody has what has not. Places that are away are asked again after a pause, and origins of which more is known then.
+func (f *both) beside(ctx context.Context, s *Source, cids []cid.Cid, pause time.Duration, more <-chan struct{}) (over bool, err error) {
+	if len(cids) == 0 {
+		return true, nil
 	}
-	return nil
+	pctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.node.Fetch(pctx, cids, f.deliver) }()
+	oerr := s.origin.Fetch(ctx, cids, f.deliver)
+	var again <-chan time.Time
+	if errors.Is(oerr, ErrAway) {
+		timer := time.NewTimer(pause)
+		defer timer.Stop()
+		again = timer.C
+	}
+	if len(f.left(cids)) == 0 || f.over(ctx) != nil {
+		cancel()
+	}
+	var perr error
+	select {
+	case perr = <-done:
+		if again != nil && f.over(ctx) == nil && len(f.left(cids)) > 0 {
+			select {
+			case <-again:
+			case <-ctx.Done():
+			}
+		}
+	case <-more:
+		cancel()
+		<-done
+	case <-again:
+		cancel()
+		<-done
+	}
+	switch err := f.over(ctx); {
+	case len(f.left(cids)) == 0:
+		return true, nil
+	case err != nil && (oerr == nil || f.hasEnded()):
+		return true, err
+	case err != nil:
+		return true, fmt.Errorf("%w; from where the image is kept: %w", err, oerr)
+	case perr == nil || again != nil:
+		return false, nil
+	}
+	return true, fmt.Errorf("%w; and from where the image is kept: %w", perr, oerr)
 }
 
 // both is one call of Fetch.
@@ -195,6 +217,13 @@ func (f *both) peers(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, pat
 			return f.over(ctx)
 		}
 	}
+}
+
+// hasEnded says whether fn has ended it.
+func (f *both) hasEnded() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ended != nil
 }
 
 // over is the error that ends all: that of fn, or of who asks.

@@ -99,8 +99,11 @@ func TestBackToPeers(t *testing.T) {
 		put(t, peer, im.Layers[0])
 		return nil, origintest.ErrPlace
 	})
-	time.Sleep(1100 * time.Millisecond) // until the seed is tried again
-	fetchAll(t, src, im.Layers[0])
+	node := &crowd{ipfstest.NewMemory(), "self", func() []string { return nil }}
+	node.Connect(peer)
+	o := newOrigin(t, im, place)
+	o.Recorded(im.Record, im.Image)
+	fetchAll(t, origin.NewSource(node, o), im.Layers[0])
 }
 
 // TestSourceEnds has whoever asks refuse a block of a peer and of the origin, and go.

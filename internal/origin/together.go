@@ -87,7 +87,7 @@ func (t *trust) now() bool {
 func (t *trust) note(wanted, came int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if came >= wanted/2 {
+	if came > 0 && 2*came >= wanted {
 		t.pause = 0
 		return
 	}
@@ -97,7 +97,7 @@ func (t *trust) note(wanted, came int) {
 
 // split says whose turn it is to get blocks from the origin. What the origin has not got is nobody's.
 func (o *Origin) split(ctx context.Context, cids []cid.Cid, self string, others []string) (mine, theirs []cid.Cid) {
-	reads, _ := o.plan(ctx, cids)
+	reads, _ := o.plan(ctx, cids, tried{})
 	for _, r := range reads {
 		if r.seed == nil {
 			mine = append(mine, r.block)

@@ -45,11 +45,12 @@ func (s *Secrets) Lookup(host, repository string) (user, password string) {
 // hosts of registries that are called by another name.
 var hosts = map[string]string{"docker.io": "registry-1.docker.io"}
 
-// note remembers the credentials of a pull, also that it was one without any.
-func (s *Secrets) note(image string, auth *cri.AuthConfig) {
+// note remembers the credentials of a pull, also that it was one without any. undo brings back those before, unless there
+// are newer ones.
+func (s *Secrets) note(image string, auth *cri.AuthConfig) (undo func()) {
 	named, err := reference.ParseDockerRef(image)
 	if err != nil {
-		return
+		return func() {}
 	}
 	k := secret{host: reference.Domain(named)}
 	if host, ok := hosts[k.host]; ok {
@@ -69,7 +70,15 @@ func (s *Secrets) note(image string, auth *cri.AuthConfig) {
 		}
 		s.order = append(s.order, name)
 	}
+	before := s.known[name]
 	s.known[name] = k
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.known[name] == k {
+			s.known[name] = before
+		}
+	}
 }
 
 // parse returns what a host may be told, as containerd takes it.
@@ -111,8 +120,12 @@ type proxy struct {
 // PullImage implements cri.ImageServiceServer. While the image is pulled, its credentials are known already: its
 // layers are wanted then.
 func (p *proxy) PullImage(ctx context.Context, req *cri.PullImageRequest) (*cri.PullImageResponse, error) {
-	p.secrets.note(req.GetImage().GetImage(), req.GetAuth())
-	return p.client.PullImage(ctx, req)
+	undo := p.secrets.note(req.GetImage().GetImage(), req.GetAuth())
+	resp, err := p.client.PullImage(ctx, req)
+	if err != nil {
+		undo()
+	}
+	return resp, err
 }
 
 // ListImages implements cri.ImageServiceServer.

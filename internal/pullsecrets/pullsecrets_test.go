@@ -145,3 +145,20 @@ func TestSecretsBounded(t *testing.T) {
 		t.Errorf("%d are remembered", len(s.known))
 	}
 }
+
+// TestFailedPull has a pull fail: the credentials of the one before it count again.
+func TestFailedPull(t *testing.T) {
+	var s Secrets
+	s.note("registry.example.com/app:1", &cri.AuthConfig{Username: "user", Password: "good"})
+	undo := s.note("registry.example.com/app:1", &cri.AuthConfig{Username: "user", Password: "bad"})
+	undo()
+	if _, secret := s.Lookup("registry.example.com", "registry.example.com/app"); secret != "good" {
+		t.Errorf("after a pull that failed: %q", secret)
+	}
+	undo = s.note("registry.example.com/app:1", &cri.AuthConfig{Username: "user", Password: "bad"})
+	s.note("registry.example.com/app:1", &cri.AuthConfig{Username: "user", Password: "newer"})
+	undo()
+	if _, secret := s.Lookup("registry.example.com", "registry.example.com/app"); secret != "newer" {
+		t.Errorf("a newer one is undone: %q", secret)
+	}
+}

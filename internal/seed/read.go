@@ -66,7 +66,8 @@ func inflateTable(codec *Codec, frame []byte) ([]byte, error) {
 	if err := header.Decode(frame); err != nil {
 		return nil, fmt.Errorf("%w: table: %w", ErrSeed, err)
 	}
-	if !header.HasFCS || header.FrameContentSize > MaxTable {
+	// Half of a table and more is hashes, which do not compress: what shrinks more than this is made to take memory.
+	if !header.HasFCS || header.FrameContentSize > MaxTable || header.FrameContentSize > uint64(4*len(frame)+freeTable) {
 		return nil, fmt.Errorf("table of %d bytes: %w", header.FrameContentSize, ErrTooLarge)
 	}
 	return codec.decompress(frame, int(header.FrameContentSize))

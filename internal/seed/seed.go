@@ -29,6 +29,8 @@ const (
 	MaxMount = 16 << 20
 	// MaxTable is the most bytes of a table, before compression.
 	MaxTable = 64 << 20
+	// freeTable is up to how many bytes a table may shrink as it likes.
+	freeTable = 4096
 	// MaxHead is the most bytes of a head.
 	MaxHead = MaxMount + MaxTable
 	// MaxBlocks is the most blocks of a seed.

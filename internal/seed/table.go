@@ -11,6 +11,12 @@ import (
 	mh "github.com/multiformats/go-multihash"
 )
 
+// freeFrame is how much longer a frame may be than its blocks, besides a part in 128.
+const freeFrame = 1024
+
+// maxPlaces is how many places are told of one block: more have the beginning of its digest by intent only.
+const maxPlaces = 8
+
 // tableMagic begins a table, and says its version.
 const tableMagic = "ipcs seed 1\n"
 
@@ -70,7 +76,7 @@ func (t *Table) Find(c cid.Cid) (places []Place) {
 		return nil
 	}
 	i, _ := slices.BinarySearchFunc(t.sorted, prefix, func(b block, p uint64) int { return cmp.Compare(b.prefix, p) })
-	for ; i < len(t.sorted) && t.sorted[i].prefix == prefix; i++ {
+	for ; i < len(t.sorted) && t.sorted[i].prefix == prefix && len(places) < maxPlaces; i++ {
 		if b := t.sorted[i]; t.dagPb(int(b.number)) == isDagPb(c) {
 			places = append(places, t.place(b.number))
 		}
@@ -181,6 +187,9 @@ func parseTable(b []byte, mount, end int64) (*Table, error) {
 		}
 		if blocks == 0 || f.Len == 0 {
 			r.fail("frame %d is empty", i)
+		}
+		if f.Len > f.Size+f.Size/128+freeFrame {
+			r.fail("frame %d is longer than what is in it", i)
 		}
 		if len(t.ends) > MaxBlocks {
 			r.fail("there are more than %d blocks", MaxBlocks)

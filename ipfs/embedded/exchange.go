@@ -167,6 +167,7 @@ func (x *exchange) join(c cid.Cid, how order, out chan<- result) bool {
 
 func (x *exchange) joinWant(w *want, how order, out chan<- result) {
 	w.waiters = append(w.waiters, out)
+	w.patient = w.patient || how.patient
 	w.hurry(how)
 	if w.urgent = w.urgent || !how.bulk; w.urgent && w.heldFor != nil {
 		x.ask(w)
