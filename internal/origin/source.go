@@ -28,8 +28,8 @@ const (
 
 // A Source has blocks from peers, and from where images are kept when no peer has them, or they are slow. Peers are
 // asked first: they are nearer, mostly, and cost nobody anything. What has not come of them when they said no, or
-// said nothing for a while, comes from the origin; and what that has not got is waited for of peers, as if there were no
-// origin. While places are away that may have it, all are asked again and again, until the context ends.
+// said nothing for a while, comes from the origin, or from them: they are waited for beside it, as if there were none.
+// While places are away that may have it, all are asked again and again, until the context ends.
 type Source struct {
 	node   Node
 	origin *Origin
