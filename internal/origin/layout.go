@@ -14,7 +14,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/registry/remote/retry"
 )
 
 // Layout returns the place that an OCI layout is: a folder, also one of a network's file system, or the URL of one
@@ -28,8 +27,8 @@ func Layout(where string) (Place, error) {
 		return nil, fmt.Errorf("%.200q is neither the path of a folder from / nor a URL with http or https", where)
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.ResponseHeaderTimeout, t.MaxIdleConnsPerHost = responseTimeout, maxRequests
-	return &website{u, &http.Client{Transport: retry.NewTransport(t)}}, nil
+	limit(t)
+	return &website{u, &http.Client{Transport: patient(t)}}, nil
 }
 
 // A folder is an OCI layout.

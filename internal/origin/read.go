@@ -115,7 +115,7 @@ func (o *Origin) readRange(ctx context.Context, p Place, d digest.Digest, off, n
 		return nil, err
 	}
 	defer o.slots.Release(1)
-	r, err := p.Range(ctx, d, off, n)
+	r, err := watch(ctx, p, d, off, n)
 	if err != nil {
 		return nil, err
 	}
@@ -224,7 +224,7 @@ func (f *fetch) readFrames(ctx context.Context, p Place, r *read, frames []frame
 	defer f.slots.Release(1)
 	s, all := r.seed, r.table.Frames
 	first, last := all[frames[0].number], all[frames[len(frames)-1].number]
-	body, err := p.Range(ctx, s.Digest, first.Off, last.Off+int64(last.Len)-first.Off)
+	body, err := watch(ctx, p, s.Digest, first.Off, last.Off+int64(last.Len)-first.Off)
 	if err != nil {
 		return err
 	}
@@ -294,7 +294,7 @@ func (f *fetch) blob(ctx context.Context, p Place, d digest.Digest) ([]byte, err
 		return nil, err
 	}
 	defer f.slots.Release(1)
-	body, err := p.Range(ctx, d, 0, -1)
+	body, err := watch(ctx, p, d, 0, -1)
 	if err != nil {
 		return nil, err
 	}

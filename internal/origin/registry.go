@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -23,6 +24,8 @@ const (
 	hostsAge = 10 * time.Minute
 	// responseTimeout is how long a registry may take to begin its answer.
 	responseTimeout = 15 * time.Second
+	// dialTimeout is how long a connection may take.
+	dialTimeout = 5 * time.Second
 	// redirectAge is how long a redirect is followed again without asking, if it does not say.
 	redirectAge = time.Minute
 )
@@ -253,10 +256,11 @@ func (r *repository) configured(ctx context.Context) ([]docker.RegistryHost, err
 	credentials := func(host string) (string, string, error) { return r.registries.Credentials(host, r.String()) }
 	opts := config.HostOptions{Credentials: credentials, UpdateClient: func(c *http.Client) error {
 		if t, ok := c.Transport.(*http.Transport); ok {
-			t.ResponseHeaderTimeout = responseTimeout
-			t.MaxIdleConnsPerHost = maxRequests
+			limit(t)
 		}
-		c.Transport = retry.NewTransport(c.Transport)
+		if _, ok := c.Transport.(*retry.Transport); !ok { // containerd has this called again for what is a copy
+			c.Transport = patient(c.Transport)
+		}
 		return nil
 	}}
 	if r.registries.HostsDir != "" {
@@ -268,6 +272,25 @@ func (r *repository) configured(ctx context.Context) ([]docker.RegistryHost, err
 	}
 	r.hosts, r.until = hosts, time.Now().Add(hostsAge)
 	return hosts, nil
+}
+
+// limit bounds what a server that does not answer costs.
+func limit(t *http.Transport) {
+	t.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	t.ResponseHeaderTimeout, t.MaxIdleConnsPerHost = responseTimeout, maxRequests
+}
+
+// patient has what is worth it be asked again, soon: 429, 5xx and what timed out. What lasts longer is for a Source, which
+// asks others meanwhile.
+func patient(base http.RoundTripper) http.RoundTripper {
+	t := retry.NewTransport(base)
+	t.Policy = func() retry.Policy {
+		return &retry.GenericPolicy{
+			Retryable: retry.DefaultPredicate, Backoff: retry.DefaultBackoff,
+			MinWait: 200 * time.Millisecond, MaxWait: 3 * time.Second, MaxRetry: 2,
+		}
+	}
+	return t
 }
 
 // reset has the configuration of the registry read anew, but no more often than every few seconds.
