@@ -14,8 +14,8 @@ import (
 
 // Node is this node and its peers, as ipfs.Node is.
 type Node interface {
+	ipfs.Getter
 	ipfs.Fetcher
-	ipfs.Local
 	// Cache keeps blocks on this machine that came from elsewhere.
 	Cache(ctx context.Context, blocks ...ipfs.Block) error
 }
@@ -41,24 +41,45 @@ func NewSource(node Node, origin *Origin) *Source { return &Source{node: node, o
 
 // Get implements ipfs.Getter. What came from elsewhere is kept.
 func (s *Source) Get(ctx context.Context, c cid.Cid) (data []byte, err error) {
-	here, err := s.node.Has(ctx, c)
-	if err != nil {
-		return nil, err
-	}
 	var got ipfs.Block
-	err = s.Fetch(ctx, []cid.Cid{c}, func(b ipfs.Block) error {
+	err = s.fetch(ctx, one{s.node}, []cid.Cid{c}, func(b ipfs.Block) error {
 		got = b
 		return nil
 	})
-	if err == nil && !here {
+	if err == nil && got.From != fromNode {
 		err = s.node.Cache(context.WithoutCancel(ctx), got)
 	}
 	return got.Data, err
 }
 
+// fromNode is where blocks come from that Get of a node gave, which keeps them itself.
+const fromNode = "node"
+
+// one is a node that is asked for blocks by Get.
+type one struct{ Node }
+
+// Fetch implements ipfs.Fetcher.
+func (n one) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
+	for _, c := range cids {
+		data, err := n.Get(ctx, c)
+		if err == nil {
+			err = fn(ipfs.Block{Cid: c, Data: data, From: fromNode})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Fetch implements ipfs.Fetcher.
 func (s *Source) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
-	f := &both{fn: fn, wanted: make(map[cid.Cid]struct{}, len(cids)), came: make(chan struct{}, 1)}
+	return s.fetch(ctx, s.node, cids, fn)
+}
+
+// fetch has blocks from the node's peers as node gets them, or from the origin.
+func (s *Source) fetch(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, fn func(ipfs.Block) error) error {
+	f := &both{fn: fn, node: node, wanted: make(map[cid.Cid]struct{}, len(cids)), came: make(chan struct{}, 1)}
 	for _, c := range cids {
 		f.wanted[c] = struct{}{}
 	}
@@ -67,14 +88,14 @@ func (s *Source) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 		if s.origin.knows(f.left(cids)) {
 			break
 		}
-		over, err := f.until(ctx, s.node, f.left(cids), more)
+		over, err := f.until(ctx, f.left(cids), more)
 		if over {
 			return err
 		}
 	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		more := s.origin.learns()
-		if err := f.peers(ipfs.WithoutPatience(ctx), s.node, f.left(cids), patienceFor(ctx)); err != nil {
+		if err := f.peers(ipfs.WithoutPatience(ctx), f.left(cids), patienceFor(ctx)); err != nil {
 			return err
 		}
 		if err := s.shared(ctx, f, f.left(cids)); err != nil {
@@ -96,7 +117,7 @@ func (f *both) beside(ctx context.Context, s *Source, cids []cid.Cid, pause time
 	pctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- s.node.Fetch(pctx, cids, f.deliver) }()
+	go func() { done <- f.node.Fetch(pctx, cids, f.deliver) }()
 	oerr := s.origin.Fetch(ctx, cids, f.deliver)
 	var again <-chan time.Time
 	if errors.Is(oerr, ErrAway) {
@@ -139,6 +160,7 @@ func (f *both) beside(ctx context.Context, s *Source, cids []cid.Cid, pause time
 // both is one call of Fetch.
 type both struct {
 	fn   func(ipfs.Block) error
+	node ipfs.Fetcher
 	came chan struct{} // told of each block
 
 	mu     sync.Mutex
@@ -174,11 +196,11 @@ func (f *both) left(cids []cid.Cid) (rest []cid.Cid) {
 }
 
 // until has blocks from peers until more is known of origins, and says whether that is over.
-func (f *both) until(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, more <-chan struct{}) (over bool, err error) {
+func (f *both) until(ctx context.Context, cids []cid.Cid, more <-chan struct{}) (over bool, err error) {
 	pctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- node.Fetch(pctx, cids, f.deliver) }()
+	go func() { done <- f.node.Fetch(pctx, cids, f.deliver) }()
 	select {
 	case err := <-done:
 		return true, err
@@ -198,11 +220,11 @@ func patienceFor(ctx context.Context) time.Duration {
 }
 
 // peers has from peers what comes without a pause. The error is that of fn, or of who asks.
-func (f *both) peers(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, patience time.Duration) error {
+func (f *both) peers(ctx context.Context, cids []cid.Cid, patience time.Duration) error {
 	pctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- node.Fetch(pctx, cids, f.deliver) }()
+	go func() { done <- f.node.Fetch(pctx, cids, f.deliver) }()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {

@@ -51,7 +51,7 @@ func (s *Source) shared(ctx context.Context, f *both, cids []cid.Cid) error {
 	}
 	var group errgroup.Group
 	group.Go(func() error {
-		err := f.peers(ctx, s.node, theirs, turn)
+		err := f.peers(ctx, theirs, turn)
 		s.trust.note(len(theirs), len(theirs)-len(f.left(theirs)))
 		return err
 	})
