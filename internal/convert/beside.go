@@ -64,22 +64,29 @@ func (p *publisher) copyBlob(ctx context.Context, desc ocispec.Descriptor) error
 		return c.Copy(ctx, p.src, bare(desc))
 	}
 	got, err := p.dst.PushStream(ctx, desc.MediaType, func(w io.Writer) error {
-		rc, err := p.src.Fetch(ctx, desc)
-		if err != nil {
+		return readChecked(ctx, p.src, desc, func(blob io.Reader) error {
+			_, err := io.Copy(w, blob)
 			return err
-		}
-		defer rc.Close()
-		blob, err := newVerifier(sourceReader{rc}, desc, func(int64) {})
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(w, blob)
-		return err
+		})
 	})
 	if err == nil && got.Digest != desc.Digest {
 		err = fmt.Errorf("%w: it was stored as %s", ErrCorrupt, got.Digest)
 	}
 	return err
+}
+
+// readChecked has read read a blob of a source, which fails at its end if it is another.
+func readChecked(ctx context.Context, src Source, desc ocispec.Descriptor, read func(io.Reader) error) error {
+	rc, err := src.Fetch(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	blob, err := newVerifier(sourceReader{rc}, desc, func(int64) {})
+	if err != nil {
+		return err
+	}
+	return read(blob)
 }
 
 // pick leaves those manifests of an index that are to be read: where originals stand beside ipcs images, either these or

@@ -198,16 +198,7 @@ func (r *registryImage) Copy(ctx context.Context, src Source, desc ocispec.Descr
 		ctx := auth.AppendRepositoryScope(ctx, from.repo.Reference, auth.ActionPull)
 		return r.explain(r.repo.Mount(ctx, desc, from.repo.Reference.Repository, func() (io.ReadCloser, error) { return src.Fetch(ctx, desc) }))
 	}
-	rc, err := src.Fetch(ctx, desc)
-	if err != nil {
-		return err
-	}
-	defer rc.Close()
-	blob, err := newVerifier(sourceReader{rc}, desc, func(int64) {})
-	if err != nil {
-		return err
-	}
-	return r.explain(r.repo.Push(ctx, desc, blob))
+	return readChecked(ctx, src, desc, func(blob io.Reader) error { return r.explain(r.repo.Push(ctx, desc, blob)) })
 }
 
 // PushStream implements Target. A registry must be told digest and size first, so all is

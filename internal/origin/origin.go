@@ -241,12 +241,17 @@ func (o *Origin) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 func (f *fetch) rest(cids []cid.Cid) (rest []cid.Cid) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, c := range cids {
-		if _, ok := f.wanted[c]; ok {
-			rest = append(rest, c)
+	return among(f.wanted, cids)
+}
+
+// among returns those of a list that are in a set, in the order of the list.
+func among(set map[cid.Cid]struct{}, list []cid.Cid) (in []cid.Cid) {
+	for _, c := range list {
+		if _, ok := set[c]; ok {
+			in = append(in, c)
 		}
 	}
-	return rest
+	return in
 }
 
 // A fetch is one call of Fetch.

@@ -187,12 +187,7 @@ func (f *both) deliver(b ipfs.Block) error {
 func (f *both) left(cids []cid.Cid) (rest []cid.Cid) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, c := range cids {
-		if _, ok := f.wanted[c]; ok {
-			rest = append(rest, c)
-		}
-	}
-	return rest
+	return among(f.wanted, cids)
 }
 
 // until has blocks from peers until more is known of origins, and says whether that is over.
