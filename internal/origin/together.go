@@ -87,7 +87,7 @@ func (t *trust) now() bool {
 func (t *trust) note(wanted, came int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if came > 0 && 2*came >= wanted {
+	if 2*came >= wanted {
 		t.pause = 0
 		return
 	}
