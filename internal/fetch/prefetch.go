@@ -18,8 +18,8 @@ import (
 
 const (
 	// window is how many bytes of leaves one Prefetch wants at a time: enough that the next
-	// batches can be put together while others are under way.
-	window = 8 * ipfs.LeafSize
+	// batches can be put together while others are under way. wholeWindow is that of the priority Whole.
+	window, wholeWindow = 8 * ipfs.LeafSize, 64 * ipfs.LeafSize
 	// leastWeight is what a small leaf counts in the window for: it bounds their number.
 	leastWeight = window / 2048
 	// quiet is how long nothing more urgent may have been under way before filling goes on
@@ -62,6 +62,14 @@ func (f *Fetcher) PrefetchParts(ctx context.Context, parts iter.Seq[Part], p Pri
 	return f.prefetch(ctx, parts, p)
 }
 
+// windowOf is the window of a priority.
+func windowOf(p Priority) int64 {
+	if p == Whole {
+		return wholeWindow
+	}
+	return window
+}
+
 func (f *Fetcher) prefetch(ctx context.Context, parts iter.Seq[Part], p Priority) error {
 	if p < ahead || p > Fill {
 		return fmt.Errorf("prefetch: %d is no priority of it", p)
@@ -69,7 +77,7 @@ func (f *Fetcher) prefetch(ctx context.Context, parts iter.Seq[Part], p Priority
 	f.mu.Lock()
 	f.urgent = time.Now() // whoever is to read first has not begun
 	f.mu.Unlock()
-	run := &prefetch{Fetcher: f, priority: p, began: time.Now(), window: semaphore.NewWeighted(window), lost: make(map[fileKey]struct{})}
+	run := &prefetch{Fetcher: f, priority: p, began: time.Now(), window: semaphore.NewWeighted(windowOf(p)), lost: make(map[fileKey]struct{})}
 	err := run.all(ctx, parts)
 	run.flush(ctx) // what is queued is wanted by the goroutines
 	run.wg.Wait()
@@ -83,7 +91,8 @@ func (f *Fetcher) prefetch(ctx context.Context, parts iter.Seq[Part], p Priority
 }
 
 // prefetch is one run of Prefetch. One goroutine wants leaves in order, as long as there is
-// room in the window; each leaf has one that waits until it is here.
+// room in the window; for those that are queued together one waits until they are here. One for each would be
+// thousands, whose stacks the garbage collector goes through again and again.
 type prefetch struct {
 	*Fetcher
 	priority Priority
@@ -93,7 +102,8 @@ type prefetch struct {
 
 	// Of the goroutine that wants: leaves that were queued since flush.
 	queued, queuedBytes int
-	trickle             int // bytes that may be wanted though it is not quiet
+	awaited             []awaited // the same leaves
+	trickle             int       // bytes that may be wanted though it is not quiet
 
 	coming atomic.Int64 // bytes of what is being got and not here
 	failed atomic.Int64 // files
@@ -219,14 +229,7 @@ func (r *prefetch) leaf(ctx context.Context, pf *prefetched, i int) error {
 		return nil
 	}
 	pf.left.Add(1)
-	r.wg.Go(func() {
-		defer r.leafDone(ctx, pf)
-		defer r.window.Release(weight)
-		defer r.comes(pf, -int64(pf.LeafLen(i)))
-		if err := r.obtain(ctx, pf.file, attempt{w, r.priority, i, joined, start}, nil); err != nil {
-			pf.err.CompareAndSwap(nil, &err)
-		}
-	})
+	r.awaited = append(r.awaited, awaited{pf, attempt{w, r.priority, i, joined, start}, weight})
 	r.queued++
 	r.queuedBytes += pf.LeafLen(i)
 	if most := limits[r.priority]; r.queued >= most.leaves || r.queuedBytes >= most.bytes {
@@ -235,9 +238,33 @@ func (r *prefetch) leaf(ctx context.Context, pf *prefetched, i int) error {
 	return nil
 }
 
+// awaited is a leaf that was wanted.
+type awaited struct {
+	of *prefetched
+	attempt
+	weight int64 // in the window
+}
+
+// await waits for a leaf.
+func (r *prefetch) await(ctx context.Context, a awaited) {
+	if err := r.obtain(ctx, a.of.file, a.attempt, nil); err != nil {
+		a.of.err.CompareAndSwap(nil, &err)
+	}
+	r.comes(a.of, -int64(a.of.LeafLen(a.leaf)))
+	r.window.Release(a.weight)
+	r.leafDone(ctx, a.of)
+}
+
 // flush lets what was queued go. Until then it gathers, so that batches are large.
 func (r *prefetch) flush(ctx context.Context) {
-	r.queued, r.queuedBytes = 0, 0
+	if list := r.awaited; len(list) > 0 {
+		r.wg.Go(func() {
+			for _, a := range list {
+				r.await(ctx, a)
+			}
+		})
+	}
+	r.queued, r.queuedBytes, r.awaited = 0, 0, nil
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dispatchLocked(ctx)

@@ -41,13 +41,14 @@ func (p Priority) rank() ipfs.Rank {
 // Batches that somebody waits for are small, so that a leaf which nobody has holds up no
 // others, and many. Those of the others are few, so that what is demanded never has much
 // before it, and of many small files, for the sake of long ways. Who wants a whole image waits for the
-// last byte alone: what is under way covers 1 Gbit/s over a round trip of 20 ms, several times, since one that
-// is asked may not have it. The product bounds the memory that leaves in flight take.
+// last byte alone. What is under way covers 1 Gbit/s over a round trip of 20 ms many times: who is asked may not have it, and
+// of many machines that want one image at the same time, each has something for the others only if they want the same by then. The
+// product bounds the memory that leaves in flight take.
 var limits = [priorities]struct{ batches, leaves, bytes int }{
 	demanded: {batches: 64, leaves: 32, bytes: ipfs.LeafSize},
 	ahead:    {batches: 4, leaves: 64, bytes: 4 * ipfs.LeafSize},
 	Profile:  {batches: 4, leaves: 256, bytes: 2 * ipfs.LeafSize},
-	Whole:    {batches: 4, leaves: 512, bytes: 4 * ipfs.LeafSize},
+	Whole:    {batches: 16, leaves: 512, bytes: 4 * ipfs.LeafSize},
 	Fill:     {batches: 4, leaves: 256, bytes: ipfs.LeafSize},
 }
 

@@ -8,7 +8,7 @@ import (
 const (
 	// maxInFlight bounds the bytes, as estimated, that all calls of Fetch have asked
 	// for and not yet handed to their callers.
-	maxInFlight = 32 << 20
+	maxInFlight = 96 << 20
 	// minWeight makes maxInFlight no more than maxWants blocks, however small.
 	minWeight = maxInFlight / maxWants
 )

@@ -19,7 +19,7 @@ func TestBlockSizeSaysHowMany(t *testing.T) {
 	for _, b := range ipfstest.Blocks(t, 300, 1000) {
 		cids = append(cids, b.Cid)
 	}
-	for size, want := range map[int64]int{0: 32, 1000: 300} {
+	for size, want := range map[int64]int{0: 96, 1000: 300} {
 		n := open(t, embedded.Config{Timeout: time.Hour}, ipfstest.NewMemory())
 		ctx, cancel := context.WithCancel(ipfs.WithBlockSize(t.Context(), size))
 		ended := make(chan struct{})

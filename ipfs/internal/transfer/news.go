@@ -11,7 +11,7 @@ const (
 	// of one, of which each block has one. Others wait until they are cancelled: whoever
 	// asks for so much learns from others.
 	maxNews       = 1 << 17
-	maxStreamNews = 1 << 12
+	maxStreamNews = 1 << 13
 )
 
 // news are wants for news of blocks that are not here. Each is there from before the store is looked
