@@ -50,7 +50,7 @@ func (s *Snapshotter) Adopt(ctx context.Context, dir string, desc ocispec.Descri
 	s.hint(desc.Digest, namedPeers(desc.Annotations[mediatype.AnnotationPeers]))
 	if image, err := cid.Decode(desc.Annotations[mediatype.AnnotationImage]); err == nil {
 		s.opener.prefetch(ctx, image, s.files.known, func(context.Context) {
-			s.origins.Located(image, desc.Annotations[mediatype.AnnotationOrigin])
+			s.origins.Claimed(image, desc.Annotations[mediatype.AnnotationOrigin])
 		})
 	}
 	l, err := s.opener.open(ctx, root)

@@ -215,14 +215,11 @@ func (s *Snapshotter) getAhead(ctx context.Context, im *imageFiles) error {
 }
 
 func (s *Snapshotter) getOnce(ctx context.Context, im *imageFiles, profiled bool) error {
+	hints := s.locateImage(ctx, im)
 	if err := s.learn(ctx, run{roots: im.roots}); err != nil {
 		return err
 	}
-	tables, hints := s.files.tables(im.roots), s.newestHints(ctx, im)
-	s.hint(im.chain, namedPeers(hints.peers))
-	if hints.record.Defined() {
-		s.origins.Located(hints.record, append(hints.sources, hints.origin)...)
-	}
+	tables := s.files.tables(im.roots)
 	var missing error // of the profiles
 	if profiled {
 		im.enter(FillProfile)
@@ -313,6 +310,15 @@ func (o *opener) profile(ctx context.Context, record cid.Cid) ([]cid.Cid, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
+	m, err := o.record(ctx, record)
+	if err != nil {
+		return nil, err
+	}
+	return o.fetchProfile(ctx, m)
+}
+
+// record returns an image record, and tells what is in it.
+func (o *opener) record(ctx context.Context, record cid.Cid) (*layer.Image, error) {
 	b, err := o.src.Get(ctx, record)
 	if err != nil {
 		return nil, err
@@ -322,7 +328,20 @@ func (o *opener) profile(ctx context.Context, record cid.Cid) ([]cid.Cid, error)
 		return nil, err
 	}
 	o.recorded(record, m)
-	return o.fetchProfile(ctx, m)
+	return m, nil
+}
+
+// learn reads an image record behind the caller.
+func (o *opener) learn(ctx context.Context, record cid.Cid) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_ = o.start(ctx, func(ctx context.Context) { // who closes it needs nothing
+		ctx, cancel := context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+		if _, err := o.record(ctx, record); err != nil && ctx.Err() == nil {
+			o.log.Info("image record is of no use", "record", record, "err", err)
+		}
+	})
 }
 
 func (o *opener) fetchProfile(ctx context.Context, m *layer.Image) ([]cid.Cid, error) {

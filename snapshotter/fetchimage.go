@@ -43,6 +43,7 @@ func (s *Snapshotter) FetchImage(ctx context.Context, name string, report func(F
 	if err != nil {
 		return err
 	}
+	s.locateImage(ctx, im)
 	files, err := s.allFiles(ctx, im)
 	if err != nil {
 		return err

@@ -271,15 +271,10 @@ func (o *opener) prefetch(ctx context.Context, image cid.Cid, known func(root ci
 func (o *opener) openImage(ctx context.Context, image cid.Cid, known func(root cid.Cid) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	b, err := o.src.Get(ctx, image)
+	record, err := o.record(ctx, image)
 	if err != nil {
 		return err
 	}
-	record, err := layer.DecodeImage(b)
-	if err != nil {
-		return err
-	}
-	o.recorded(image, record)
 	for i, l := range record.Layers {
 		root, err := mediatype.RootCid(l.Digest)
 		if err != nil {

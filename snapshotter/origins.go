@@ -22,8 +22,10 @@ const labelSource = "containerd.io/distribution.source."
 
 // Origins are told where images are kept besides on peers.
 type Origins interface {
-	// Located says which repositories have an image and its record, as HOST/NAME, the best first.
+	// Located says which repositories have an image and its record, as HOST/NAME, the best first: it was pulled from there.
 	Located(record cid.Cid, repositories ...string)
+	// Claimed says the same, where nobody but the image itself says so.
+	Claimed(record cid.Cid, repositories ...string)
 	// Recorded says what the record of an image is.
 	Recorded(record cid.Cid, m *layer.Image)
 }
@@ -32,6 +34,7 @@ type Origins interface {
 type noOrigins struct{}
 
 func (noOrigins) Located(cid.Cid, ...string)     {}
+func (noOrigins) Claimed(cid.Cid, ...string)     {}
 func (noOrigins) Recorded(cid.Cid, *layer.Image) {}
 
 // sourcesOf are the repositories that a manifest was pulled from.
@@ -63,7 +66,22 @@ func (s *Snapshotter) locate(ctx context.Context, record cid.Cid, l digest.Diges
 			s.log.Debug("containerd does not say where an image is pulled from", "layer", l.String(), "err", err)
 		}
 	}
-	s.origins.Located(record, append(repositories, origin)...)
+	s.origins.Located(record, repositories...)
+	s.origins.Claimed(record, origin)
+}
+
+// locateImage returns the hints of an image, and tells who it is said to be on: peers, and where images are kept. These
+// learn what is in it behind the caller.
+func (s *Snapshotter) locateImage(ctx context.Context, im *imageFiles) hints {
+	h := s.newestHints(ctx, im)
+	s.hint(im.chain, namedPeers(h.peers))
+	if _, none := s.origins.(noOrigins); none || !h.record.Defined() {
+		return h
+	}
+	s.origins.Located(h.record, h.sources...)
+	s.origins.Claimed(h.record, h.origin)
+	s.opener.learn(ctx, h.record)
+	return h
 }
 
 // manifestFilter finds manifests whose layer at a depth this is.

@@ -87,13 +87,13 @@ func TestConvertsIntoARepository(t *testing.T) {
 	if code != 0 || !strings.HasPrefix(stdout, "oci:"+dir+"/out:ipcs sha256:") {
 		t.Fatalf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
-	for _, want := range []string{"layer 1/2 sha256:", "2 files", "1 files, 1.0 MiB in "} {
+	for _, want := range []string{"layer 1/2 sha256:", "2 files", "1 files, 1.0 MiB in ", "seed of layer 2/2 sha256:"} {
 		if !strings.Contains(stderr, want) {
 			t.Errorf("stderr %q: want %q in it", stderr, want)
 		}
 	}
 	profiletest.Check(t, dir+"/profiles")
-	if n := strings.Count(stderr, "\n"); n != 4 {
+	if n := strings.Count(stderr, "\n"); n != 8 {
 		t.Errorf("%d lines for two layers: %q", n, stderr)
 	}
 	again, stderr, code := runProgram(t, append(args, "--json")...)

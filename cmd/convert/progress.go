@@ -46,13 +46,20 @@ func printable(text string) string {
 
 // shortDigest is enough of a digest to find it again.
 func shortDigest(l convert.LayerInfo) string {
-	return fmt.Sprintf("layer %d/%d %.19s", l.Number, l.Total, l.Digest)
+	what := "layer"
+	if l.Seed {
+		what = "seed of layer"
+	}
+	return fmt.Sprintf("%s %d/%d %.19s", what, l.Number, l.Total, l.Digest)
 }
 
 func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // summary says what became of a layer.
 func summary(r convert.LayerReport) string {
+	if r.Seed != "" {
+		return mebibytes(r.SeedBytes)
+	}
 	if r.Reused {
 		return fmt.Sprintf("%d files, converted before", r.Files)
 	}
@@ -100,7 +107,7 @@ func (l *layerLines) Done(r convert.LayerReport) {
 		return
 	}
 	d := time.Since(l.start)
-	if r.Reused {
+	if r.Reused || r.Seed != "" {
 		l.lines.printf("%s: done, %s", l.name, summary(r))
 		return
 	}

@@ -18,6 +18,10 @@ func readManifest(t *testing.T, dir, tag string) ocispec.Manifest {
 	readJSON(t, filepath.Join(dir, "index.json"), &index)
 	for _, m := range index.Manifests {
 		if m.Annotations[ocispec.AnnotationRefName] == tag {
+			if m.MediaType == ocispec.MediaTypeImageIndex { // of the image and its seeds
+				readJSON(t, filepath.Join(dir, "blobs/sha256", m.Digest.Encoded()), &index)
+				m = index.Manifests[0]
+			}
 			var manifest ocispec.Manifest
 			readJSON(t, filepath.Join(dir, "blobs/sha256", m.Digest.Encoded()), &manifest)
 			return manifest

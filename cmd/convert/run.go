@@ -27,7 +27,7 @@ type options struct {
 	peers          []string
 	profile        string // file
 	fill           string
-	seeds          bool
+	seeds          string // true or false; empty: where they are of use
 	withOriginal   bool
 	keepDiffIDs    bool
 	verify         bool
@@ -47,7 +47,8 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&o.peers, "peer-hint", nil, "`multiaddr` of a peer that has the files, to be written into the image; repeatable; none for none (default the node's own addresses, if it listens on any but those of its host)")
 	flags.StringVar(&o.profile, "profile", "", "`file` with the profile of the image (\"ipcs-snapshotter profile export\"), to be written into the image")
 	flags.StringVar(&o.fill, "fill", "", "`true or false`: whether hosts should fetch all files of the image when a container uses it (default as they are configured)")
-	flags.BoolVar(&o.seeds, "seeds", false, "write the files of the image beside it as well, so that they can be read from there when no peer has them")
+	flags.StringVar(&o.seeds, "seeds", "", "`true or false`: whether the files of the image are written beside it as well, so that hosts read them from there when no peer has them (default true for registries and folders)")
+	flags.Lookup("seeds").NoOptDefVal = "true"
 	flags.BoolVar(&o.withOriginal, "with-original", false, "copy SOURCE to TARGET as well, so that hosts without ipcs run the same tag; those with it pull the ipcs image by its digest")
 	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config, and so the image ID, as they are; see above for what that costs")
 	flags.BoolVar(&o.access.PlainHTTP, "plain-http", false, "speak plain HTTP to registries (always done on this host)")
@@ -64,7 +65,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	opts := convert.Options{
-		AllPlatforms: o.allPlatforms, Peers: o.peers, Fill: o.fill, Seeds: o.seeds, WithOriginal: o.withOriginal, KeepDiffIDs: o.keepDiffIDs,
+		AllPlatforms: o.allPlatforms, Peers: o.peers, Fill: o.fill, Seeds: o.writesSeeds(), WithOriginal: o.withOriginal, KeepDiffIDs: o.keepDiffIDs,
 		Compression: compressions[o.mediatype], Workers: o.workers,
 	}
 	if opts.Platforms, err = convert.ParsePlatforms(o.platforms); err != nil {
@@ -188,14 +189,16 @@ func (o *options) check() error {
 		return errors.New("--mediatype is missing: chunked blobs, which will be the default, are not there yet; pass --mediatype unixfs, or tar for the way back")
 	case !known && !o.verify:
 		return fmt.Errorf("--mediatype %s is not known; pass unixfs, tar, tar+gzip or tar+zstd", o.mediatype)
-	case o.mediatype != "unixfs" && (o.keepDiffIDs || len(o.peers) > 0 || o.profile != "" || o.fill != "" || o.seeds || o.withOriginal):
+	case o.mediatype != "unixfs" && (o.keepDiffIDs || len(o.peers) > 0 || o.profile != "" || o.fill != "" || o.seeds != "" || o.withOriginal):
 		return errors.New("--keep-diff-ids, --peer-hint, --profile, --fill, --seeds and --with-original are for --mediatype unixfs")
 	case o.mediatype != "unixfs" && strings.HasPrefix(o.target, "ipfs:"):
 		return errors.New("ipfs: takes ipcs images: pass --mediatype unixfs")
-	case (o.seeds || o.withOriginal) && strings.HasPrefix(o.target, "ipfs:"):
+	case (o.seeds == "true" || o.withOriginal) && strings.HasPrefix(o.target, "ipfs:"):
 		return errors.New("--seeds and --with-original are for registries and folders: with the target ipfs:, all of the image is on the node")
 	case o.fill != "" && o.fill != "true" && o.fill != "false":
 		return errors.New("--fill is true or false")
+	case o.seeds != "" && o.seeds != "true" && o.seeds != "false":
+		return errors.New("--seeds is true or false")
 	case o.allPlatforms && len(o.platforms) > 0:
 		return errors.New("--platform and --all-platforms exclude each other")
 	case o.node.api != "" && o.node.repo != "":
@@ -207,6 +210,14 @@ func (o *options) check() error {
 		return nil
 	}
 	return convert.CheckPeers(o.peers)
+}
+
+// writesSeeds says whether the image's files are written beside it: in registries and folders, where others look.
+func (o *options) writesSeeds() bool {
+	if o.seeds != "" {
+		return o.seeds == "true"
+	}
+	return o.mediatype == "unixfs" && !strings.HasPrefix(o.target, "ipfs:") && !strings.HasPrefix(o.target, "containerd:")
 }
 
 // noPeers says whether no peers are to be written into the image.

@@ -110,7 +110,7 @@ func defaultConfig() config {
 		State:      "/run/ipcs",
 		LogLevel:   slog.LevelInfo,
 		Node:       nodeConfig{Timeout: duration(30 * time.Second), Hints: true},
-		Origin:     originConfig{HostsDir: "/etc/containerd/certs.d"},
+		Origin:     originConfig{Registries: true, HostsDir: "/etc/containerd/certs.d"},
 		Fetch:      fetchConfig{Fill: snapshotter.FillOn},
 		Profile:    profileConfig{Window: duration(30 * time.Second)},
 		Containerd: containerdConfig{Address: "/run/containerd/containerd.sock"},

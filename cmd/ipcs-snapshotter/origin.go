@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -61,12 +63,13 @@ func (p *parts) criServer(containerd *grpc.ClientConn) *grpc.Server {
 	return s
 }
 
-// openOrigin makes the source of blocks that peers, and what is configured, have.
-func (p *parts) openOrigin(ctx context.Context, cfg originConfig, log *slog.Logger) error {
+// openOrigin makes the source of blocks that peers, and what is configured, have. What this daemon serves as a registry has the
+// hosts own in references.
+func (p *parts) openOrigin(ctx context.Context, cfg originConfig, own []string, log *slog.Logger) error {
 	options := origin.Options{Logger: log}
 	if cfg.Registries {
 		ctx := context.WithoutCancel(ctx)
-		options.Repository = origin.Registries{
+		registries := origin.Registries{
 			HostsDir: cfg.HostsDir,
 			Credentials: func(host, repository string) (user, secret string, err error) {
 				if user, secret := p.secrets.Lookup(host, repository); secret != "" {
@@ -76,7 +79,13 @@ func (p *parts) openOrigin(ctx context.Context, cfg originConfig, log *slog.Logg
 				defer cancel()
 				return dockerlogin.Lookup(ctx, cfg.DockerConfig, host)
 			},
-		}.Repository
+		}
+		options.Repository = func(name string, claimed bool) (origin.Place, error) {
+			if host, _, _ := strings.Cut(name, "/"); slices.Contains(own, host) {
+				return nil, nil // what it has, this node has
+			}
+			return registries.Repository(name, claimed)
+		}
 	}
 	for _, where := range cfg.Layouts {
 		place, err := origin.Layout(where)

@@ -24,6 +24,15 @@ func (c registryConfig) validate() error {
 	return nil
 }
 
+// names are the hosts that this daemon's registry has in references: its address, and what packaging/hosts.toml calls it.
+func (c registryConfig) names() []string {
+	names := []string{"ipfs.localhost"}
+	if _, port, err := net.SplitHostPort(c.Address); err == nil {
+		names = append(names, c.Address, net.JoinHostPort("localhost", port))
+	}
+	return names
+}
+
 // listenRegistry listens where images are pulled from, if that is set.
 func listenRegistry(cfg config, started *closers) (net.Listener, error) {
 	if cfg.Registry.Address == "" {

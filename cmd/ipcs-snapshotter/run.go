@@ -138,7 +138,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("node", p.node.Close)
-	if err := p.openOrigin(ctx, cfg.Origin, log); err != nil {
+	if err := p.openOrigin(ctx, cfg.Origin, cfg.Registry.names(), log); err != nil {
 		return nil, err
 	}
 	options := fetch.Options{

@@ -5,7 +5,7 @@ import "github.com/opencontainers/go-digest"
 // Progress is told what a conversion does. Its methods may be called from several
 // goroutines at the same time.
 type Progress interface {
-	// Layer is called when the conversion of a layer starts.
+	// Layer is called when the conversion of a layer starts, or writing its seed.
 	Layer(info LayerInfo) LayerProgress
 	// Note is called with something that the user should know and that is no error.
 	Note(text string)
@@ -15,12 +15,13 @@ type Progress interface {
 type LayerInfo struct {
 	Number, Total int // counted from one, over the distinct layers of all manifests
 	Digest        digest.Digest
-	Size          int64 // of the blob
+	Size          int64 // of the blob, or of the files that the seed is made of
+	Seed          bool  // it is the seed that is written
 }
 
 // LayerProgress follows one layer. Done or Failed is called last, and once.
 type LayerProgress interface {
-	Read(n int64) // that many more bytes of the blob were read
+	Read(n int64) // that many more bytes of the blob, or of files, were read
 	Done(report LayerReport)
 	Failed(err error)
 }

@@ -46,19 +46,39 @@ func newSeeder(node Node, dst Target, profile []byte) (*seeder, error) {
 	return s, nil
 }
 
-// push writes the seed of a layer to the target.
-func (s *seeder) push(ctx context.Context, root ipfs.Block) (*layer.Seed, error) {
+// push writes the seed of a layer to the target, and tells progress. Of info the size is not known yet.
+func (s *seeder) push(ctx context.Context, root ipfs.Block, info LayerInfo, p Progress) (*layer.Seed, error) {
 	l, err := layer.OpenBlock(ctx, s.node, root)
 	if err != nil {
 		return nil, err
 	}
+	for i := range l.Index.Entries {
+		if e := &l.Index.Entries[i]; isContent(e) {
+			info.Size += e.Size
+		}
+	}
+	progress := p.Layer(info)
+	out, err := s.write(ctx, l, root, progress.Read)
+	if err != nil {
+		progress.Failed(err)
+		return nil, err
+	}
+	progress.Done(LayerReport{Digest: info.Digest, Seed: out.Digest, SeedBytes: out.Size})
+	return out, nil
+}
+
+// isContent says whether an entry is a regular file that has blocks of its own.
+func isContent(e *layer.Entry) bool { return e.Mode.IsRegular() && e.Link < 0 && !e.Whiteout }
+
+// write writes the seed of a layer, and says of each block how many bytes it has.
+func (s *seeder) write(ctx context.Context, l *layer.Layer, root ipfs.Block, read func(int64)) (*layer.Seed, error) {
 	mount, rest, err := s.mountBlocks(ctx, l)
 	if err != nil {
 		return nil, err
 	}
 	out := new(layer.Seed)
 	desc, err := s.dst.PushStream(ctx, mediatype.Seed, func(w io.Writer) (err error) {
-		out.Head, err = seed.Write(ctx, s.codec, w, s.blocks(ctx, l, rest), mount)
+		out.Head, err = seed.Write(ctx, s.codec, w, counted(s.blocks(ctx, l, rest), read), mount)
 		return err
 	})
 	if err != nil {
@@ -66,6 +86,17 @@ func (s *seeder) push(ctx context.Context, root ipfs.Block) (*layer.Seed, error)
 	}
 	out.Digest, out.Size = desc.Digest, desc.Size
 	return out, nil
+}
+
+// counted yields the same blocks, and says of each how many bytes it has.
+func counted(blocks iter.Seq2[ipfs.Block, error], read func(int64)) iter.Seq2[ipfs.Block, error] {
+	return func(yield func(ipfs.Block, error) bool) {
+		for b, err := range blocks {
+			if read(int64(len(b.Data))); !yield(b, err) {
+				return
+			}
+		}
+	}
 }
 
 // mountBlocks returns what a layer is mounted by, its root and its index, and what of that is too
@@ -134,7 +165,7 @@ func (s *seeder) leaves(ctx context.Context, l *layer.Layer, yield func(ipfs.Blo
 		}
 	}
 	for i := range l.Index.Entries {
-		if e := &l.Index.Entries[i]; e.Mode.IsRegular() && e.Link < 0 && !e.Whiteout && !b.addFile(ctx, e.File()) {
+		if e := &l.Index.Entries[i]; isContent(e) && !b.addFile(ctx, e.File()) {
 			return false
 		}
 	}
@@ -146,7 +177,7 @@ func filesOf(x *layer.Index) map[cid.Cid]ipfs.File {
 	files := map[cid.Cid]ipfs.File{}
 	for i := range x.Entries {
 		e := &x.Entries[i]
-		if !e.Mode.IsRegular() || e.Link >= 0 || e.Whiteout {
+		if !isContent(e) {
 			continue
 		}
 		f := e.File()
@@ -263,8 +294,8 @@ func (p *publisher) pushSeeds(ctx context.Context, im *image) (map[layerKey]*lay
 		if out[l.key()] != nil {
 			continue
 		}
-		p.progress.Note(fmt.Sprintf("seed of layer %d of %d", i+1, len(im.layers)))
-		if out[l.key()], err = s.push(ctx, p.layers[l.key()].root); err != nil {
+		info := LayerInfo{Number: i + 1, Total: len(im.layers), Digest: p.layers[l.key()].digest, Seed: true}
+		if out[l.key()], err = s.push(ctx, p.layers[l.key()].root, info, p.progress); err != nil {
 			return nil, fmt.Errorf("seed of layer %s: %w", p.layers[l.key()].digest, err)
 		}
 	}

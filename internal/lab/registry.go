@@ -12,6 +12,14 @@ import (
 type Registry struct {
 	*Process
 	Addr string // host:port
+
+	machine *Machine
+	config  string // file
+}
+
+// CollectGarbage has a registry that was stopped remove the blobs that no manifest leads to, and returns what it says of that.
+func (r *Registry) CollectGarbage(ctx context.Context, flags ...string) (string, error) {
+	return Output(r.machine.Command(ctx, "registry", append(append([]string{"garbage-collect"}, flags...), r.config)...))
 }
 
 const registryConfig = `version: 0.1
@@ -60,5 +68,5 @@ func (m *Machine) StartRegistry(ctx context.Context) (*Registry, error) {
 		}
 		return resp.Body.Close()
 	})
-	return &Registry{Process: p, Addr: addr}, err
+	return &Registry{Process: p, Addr: addr, machine: m, config: config}, err
 }

@@ -28,7 +28,7 @@ func Layout(where string) (Place, error) {
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	limit(t)
-	return &website{u, &http.Client{Transport: patient(t)}}, nil
+	return &website{u, &http.Client{Transport: patient(t), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, elsewhere(t, u.Host)}, nil
 }
 
 // A folder is an OCI layout.
@@ -58,8 +58,8 @@ func (f folder) Range(_ context.Context, d digest.Digest, off, n int64) (io.Read
 
 // A website is an OCI layout that is served over HTTP.
 type website struct {
-	base   *url.URL
-	client *http.Client
+	base              *url.URL
+	client, elsewhere *http.Client
 }
 
 func (w *website) String() string { return w.base.Scheme + "://" + w.base.Host + w.base.Path }
@@ -71,5 +71,20 @@ func (w *website) Range(ctx context.Context, d digest.Digest, off, n int64) (io.
 	}
 	u := *w.base
 	u.Path = strings.TrimSuffix(u.Path, "/") + "/" + ocispec.ImageBlobsDir + "/" + d.Algorithm().String() + "/" + d.Encoded()
-	return get(ctx, w.client, u.String(), off, n)
+	req, err := newRequest(ctx, u.String(), nil, off, n)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := w.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", hideQuery(err), ErrAway)
+	}
+	to, err := resp.Location()
+	if err != nil {
+		return partOf(resp, off, n)
+	}
+	if err := resp.Body.Close(); err != nil {
+		return nil, err
+	}
+	return get(ctx, w.elsewhere, to.String(), off, n)
 }

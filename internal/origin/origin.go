@@ -1,7 +1,7 @@
 // Package origin reads blocks of layers from where their image is kept: the seeds (package seed) in its registry, in
 // another place of the same form, or in a folder.
 //
-// An Origin is told of images (Located, Recorded). What is asked for is looked up in the tables of their
+// An Origin is told of images (Located, Claimed, Recorded). What is asked for is looked up in the tables of their
 // seeds, of which each is read once, with all that the layer is mounted by, in one request. Blocks that
 // lie near each other are read in one request, frames in the order in which they are wanted first; a few requests
 // are under way at once. A frame that was read is kept for a while, compressed as it came: who reads one
@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 
@@ -35,7 +36,7 @@ import (
 )
 
 const (
-	// maxImages bounds the images that are remembered, and maxPlaces the places of each.
+	// maxImages bounds the images that are remembered, and maxPlaces the places of each that are told of in one way.
 	maxImages = 1024
 	maxPlaces = 8
 	// maxRequests bounds the requests under way.
@@ -61,8 +62,9 @@ type Place interface {
 
 // Options configure an Origin.
 type Options struct {
-	// Repository returns the place that a repository is, as HOST/NAME; nil: none is asked.
-	Repository func(name string) (Place, error)
+	// Repository returns the place that a repository is, as HOST/NAME, or nil if it is not to be asked. If it is only claimed, nobody
+	// but the image said so. nil: none is asked.
+	Repository func(name string, claimed bool) (Place, error)
 	// Always are asked before the repositories of any image.
 	Always []Place
 	Logger *slog.Logger // default: discard
@@ -77,18 +79,39 @@ type Origin struct {
 
 	mu     sync.Mutex
 	images map[cid.Cid]*image // by the CID of their record
-	order  []cid.Cid          // of images, the oldest first
-	places map[string]Place   // repositories, by name
+	uses   int64              // counts them, to know which image was not used for longest
+	places map[claim]Place    // repositories
 	seeds  map[layer.Seed]*opened
+	index  index
 	frames frameCache
 	more   chan struct{} // closed when more is known
 }
 
+// A claim is the name of a repository, and whether only the image says that it has it.
+type claim struct {
+	name  string
+	alone bool
+}
+
 // An image is what is known of one. Origin.mu guards it.
 type image struct {
-	places []Place
-	seeds  []*opened
-	blobs  map[cid.Cid]struct{} // blocks that are blobs of their own
+	record          cid.Cid
+	always          []Place
+	located, claims []Place
+	seeds           []*opened
+	blobs           map[cid.Cid]struct{} // blocks that are blobs of their own
+	used            int64
+}
+
+// places returns where an image is. What it claims itself comes last.
+func (im *image) places() []Place {
+	places := slices.Concat(im.always, im.located)
+	for _, p := range im.claims {
+		if !slices.ContainsFunc(places, func(q Place) bool { return q.String() == p.String() }) {
+			places = append(places, p)
+		}
+	}
+	return places
 }
 
 // New returns an Origin that knows no image.
@@ -102,33 +125,51 @@ func New(opts Options) (*Origin, error) {
 	}
 	return &Origin{
 		opts: opts, codec: codec, slots: semaphore.NewWeighted(maxRequests), log: opts.Logger,
-		images: map[cid.Cid]*image{}, places: map[string]Place{}, seeds: map[layer.Seed]*opened{}, frames: newFrameCache(), more: make(chan struct{}),
+		images: map[cid.Cid]*image{}, places: map[claim]Place{}, seeds: map[layer.Seed]*opened{}, index: newIndex(maxIndexed), frames: newFrameCache(), more: make(chan struct{}),
 	}, nil
 }
 
-// Located says which repositories have an image, and its record, as HOST/NAME. It may be said again.
+// Located says which repositories have an image, and its record, as HOST/NAME: whoever says so knows it. It may be said again.
 func (o *Origin) Located(record cid.Cid, repositories ...string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	im := o.imageLocked(record)
+	im.located = o.placesLocked(im.located, repositories, false)
+	o.learntLocked()
+}
+
+// Claimed is Located where nobody but the image itself says so, which may come from anybody.
+func (o *Origin) Claimed(record cid.Cid, repositories ...string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	im := o.imageLocked(record)
+	im.claims = o.placesLocked(im.claims, repositories, true)
+	o.learntLocked()
+}
+
+// placesLocked adds repositories to a list.
+func (o *Origin) placesLocked(list []Place, repositories []string, claimed bool) []Place {
 	for _, name := range repositories {
-		if name == "" || o.opts.Repository == nil {
+		if name == "" || o.opts.Repository == nil || len(list) >= maxPlaces {
 			continue
 		}
-		p := o.places[name]
+		key := claim{name, claimed}
+		p := o.places[key]
 		if p == nil {
 			var err error
-			if p, err = o.opts.Repository(name); err != nil {
-				o.log.Info("an image names a repository that is none", "repository", name, "err", err)
+			if p, err = o.opts.Repository(name, claimed); err != nil {
+				o.log.Info("an image names a repository that is not asked", "repository", name, "err", err)
+			}
+			if p == nil || err != nil {
 				continue
 			}
-			o.places[name] = p
+			o.places[key] = p
 		}
-		if !slices.Contains(im.places, p) && len(im.places) < maxPlaces {
-			im.places = append(im.places, p)
+		if !slices.Contains(list, p) {
+			list = append(list, p)
 		}
 	}
-	o.learntLocked()
+	return list
 }
 
 // learntLocked tells those who wait that more is known.
@@ -147,31 +188,57 @@ func (o *Origin) learns() <-chan struct{} {
 // imageLocked returns the image with a record.
 func (o *Origin) imageLocked(record cid.Cid) *image {
 	im := o.images[record]
-	if im != nil {
-		return im
+	if im == nil {
+		if len(o.images) >= maxImages {
+			o.dropOldestLocked()
+		}
+		im = &image{record: record, always: o.opts.Always, blobs: map[cid.Cid]struct{}{record: {}}}
+		o.images[record] = im
 	}
-	if len(o.order) >= maxImages {
-		o.dropLocked(o.order[0])
-		o.order = o.order[1:]
-	}
-	im = &image{places: slices.Clone(o.opts.Always), blobs: map[cid.Cid]struct{}{record: {}}}
-	o.images[record], o.order = im, append(o.order, record)
+	o.uses++
+	im.used = o.uses
 	return im
 }
 
-func (o *Origin) dropLocked(record cid.Cid) {
-	im := o.images[record]
-	for _, s := range im.seeds {
-		if delete(s.users, im); len(s.users) == 0 {
+// dropOldestLocked forgets the image that was not used for longest, and the repositories that no other is in.
+func (o *Origin) dropOldestLocked() {
+	var oldest *image
+	for _, im := range o.images {
+		if oldest == nil || im.used < oldest.used {
+			oldest = im
+		}
+	}
+	for _, s := range oldest.seeds {
+		if delete(s.users, oldest); len(s.users) == 0 {
+			o.index.drop(s)
 			delete(o.seeds, s.Seed)
 		}
 	}
-	delete(o.images, record)
+	delete(o.images, oldest.record)
+	inUse := map[Place]struct{}{}
+	for _, im := range o.images {
+		for _, p := range im.places() {
+			inUse[p] = struct{}{}
+		}
+	}
+	maps.DeleteFunc(o.places, func(_ claim, p Place) bool {
+		_, ok := inUse[p]
+		return !ok
+	})
+}
+
+// useLocked notes that a seed is used, and its images are.
+func (o *Origin) useLocked(s *opened) {
+	o.index.use(s)
+	o.uses++
+	for im := range s.users {
+		im.used = o.uses
+	}
 }
 
 // Recorded says what the record of an image is.
 func (o *Origin) Recorded(record cid.Cid, m *layer.Image) {
-	o.Located(record, m.Origin)
+	o.Claimed(record, m.Origin)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	im := o.imageLocked(record)

@@ -24,7 +24,7 @@ func newOrigin(t *testing.T, im *origintest.Image, places ...*origintest.Place) 
 	for _, p := range places {
 		byName[p.Name], names = p, append(names, p.Name)
 	}
-	o, err := origin.New(origin.Options{Repository: func(name string) (origin.Place, error) {
+	o, err := origin.New(origin.Options{Repository: func(name string, _ bool) (origin.Place, error) {
 		if p := byName[name]; p != nil {
 			return p, nil
 		}
@@ -217,10 +217,68 @@ func TestTwoVersions(t *testing.T) {
 	}
 	o := newOrigin(t, im, place)
 	o.Recorded(im.Record, im.Image)
+	fetchAll(t, o, im.Layers[0][:1]) // in the head
 	o.Located(other.Record, "place")
 	o.Recorded(other.Record, other.Image)
+	fetchAll(t, o, other.Layers[0][61:])
+	place.Requests()
 	fetchAll(t, o, slices.Concat(im.Layers[0], other.Layers[0]))
-	if r := place.Requests(); len(r) != 3 { // two heads; one of the seeds has all
+	for _, r := range place.Requests() {
+		if r.Digest != other.Image.Layers[0].Seed.Digest {
+			t.Errorf("one of the seeds has all, and the other is asked for %+v", r)
+		}
+	}
+}
+
+// TestLatestFirst has two images: for what is in that told of last, the other's tables are not read.
+func TestLatestFirst(t *testing.T) {
+	old, im := origintest.NewImage(t, 3, 10, 1000), origintest.NewImage(t, 2, 10, 1000)
+	place := &origintest.Place{Name: "place", Blobs: im.Blobs}
+	for d, b := range old.Blobs {
+		place.Blobs[d] = b
+	}
+	o := newOrigin(t, old, place)
+	o.Recorded(old.Record, old.Image)
+	o.Located(im.Record, "place")
+	o.Recorded(im.Record, im.Image)
+	fetchAll(t, o, im.Layers[1])
+	if r := place.Requests(); len(r) != 3 { // two heads; one frame
 		t.Errorf("%d requests: %v", len(r), r)
+	}
+	fetchAll(t, o, old.Layers[2])
+	if r := place.Requests(); len(r) != 4 {
+		t.Errorf("for the other image %d requests: %v", len(r), r)
+	}
+}
+
+// TestClaimed has an image say where it is: it is asked there last, and not at all where whoever pulled it says the same.
+func TestClaimed(t *testing.T) {
+	im := origintest.NewImage(t, 1, 10, 1000)
+	asked := map[string]*origintest.Place{}
+	o, err := origin.New(origin.Options{Repository: func(name string, claimed bool) (origin.Place, error) {
+		p := &origintest.Place{Name: name, Blobs: im.Blobs}
+		if claimed {
+			name += " as claimed"
+		}
+		if asked[name] != nil {
+			t.Errorf("%s is made twice", name)
+		}
+		asked[name] = p
+		return p, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Claimed(im.Record, "one", "other")
+	o.Recorded(im.Record, im.Image)
+	fetchAll(t, o, im.Layers[0][:1])
+	o.Located(im.Record, "other", "last")
+	fetchAll(t, o, im.Layers[0])
+	o.Located(im.Record, "one")
+	o.Claimed(im.Record, "last")
+	for name, want := range map[string]int{"one as claimed": 1, "other as claimed": 0, "other": 1, "last": 0} {
+		if asked[name] == nil || len(asked[name].Requests()) != want {
+			t.Errorf("%s is not asked %d times", name, want)
+		}
 	}
 }

@@ -49,13 +49,13 @@ func (o *Origin) knows(cids []cid.Cid) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, c := range cids {
-		if o.blobLocked(c) != nil {
+		if o.blobLocked(c) != nil || len(o.index.find(c)) > 0 {
 			return true
 		}
-		for _, s := range o.seeds {
-			if len(s.placesLocked()) > 0 && (s.table == nil || len(s.table.Find(c)) > 0) {
-				return true
-			}
+	}
+	for _, s := range o.seeds {
+		if s.table == nil && len(s.placesLocked()) > 0 {
+			return true
 		}
 	}
 	return false
@@ -87,7 +87,7 @@ func (o *Origin) plan(ctx context.Context, cids []cid.Cid, but tried) ([]*read, 
 	blobs, rest := o.lookup(cids, found, but, false)
 	var failed error
 	if len(rest) > 0 {
-		failed = o.openSeeds(ctx)
+		failed = o.openSeeds(ctx, rest)
 		more, _ := o.lookup(rest, found, but, true)
 		blobs = append(blobs, more...)
 	}
@@ -112,17 +112,15 @@ func (o *Origin) lookup(cids []cid.Cid, found map[*opened]*hit, but tried, roots
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	hits := map[*opened]map[cid.Cid][]seed.Place{}
-	for _, s := range o.seeds {
-		if s.table == nil {
-			continue
-		}
-		for _, c := range cids {
-			if places := s.table.Find(c); len(places) > 0 && !but[triedBlock{s, c}] {
-				if hits[s] == nil {
-					hits[s] = map[cid.Cid][]seed.Place{}
-				}
-				hits[s][c] = places
+	for _, c := range cids {
+		for _, at := range o.index.find(c) {
+			if but[triedBlock{at.opened, c}] {
+				continue
 			}
+			if hits[at.opened] == nil {
+				hits[at.opened] = map[cid.Cid][]seed.Place{}
+			}
+			hits[at.opened][c] = append(hits[at.opened][c], at.Place)
 		}
 	}
 	seeds := slices.SortedFunc(maps.Keys(hits), func(a, b *opened) int {
@@ -140,6 +138,7 @@ func (o *Origin) lookup(cids []cid.Cid, found map[*opened]*hit, but tried, roots
 		}
 		s := seeds[i]
 		if found[s] == nil {
+			o.useLocked(s)
 			found[s] = &hit{table: s.table, places: s.placesLocked(), frames: map[int][]wantedBlock{}}
 		}
 		frames := found[s].frames
@@ -157,7 +156,8 @@ func isRoot(c cid.Cid) bool { return c.Type() == cid.DagProtobuf }
 // profile.
 func (o *Origin) blobLocked(c cid.Cid) *read {
 	for _, im := range o.images {
-		if _, ok := im.blobs[c]; !ok || len(im.places) == 0 {
+		places := im.places()
+		if _, ok := im.blobs[c]; !ok || len(places) == 0 {
 			continue
 		}
 		d, err := mediatype.BlobDigest(c)
@@ -165,21 +165,57 @@ func (o *Origin) blobLocked(c cid.Cid) *read {
 			d, err = mediatype.LayerDigest(c)
 		}
 		if err == nil {
-			return &read{places: slices.Clone(im.places), blob: d, block: c}
+			return &read{places: places, blob: d, block: c}
 		}
 	}
 	return nil
 }
 
-// openSeeds reads the tables that are not here. The error says why some could not be read.
-func (o *Origin) openSeeds(ctx context.Context) error {
-	var closed []*opened
+// openSeeds reads tables that are not here, of one image after the other, that used last first, until all blocks are in one. The
+// error says why some could not be read.
+func (o *Origin) openSeeds(ctx context.Context, cids []cid.Cid) error {
+	var errs []error
+	for _, im := range o.lately() {
+		errs = append(errs, o.openAll(ctx, im))
+		if ctx.Err() != nil || o.indexed(cids) {
+			break
+		}
+	}
+	err := errors.Join(errs...)
+	if err != nil && ctx.Err() == nil {
+		o.log.Info("the seed of a layer is of no use", "err", err)
+	}
+	return err
+}
+
+// lately returns the images of which tables are not here, that used last first.
+func (o *Origin) lately() []*image {
 	o.mu.Lock()
-	for _, s := range o.seeds {
+	defer o.mu.Unlock()
+	images := make([]*image, 0, len(o.images))
+	for _, im := range o.images {
+		if len(im.closedLocked()) > 0 {
+			images = append(images, im)
+		}
+	}
+	slices.SortFunc(images, func(a, b *image) int { return cmp.Compare(b.used, a.used) })
+	return images
+}
+
+// closedLocked returns the seeds whose tables are not here and may be had.
+func (im *image) closedLocked() (closed []*opened) {
+	for _, s := range im.seeds {
 		if s.table == nil && len(s.placesLocked()) > 0 {
 			closed = append(closed, s)
 		}
 	}
+	return closed
+}
+
+// openAll reads the tables of an image.
+func (o *Origin) openAll(ctx context.Context, im *image) error {
+	o.mu.Lock()
+	closed := im.closedLocked()
 	o.mu.Unlock()
 	var group errgroup.Group
 	errs := make([]error, len(closed))
@@ -189,11 +225,14 @@ func (o *Origin) openSeeds(ctx context.Context) error {
 			return nil
 		})
 	}
-	err := errors.Join(append(errs, group.Wait())...)
-	if err != nil && ctx.Err() == nil {
-		o.log.Info("the seed of a layer is of no use", "err", err)
-	}
-	return err
+	return errors.Join(append(errs, group.Wait())...)
+}
+
+// indexed says whether all blocks are in tables that are here.
+func (o *Origin) indexed(cids []cid.Cid) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !slices.ContainsFunc(cids, func(c cid.Cid) bool { return len(o.index.find(c)) == 0 })
 }
 
 // hit is what is wanted of a seed.

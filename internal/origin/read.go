@@ -26,8 +26,10 @@ type opened struct {
 	layer.Seed
 	// Origin.mu guards these:
 	users  map[*image]struct{}
-	table  *seed.Table
-	failed error // why it is not here
+	table  *seed.Table // nil: it is not here
+	number int32       // of the table in the index
+	used   int64       // when it was used, of index.uses
+	failed error       // why it is not here
 	pause  time.Duration
 	again  time.Time // when it is tried again
 
@@ -41,7 +43,7 @@ func newOpened(s layer.Seed) *opened {
 // placesLocked are those of all images that have the seed. It is called with Origin.mu.
 func (s *opened) placesLocked() (places []Place) {
 	for im := range s.users {
-		for _, p := range im.places {
+		for _, p := range im.places() {
 			if !slices.Contains(places, p) && len(places) < maxPlaces {
 				places = append(places, p)
 			}
@@ -73,19 +75,20 @@ func (o *Origin) open(ctx context.Context, s *opened) error {
 	defer o.mu.Unlock()
 	switch {
 	case err == nil:
-		s.table = h.Table
+		o.index.add(s, h.Table)
 		// Whoever opens the layer asks for the mount frame next.
 		last := len(h.Table.Frames) - 1
 		o.frames.add(frameKey{s, last}, cachedFrame{bytes.Clone(head[:h.Table.Frames[last].Len]), from})
 	case ctx.Err() == nil:
-		s.failLocked(err)
+		o.failSeedLocked(s, err)
 	}
 	return err
 }
 
-// failLocked notes that the table could not be had, or is not what it should be.
-func (s *opened) failLocked(err error) {
-	s.table, s.failed, s.pause = nil, err, min(max(2*s.pause, firstPause), lastPause)
+// failSeedLocked notes that the table of a seed could not be had, or is not what it should be.
+func (o *Origin) failSeedLocked(s *opened, err error) {
+	o.index.drop(s)
+	s.failed, s.pause = err, min(max(2*s.pause, firstPause), lastPause)
 	s.again = time.Now().Add(s.pause)
 }
 
@@ -159,7 +162,7 @@ func (f *fetch) read(ctx context.Context, r *read) error {
 		f.Origin.mu.Lock()
 		defer f.Origin.mu.Unlock()
 		if r.seed.table == r.table {
-			r.seed.failLocked(fmt.Errorf("seed %s: %w: its table is of something else", r.blob, seed.ErrSeed))
+			f.failSeedLocked(r.seed, fmt.Errorf("seed %s: %w: its table is of something else", r.blob, seed.ErrSeed))
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -17,6 +18,8 @@ import (
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	"oras.land/oras-go/v2/registry/remote/retry"
+
+	"github.com/hinshun/ipcs/internal/thishost"
 )
 
 const (
@@ -39,8 +42,9 @@ type Registries struct {
 	Credentials func(host, repository string) (user, secret string, err error)
 }
 
-// Repository returns a repository by its name, as HOST/NAME.
-func (r Registries) Repository(name string) (Place, error) {
+// Repository returns a repository by its name, as HOST/NAME. If it is only claimed, it leads to no address of this host or its link,
+// and neither does what it says.
+func (r Registries) Repository(name string, claimed bool) (Place, error) {
 	named, err := reference.ParseNamed(name)
 	if err != nil {
 		return nil, fmt.Errorf("repository %.200q: %w", name, err)
@@ -48,20 +52,41 @@ func (r Registries) Repository(name string) (Place, error) {
 	if !reference.IsNameOnly(named) {
 		return nil, fmt.Errorf("repository %.200q: it has a tag or digest", name)
 	}
+	host := reference.Domain(named)
+	if claimed && isLocal(host) {
+		return nil, fmt.Errorf("repository %.200q: only the image says that it is on this host", name)
+	}
 	return &repository{
-		registries: r, host: reference.Domain(named), path: reference.Path(named), redirects: map[digest.Digest]redirect{},
+		registries: r, host: host, path: reference.Path(named), claimed: claimed, redirects: map[digest.Digest]redirect{},
 	}, nil
+}
+
+// isLocal says whether a host, with its port, is this one by its name.
+func isLocal(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = host
+	}
+	ip, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	return err == nil && thishost.Reached(ip) || err != nil && (name == "localhost" || strings.HasSuffix(name, ".localhost"))
 }
 
 // A repository is a place in a registry, and its mirrors.
 type repository struct {
 	registries Registries
 	host, path string
+	claimed    bool // by an image alone
 
 	mu        sync.Mutex
-	hosts     []docker.RegistryHost
+	hosts     []configuredHost
 	until     time.Time // when hosts are read anew
 	redirects map[digest.Digest]redirect
+}
+
+// A configuredHost is the registry or a mirror, and the client for where it sends whoever asks.
+type configuredHost struct {
+	docker.RegistryHost
+	elsewhere *http.Client
 }
 
 // A redirect is where a registry sends whoever wants a blob.
@@ -108,7 +133,7 @@ func (r *repository) Range(ctx context.Context, d digest.Digest, off, n int64) (
 }
 
 // from reads from the registry itself, or one of its mirrors.
-func (r *repository) from(ctx context.Context, h docker.RegistryHost, d digest.Digest, off, n int64) (io.ReadCloser, error) {
+func (r *repository) from(ctx context.Context, h configuredHost, d digest.Digest, off, n int64) (io.ReadCloser, error) {
 	ctx = docker.WithScope(ctx, "repository:"+r.path+":pull")
 	target := fmt.Sprintf("%s://%s%s/%s/blobs/%s", h.Scheme, h.Host, h.Path, r.path, d)
 	if h.Host != r.host && (r.host != "docker.io" || h.Host != "registry-1.docker.io") {
@@ -148,19 +173,19 @@ func (r *repository) from(ctx context.Context, h docker.RegistryHost, d digest.D
 	}
 }
 
-// follow follows a redirect, which may lead anywhere: it is told nothing that the registry is told.
-func (r *repository) follow(ctx context.Context, h docker.RegistryHost, resp *http.Response, d digest.Digest, off, n int64) (io.ReadCloser, error) {
+// follow follows a redirect: where it leads is told nothing that the registry is told.
+func (r *repository) follow(ctx context.Context, h configuredHost, resp *http.Response, d digest.Digest, off, n int64) (io.ReadCloser, error) {
 	to, err := resp.Location()
 	if err := errors.Join(err, resp.Body.Close()); err != nil {
 		return nil, fmt.Errorf("redirect of %s: %w", h.Host, err)
 	}
-	body, err := get(ctx, h.Client, to.String(), off, n)
+	body, err := get(ctx, h.elsewhere, to.String(), off, n)
 	if err != nil {
 		return nil, fmt.Errorf("where %s leads: %w", h.Host, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.redirects[d] = redirect{to.String(), h.Client, expiry(to, time.Now())}
+	r.redirects[d] = redirect{to.String(), h.elsewhere, expiry(to, time.Now())}
 	return body, nil
 }
 
@@ -247,22 +272,34 @@ func hideQuery(err error) error {
 }
 
 // configured returns the hosts of the registry, the mirrors first.
-func (r *repository) configured(ctx context.Context) ([]docker.RegistryHost, error) {
+func (r *repository) configured(ctx context.Context) ([]configuredHost, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.hosts != nil && time.Now().Before(r.until) {
 		return r.hosts, nil
 	}
-	credentials := func(host string) (string, string, error) { return r.registries.Credentials(host, r.String()) }
-	opts := config.HostOptions{Credentials: credentials, UpdateClient: func(c *http.Client) error {
-		if t, ok := c.Transport.(*http.Transport); ok {
-			limit(t)
-		}
-		if _, ok := c.Transport.(*retry.Transport); !ok { // containerd has this called again for what is a copy
-			c.Transport = patient(c.Transport)
-		}
-		return nil
-	}}
+	// containerd makes a client for all hosts, and copies of it for those that need something else.
+	bases, common := map[*http.Client]*http.Transport{}, (*http.Transport)(nil)
+	opts := config.HostOptions{
+		Credentials: func(host string) (string, string, error) { return r.registries.Credentials(host, r.String()) },
+		UpdateClient: func(c *http.Client) error {
+			base, ok := c.Transport.(*http.Transport)
+			if !ok { // of a copy that this was called for before
+				bases[c] = common
+				return nil
+			}
+			limit(base)
+			if bases[c] = base; common == nil {
+				common = base
+			}
+			if r.claimed {
+				c.Transport = patient(guarded(base))
+			} else {
+				c.Transport = patient(base)
+			}
+			return nil
+		},
+	}
 	if r.registries.HostsDir != "" {
 		opts.HostDir = config.HostDirFromRoot(r.registries.HostsDir)
 	}
@@ -270,8 +307,11 @@ func (r *repository) configured(ctx context.Context) ([]docker.RegistryHost, err
 	if err != nil {
 		return nil, fmt.Errorf("configuration of registry %s: %w", r.host, err)
 	}
-	r.hosts, r.until = hosts, time.Now().Add(hostsAge)
-	return hosts, nil
+	r.hosts, r.until = nil, time.Now().Add(hostsAge)
+	for _, h := range hosts {
+		r.hosts = append(r.hosts, configuredHost{h, elsewhere(bases[h.Client], h.Host)})
+	}
+	return r.hosts, nil
 }
 
 // limit bounds what a server that does not answer costs.

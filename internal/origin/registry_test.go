@@ -129,7 +129,7 @@ func newRegistry(hostsDir string) origin.Registries {
 
 func open(t *testing.T, r origin.Registries, name string) origin.Place {
 	t.Helper()
-	p, err := r.Repository(name)
+	p, err := r.Repository(name, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func TestMirror(t *testing.T) {
 // TestRepositoryNames refuses what names no repository.
 func TestRepositoryNames(t *testing.T) {
 	for _, name := range []string{"", "app", "registry.example.com", "registry.example.com/app:tag", "registry.example.com/APP", "https://registry.example.com/app", "../app"} {
-		if _, err := newRegistry("").Repository(name); err == nil {
+		if _, err := newRegistry("").Repository(name, false); err == nil {
 			t.Errorf("%q is taken", name)
 		}
 	}
@@ -303,5 +303,34 @@ func TestLayouts(t *testing.T) {
 		if _, err := origin.Layout(where); err == nil {
 			t.Errorf("%q is taken", where)
 		}
+	}
+}
+
+// TestClaimedRepository has an image claim to be on this host, by name, and by a name that leads here.
+func TestClaimedRepository(t *testing.T) {
+	r := newFakeRegistry(t, nil)
+	registries := newRegistry("")
+	for _, host := range []string{r.host(), "localhost:5000", "[::1]:5000", "169.254.169.254", "a.localhost"} {
+		if p, err := registries.Repository(host+"/team/app", true); err == nil {
+			t.Errorf("%s is taken for a place", p)
+		}
+	}
+	// A mirror that is configured for all registries is not meant for what anybody names.
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "_default"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "_default", "hosts.toml"), []byte("server = \""+r.URL+"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := newRegistry(dir).Repository("registry.example.com/team/app", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readRange(t, p, digest.FromString("x"), 0, 1); err == nil || !strings.Contains(err.Error(), "of this host") {
+		t.Errorf("a claim leads to this host: %v", err)
+	}
+	if asked, _ := r.counts(); asked > 0 {
+		t.Errorf("the registry is asked %d times", asked)
 	}
 }

@@ -4,7 +4,7 @@
 // Write puts blocks together to frames as they come, compresses these on several cores, and
 // writes them in their order; what is needed to mount the layer is the last frame, and behind it
 // the table, which says what lies where. So the end of the blob, the head, is all that anybody reads
-// first. A Table finds blocks by the first bytes of their digest, in 16 bytes of memory for each, and
+// first. A Table has the first bytes of each block's digest, 12 bytes of memory for each block, and
 // believes nothing: whoever asks for a block verifies what is found.
 //
 // Functions may be called at the same time, and wait for what they start. A Table is not changed after it was

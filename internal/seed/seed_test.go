@@ -32,13 +32,17 @@ func newCodec(t testing.TB) *Codec {
 func randomBlocks(t testing.TB, n int) []ipfs.Block {
 	t.Helper()
 	r := rand.New(rand.NewPCG(1, 2))
-	sizes := []int{0, 1, 100, 4 << 10, 100 << 10, GroupSize - 1, GroupSize, GroupSize + 1, ipfs.LeafSize, ipfs.MaxBlock}
+	sizes := []int{2, 1, 100, 4 << 10, 100 << 10, GroupSize - 1, GroupSize, GroupSize + 1, ipfs.LeafSize, ipfs.MaxBlock}
 	var list []ipfs.Block
 	for i := range n {
 		data := make([]byte, sizes[i%len(sizes)])
+		if i == 0 {
+			data = nil
+		}
 		for j := range data {
 			data[j] = byte(r.UintN(uint(1 + i%7*40)))
 		}
+		copy(data, []byte{byte(i), byte(i >> 8)}) // all are different
 		codec := uint64(cid.Raw)
 		if i%5 == 3 {
 			codec = cid.DagProtobuf
@@ -99,8 +103,11 @@ func TestSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []cid.Cid{absent.Cid, cid.NewCidV1(cid.DagProtobuf, list[1].Cid.Hash()), cid.NewCidV0(list[0].Cid.Hash()), {}} {
-		if got := h.Table.Find(c); len(got) > 0 {
-			t.Errorf("%s is found at %v", c, got)
+		for number, got := range h.Table.Prefixes() {
+			prefix, ok := Prefix(c)
+			if _, same := h.Table.At(number, c); ok && prefix == got && same {
+				t.Errorf("%s is found at %d", c, number)
+			}
 		}
 	}
 	if h.Table.Len() != 200 {
@@ -111,7 +118,12 @@ func TestSeed(t *testing.T) {
 // find returns the block with a CID.
 func find(t testing.TB, codec *Codec, table *Table, seed []byte, c cid.Cid) []byte {
 	t.Helper()
-	for _, p := range table.Find(c) {
+	want, _ := Prefix(c)
+	for number, prefix := range table.Prefixes() {
+		p, ok := table.At(number, c)
+		if prefix != want || !ok {
+			continue
+		}
 		f := table.Frames[p.Frame]
 		data, err := table.Decompress(codec, p.Frame, seed[f.Off:f.Off+int64(f.Len)])
 		if err != nil {
@@ -181,9 +193,9 @@ func TestParseHeadRefuses(t *testing.T) {
 	codec, list := newCodec(t), randomBlocks(t, 20)
 	b, at := write(t, list[4:], list[:4])
 	head := b[at:]
+	size := int(binary.LittleEndian.Uint32(head[len(head)-trailerSize:]))
+	begin := len(head) - trailerSize - size
 	table := func(change func([]byte) []byte) []byte { // the head with another table
-		size := int(binary.LittleEndian.Uint32(head[len(head)-trailerSize:]))
-		begin := len(head) - trailerSize - size
 		raw, err := inflateTable(codec, head[begin:begin+size])
 		if err != nil {
 			t.Fatal(err)
@@ -197,7 +209,7 @@ func TestParseHeadRefuses(t *testing.T) {
 		"cut behind":          head[:len(head)-1],
 		"longer":              append(slices.Clone(head), 0),
 		"other magic":         append(slices.Clone(head[:len(head)-1]), 'D'),
-		"table not skippable": change(head, len(head)-trailerSize-8, 0xff),
+		"table not skippable": change(head, begin-skipSize, 0xff),
 		"no digests":          table(func(b []byte) []byte { return b[:len(b)-8] }),
 		"more digests":        table(func(b []byte) []byte { return append(slices.Clone(b), 0, 0, 0, 0, 0, 0, 0, 0) }),
 		"longer number":       table(func(b []byte) []byte { return append([]byte{b[0] | 0x80, 0}, b[1:]...) }),
@@ -285,6 +297,21 @@ func BenchmarkWrite(b *testing.B) {
 	for b.Loop() {
 		if _, err := Write(b.Context(), codec, io.Discard, all(list), list[:4]); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestSameBeginning has a table with more digests that begin alike than there are by chance.
+func TestSameBeginning(t *testing.T) {
+	for n, refused := range map[int]bool{maxSame: false, maxSame + 1: true} {
+		table := []byte(tableMagic + "\x01\x7f")
+		table = append(table, byte(n))
+		for range n {
+			table = append(table, 2<<1)
+		}
+		table = append(table, make([]byte, n*prefixSize)...)
+		if _, err := parseTable(table, 0, 0x7f); errors.Is(err, ErrSeed) != refused {
+			t.Errorf("%d: %v", n, err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 
@@ -14,8 +15,9 @@ import (
 // freeFrame is how much longer a frame may be than its blocks, besides a part in 128.
 const freeFrame = 1024
 
-// maxPlaces is how many places are told of one block: more have the beginning of its digest by intent only.
-const maxPlaces = 8
+// maxSame is how many blocks of a seed may begin their digests alike: a file that is the bytes of a dag-pb node makes two, and
+// more only have it by intent.
+const maxSame = 8
 
 // tableMagic begins a table, and says its version.
 const tableMagic = "ipcs seed 1\n"
@@ -31,17 +33,11 @@ type Frame struct {
 	first int32 // number of its first block in the seed
 }
 
-// A block is where a block lies. The number of its frame follows from its own.
-type block struct {
-	prefix uint64
-	number int32 // in the seed
-}
-
-// A Table says which frame each block is in, and where.
+// A Table says which frame each block is in, and where. Blocks are numbered as they come in the seed.
 type Table struct {
-	Frames []Frame
-	sorted []block // by prefix
-	ends   []int32 // of each block in its frame, decompressed; with dagPbBit
+	Frames   []Frame
+	prefixes []uint64 // of each block
+	ends     []int32  // of each block in its frame, decompressed; with dagPbBit
 }
 
 // dagPbBit marks blocks that are dag-pb, and not raw.
@@ -59,8 +55,9 @@ type Place struct {
 
 func isDagPb(c cid.Cid) bool { return c.Prefix().Codec == cid.DagProtobuf }
 
-// prefixOf is what a table has of a block's digest. Whatever is no block of ours is not found.
-func prefixOf(c cid.Cid) (prefix uint64, ok bool) {
+// Prefix is what tables have of a block's digest, which they begin with as a number. Whatever is no block of ours is in
+// none.
+func Prefix(c cid.Cid) (prefix uint64, ok bool) {
 	p := c.Prefix()
 	if p.Version != 1 || p.MhType != mh.SHA2_256 || p.MhLength != 32 || (p.Codec != cid.Raw && p.Codec != cid.DagProtobuf) {
 		return 0, false
@@ -69,19 +66,15 @@ func prefixOf(c cid.Cid) (prefix uint64, ok bool) {
 	return binary.BigEndian.Uint64(hash[len(hash)-32:]), true
 }
 
-// Find returns the places where a block may be, mostly one or none.
-func (t *Table) Find(c cid.Cid) (places []Place) {
-	prefix, ok := prefixOf(c)
-	if !ok {
-		return nil
+// Prefixes yields the prefixes of all blocks in their order. At most 8 are the same.
+func (t *Table) Prefixes() iter.Seq2[int, uint64] { return slices.All(t.prefixes) }
+
+// At returns where the block with a number lies, which has the prefix of c, if its codec is that of c.
+func (t *Table) At(number int, c cid.Cid) (Place, bool) {
+	if t.dagPb(number) != isDagPb(c) {
+		return Place{}, false
 	}
-	i, _ := slices.BinarySearchFunc(t.sorted, prefix, func(b block, p uint64) int { return cmp.Compare(b.prefix, p) })
-	for ; i < len(t.sorted) && t.sorted[i].prefix == prefix && len(places) < maxPlaces; i++ {
-		if b := t.sorted[i]; t.dagPb(int(b.number)) == isDagPb(c) {
-			places = append(places, t.place(b.number))
-		}
-	}
-	return places
+	return t.place(int32(number)), true
 }
 
 func (t *Table) place(number int32) Place {
@@ -209,12 +202,16 @@ func parseTable(b []byte, mount, end int64) (*Table, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	t.sorted = make([]block, len(t.ends))
-	for i := range t.sorted {
-		t.sorted[i] = block{prefix: binary.BigEndian.Uint64(r.b[i*prefixSize:]), number: int32(i)}
+	t.prefixes = make([]uint64, len(t.ends))
+	for i := range t.prefixes {
+		t.prefixes[i] = binary.BigEndian.Uint64(r.b[i*prefixSize:])
 	}
-	slices.SortFunc(t.sorted, func(a, b block) int {
-		return cmp.Or(cmp.Compare(a.prefix, b.prefix), cmp.Compare(a.number, b.number))
-	})
+	sorted := slices.Sorted(slices.Values(t.prefixes))
+	for i := maxSame; i < len(sorted); i++ {
+		if sorted[i] == sorted[i-maxSame] {
+			r.fail("more than %d digests begin with %016x", maxSame, sorted[i])
+			return nil, r.err
+		}
+	}
 	return t, nil
 }

@@ -100,7 +100,7 @@ func (w *writer) fill(ctx context.Context, group *errgroup.Group, blocks iter.Se
 }
 
 func (w *writer) add(b ipfs.Block) error {
-	if _, ok := prefixOf(b.Cid); !ok || len(b.Data) > MaxFrame {
+	if _, ok := Prefix(b.Cid); !ok || len(b.Data) > MaxFrame {
 		return fmt.Errorf("block %s of %d bytes: %w", b.Cid, len(b.Data), ErrTooLarge)
 	}
 	f := w.next

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +18,8 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/hinshun/ipcs/internal/thishost"
 )
 
 const (
@@ -350,7 +353,7 @@ func checkIP(addr ma.Multiaddr, local bool) error {
 	if ip.IsLoopback() && local {
 		return nil
 	}
-	if ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast() || ip.Equal([]byte{255, 255, 255, 255}) {
+	if parsed, ok := netip.AddrFromSlice(ip); !ok || thishost.Reached(parsed) {
 		return fmt.Errorf("%w: %s", errNotDialled, ip)
 	}
 	return nil

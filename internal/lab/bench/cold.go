@@ -53,13 +53,12 @@ func cold() Scenario {
 			"machine's link, `cpu` what containerd and the system's daemons used on processors, `daemon-cpu` the daemons " +
 			"alone, `resident` the daemons' memory at the end. " +
 			"Some systems are measured over the first link alone.",
-		Systems:    []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-profile", "ipcs-kubo", "stargz", "stargz-optimized"},
+		Systems:    []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-profile", "ipcs-registry", "ipcs-registry-profile", "ipcs-kubo", "stargz", "stargz-optimized"},
 		Quick:      []string{"overlayfs", "ipcs"},
-		Everywhere: []string{"overlayfs", "overlayfs-zstd", "ipcs", "ipcs-profile", "stargz-optimized"},
+		Everywhere: []string{"overlayfs", "overlayfs-zstd", "ipcs", "ipcs-profile", "ipcs-registry", "ipcs-registry-profile", "stargz-optimized"},
 		Main:       []string{metricReady.Name, metricReceived.Name},
 		Measure:    measureCold,
 		Planned: []result.Missing{
-			{System: "ipcs without peers", Reason: "the daemon cannot fetch from a registry yet"},
 			{System: "ipcs on Kubo", Reason: "with Kubo as the consumer's own node it was not measured; docs/tuning.md has what Kubo gives"},
 		},
 	}

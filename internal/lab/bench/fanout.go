@@ -34,11 +34,11 @@ func fanOut() Scenario {
 			"is. `sent` is what registry and publisher sent over their links. For ipcs each machine's node " +
 			"listens, and was configured with the publisher and with the machines that were started before it, so that any " +
 			"two are connected before the clock starts. 16 machines are measured in three rounds, each of which is 16 " +
-			"starts already, as more would take too long. `busy` is the share of the time " +
+			"starts already, as more would take too long. `registry` has no publisher: ten machines have the image from the registry and each other. `busy` is the share of the time " +
 			"of all cores in which they did something meanwhile, for all machines together: near 100 % it is this " +
 			"one computer that was measured and not the links. " + bothEnds + " Processor time is that of all machines that pull " +
 			"together, memory that of the one that held most.",
-		Systems: []string{"overlayfs", "ipcs", "ipcs-fetch"},
+		Systems: []string{"overlayfs", "ipcs", "ipcs-fetch", "ipcs-registry-fetch"},
 		Main:    []string{metricReady.Name, metricSent.Name, metricBusy.Name},
 		Measure: measureFanOut,
 	}
@@ -48,6 +48,7 @@ func fanOut() Scenario {
 		{Name: "whole-1", Image: "slice-25", Count: 1, Rounds: 5},
 		{Name: "whole-4", Image: "slice-25", Count: 4, Rounds: 5, Quick: 1},
 		{Name: "whole-16", Image: "slice-25", Count: 16, Rounds: 3},
+		{Name: "registry-10", Image: "slice-25", Count: 10, Rounds: 3},
 	} {
 		c.Links, c.Only = []Link{{Mbit: 100}}, []string{"overlayfs", "ipcs"}
 		if c.Command == "" && c.Quick == 0 {
@@ -55,6 +56,9 @@ func fanOut() Scenario {
 		}
 		if c.Command == "" {
 			c.Only[1] = "ipcs-fetch"
+		}
+		if c.Name == "registry-10" {
+			c.Only[1] = "ipcs-registry-fetch"
 		}
 		s.Cases = append(s.Cases, c)
 	}

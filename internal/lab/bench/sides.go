@@ -103,6 +103,9 @@ func runMetered(ctx context.Context, m *lab.Machine, d *lab.Daemon, mediatype, f
 // runConvert converts the image of one layout into another, to unixfs or back to tar.
 func runConvert(ctx context.Context, m *lab.Machine, d *lab.Daemon, mediatype, from, to, profile string) (c converted, err error) {
 	args := []string{"--mediatype", mediatype, "--ipfs-api", d.API}
+	if mediatype == "unixfs" {
+		args = append(args, "--seeds=false")
+	}
 	if profile != "" {
 		args = append(args, "--pprof", profile)
 	}

@@ -94,7 +94,10 @@ func (s *stage) play(ctx context.Context) (*Result, error) {
 	if result.Ipcs, err = s.run(ctx, "ipcs", s.converted, peers.Addrs); err != nil {
 		return nil, err
 	}
-	return result, s.withoutRegistry(ctx, peers.Addrs)
+	if err := s.withoutRegistry(ctx, peers.Addrs); err != nil {
+		return nil, err
+	}
+	return result, s.withoutPeers(ctx)
 }
 
 // source finds the image, or makes it.

@@ -64,7 +64,7 @@ func (s *stage) run(ctx context.Context, snapshotter, ref string, peers []string
 }
 
 // withoutRegistry does the same with no registry but the consumer's own daemon.
-func (s *stage) withoutRegistry(ctx context.Context, peers []string) (err error) {
+func (s *stage) withoutRegistry(ctx context.Context, peers []string) error {
 	s.say("without a registry: convert to ipfs:, and pull from the consumer's own daemon")
 	convert := s.publisher.Command(ctx, "convert", "--mediatype", "unixfs", "--plain-http", "--ipfs-api", s.daemon.API, s.original, "ipfs:")
 	s.print("    # %s\n", shown(convert.Args))
@@ -73,12 +73,28 @@ func (s *stage) withoutRegistry(ctx context.Context, peers []string) (err error)
 		return err
 	}
 	s.print("    %s", root)
-	daemon, err := s.consumer.StartDaemon(ctx, lab.DaemonOptions{Root: "own", Peers: peers, Registry: true})
+	return s.anew(ctx, lab.DaemonOptions{Root: "own", Peers: peers, Registry: true}, func(daemon *lab.Daemon) string {
+		return daemon.Registry + "/ipfs/" + strings.TrimSpace(root) + ":latest"
+	})
+}
+
+// withoutPeers does it once more with nobody but the registry.
+func (s *stage) withoutPeers(ctx context.Context) error {
+	s.say("without peers: the publisher's node is stopped, and files come from the registry")
+	if err := s.daemon.Stop(); err != nil {
+		return err
+	}
+	return s.anew(ctx, lab.DaemonOptions{Root: "alone", Registries: []string{s.registry.Addr}}, func(*lab.Daemon) string { return s.converted })
+}
+
+// anew pulls and runs an image on a consumer with nothing on its disk.
+func (s *stage) anew(ctx context.Context, opts lab.DaemonOptions, ref func(*lab.Daemon) string) (err error) {
+	daemon, err := s.consumer.StartDaemon(ctx, opts)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, daemon.Stop()) }()
-	c, err := s.consumer.StartContainerd(ctx, lab.ContainerdOptions{Root: "own-c", Daemon: daemon})
+	c, err := s.consumer.StartContainerd(ctx, lab.ContainerdOptions{Root: opts.Root + "-c", Daemon: daemon})
 	if err != nil {
 		return err
 	}
@@ -86,8 +102,7 @@ func (s *stage) withoutRegistry(ctx context.Context, peers []string) (err error)
 	if err := dropCaches(); err != nil {
 		return err
 	}
-	ref := daemon.Registry + "/ipfs/" + strings.TrimSpace(root) + ":latest"
-	if err := s.measure(ctx, c, &Run{}, "ipcs", ref); err != nil {
+	if err := s.measure(ctx, c, &Run{}, "ipcs", ref(daemon)); err != nil {
 		return fmt.Errorf("%w\n%s\n%s", err, c.Tail(), daemon.Tail())
 	}
 	return nil

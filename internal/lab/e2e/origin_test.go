@@ -15,8 +15,8 @@ import (
 	"github.com/hinshun/ipcs/internal/lab/labtest"
 )
 
-// TestFromRegistry has the publisher's node end once an image is converted: machines that know no peer have all
-// of it from the registry, also a copy of the image in another repository, and while the registry is away
+// TestFromRegistry has the publisher's node end once an image is converted, and the registry remove what nothing leads to: machines that know no
+// peer have all of it from the registry, also a copy of the image in another repository, and while the registry is away
 // reads wait for it.
 func TestFromRegistry(t *testing.T) {
 	w := newWorld(t, "origin", time.Minute)
@@ -28,6 +28,11 @@ func TestFromRegistry(t *testing.T) {
 	w.pull(ref, "overlayfs")
 	want, touched := w.tree(ref, "overlayfs"), w.touched(ref)
 	w.must(w.source.Stop())
+	w.must(w.registry.Stop())
+	_, err = w.registry.CollectGarbage(t.Context())
+	w.must(err)
+	w.registry, err = w.store.StartRegistry(t.Context())
+	w.must(err)
 
 	alone := w.on(labtest.Machine(t, w.lab, "alone"), lab.DaemonOptions{Registries: []string{w.registry.Addr}, Timeout: time.Minute}, lab.ContainerdOptions{})
 	alone.pull(target, "ipcs")

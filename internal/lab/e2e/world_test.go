@@ -118,7 +118,7 @@ func (w *world) convert(ref string) string {
 func (w *world) convertWith(ref string, flags ...string) string {
 	w.t.Helper()
 	target := ref[:len(ref)-len("latest")] + "ipcs"
-	args := append([]string{"--mediatype", "unixfs", "--plain-http", "--ipfs-api", w.source.API}, flags...)
+	args := append([]string{"--mediatype", "unixfs", "--plain-http", "--ipfs-api", w.source.API, "--seeds=false"}, flags...) // what is given later counts
 	_, err := lab.Output(w.publisher.Command(w.t.Context(), "convert", append(args, ref, target)...))
 	w.must(err)
 	return target

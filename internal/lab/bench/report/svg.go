@@ -19,6 +19,7 @@ var colours = map[string]colour{
 	"ipcs":             {"#d55e00", "#f0792b"},
 	"ipcs-profile":     {"#f0e442", "#f5ec7a"},
 	"ipcs-kubo":        {"#e69f00", "#e6a817"},
+	"ipcs-registry":    {"#56b4e9", "#6cc0f0"},
 	"stargz":           {"#0072b2", "#3d9be0"},
 	"stargz-optimized": {"#cc79a7", "#d98fb9"},
 	"tar":              {"#8c959f", "#8b949e"},

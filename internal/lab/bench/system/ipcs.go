@@ -36,7 +36,7 @@ func convert(ctx context.Context, site *Site, image, system, api string, more ..
 		return "", err
 	}
 	ref = source + "-" + system
-	args := append([]string{"--mediatype", "unixfs", "--plain-http", "--ipfs-api", api}, more...)
+	args := append([]string{"--mediatype", "unixfs", "--plain-http", "--ipfs-api", api, "--seeds=false"}, more...)
 	if dir := site.Profile("convert-" + image + "-" + system); dir != "" {
 		args = append(args, "--pprof", dir)
 	}

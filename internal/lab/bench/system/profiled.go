@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hinshun/ipcs/internal/lab"
@@ -26,13 +27,20 @@ const profileWindow = 10 * time.Minute
 // Publish converts the image, runs the command on the publisher to record what it reads,
 // and converts the image again with that.
 func (p profiled) Publish(ctx context.Context, site *Site, source Source) (*Image, error) {
+	return publishProfiled(ctx, site, source, p.Name())
+}
+
+// publishProfiled does so for a system, with more flags for convert.
+func publishProfiled(ctx context.Context, site *Site, source Source, system string, flags ...string) (*Image, error) {
 	img := &Image{Name: source.Image}
-	var err error
-	img.Peers, err = site.into(ctx, func(api string) (err error) {
-		img.Ref, err = convert(ctx, site, source.Image, p.Name(), api)
+	publish := func(flags ...string) (err error) {
+		img.Peers, err = site.into(ctx, func(api string) (err error) {
+			img.Ref, err = convert(ctx, site, source.Image, system, api, flags...)
+			return err
+		})
 		return err
-	})
-	if err != nil || source.Command == "" {
+	}
+	if err := publish(flags...); err != nil || source.Command == "" {
 		return img, err
 	}
 	dir, err := os.MkdirTemp("", "ipcs-profile-")
@@ -41,20 +49,16 @@ func (p profiled) Publish(ctx context.Context, site *Site, source Source) (*Imag
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "profile")
-	if err := p.record(ctx, site, img, source.Command, file); err != nil {
+	if err := record(ctx, site, system, img, source.Command, file); err != nil {
 		return nil, err
 	}
-	img.Peers, err = site.into(ctx, func(api string) (err error) {
-		img.Ref, err = convert(ctx, site, source.Image, p.Name(), api, "--profile", file)
-		return err
-	})
-	return img, err
+	return img, publish(append(slices.Clone(flags), "--profile", file)...)
 }
 
 // record runs the command on the publisher and writes what it read to a file.
-func (p profiled) record(ctx context.Context, site *Site, img *Image, command, file string) (err error) {
+func record(ctx context.Context, site *Site, system string, img *Image, command, file string) (err error) {
 	// Beside the publisher's own daemon.
-	h, err := startIPCS(ctx, site.Publisher, p.Name(), lab.DaemonOptions{Peers: img.Peers, Window: profileWindow, Port: 4101})
+	h, err := startIPCS(ctx, site.Publisher, system, lab.DaemonOptions{Peers: img.Peers, Window: profileWindow, Port: 4101})
 	if err != nil {
 		return err
 	}

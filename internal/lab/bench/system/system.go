@@ -45,7 +45,9 @@ type Programs func(name string) (path string, err error)
 func All() []System {
 	all := []System{
 		overlayfs{"overlayfs", ""}, overlayfs{"overlayfs-zstd", "+zstd"}, erofs{},
-		ipcs{}, profiled{}, filled{}, fetched{}, kubo{}, stargz{"stargz", false}, stargz{"stargz-optimized", true},
+		ipcs{}, profiled{}, filled{}, fetched{}, kubo{},
+		seeded{name: "ipcs-registry"}, seeded{name: "ipcs-registry-profile", profile: true}, seeded{name: "ipcs-registry-fetch", fetches: true},
+		stargz{"stargz", false}, stargz{"stargz-optimized", true},
 	}
 	return append(all, fallbacks()...)
 }
