@@ -39,8 +39,8 @@ const (
 	// maxImages bounds the images that are remembered, and maxPlaces the places of each that are told of in one way.
 	maxImages = 1024
 	maxPlaces = 8
-	// maxRequests bounds the requests under way.
-	maxRequests = 12
+	// maxRequests bounds the requests under way, and maxSpare those among them that nobody waits for.
+	maxRequests, maxSpare = 12, 6
 	// maxBlob bounds blobs that are one block.
 	maxBlob = ipfs.MaxBlock
 )
@@ -75,6 +75,7 @@ type Origin struct {
 	opts  Options
 	codec *seed.Codec
 	slots *semaphore.Weighted
+	spare *semaphore.Weighted // of the slots, for what nobody waits for
 	log   *slog.Logger
 
 	mu     sync.Mutex
@@ -84,6 +85,7 @@ type Origin struct {
 	seeds  map[layer.Seed]*opened
 	index  index
 	frames frameCache
+	pace   pace
 	more   chan struct{} // closed when more is known
 }
 
@@ -124,7 +126,7 @@ func New(opts Options) (*Origin, error) {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Origin{
-		opts: opts, codec: codec, slots: semaphore.NewWeighted(maxRequests), log: opts.Logger,
+		opts: opts, codec: codec, slots: semaphore.NewWeighted(maxRequests), spare: semaphore.NewWeighted(maxSpare), log: opts.Logger,
 		images: map[cid.Cid]*image{}, places: map[claim]Place{}, seeds: map[layer.Seed]*opened{}, index: newIndex(maxIndexed), frames: newFrameCache(), more: make(chan struct{}),
 	}, nil
 }
@@ -277,7 +279,12 @@ func (o *Origin) Get(ctx context.Context, c cid.Cid) (data []byte, err error) {
 
 // Fetch implements ipfs.Fetcher. The error is ErrNone, wrapped, for blocks that no image has that it was told of.
 func (o *Origin) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
-	f := &fetch{Origin: o, fn: fn, wanted: make(map[cid.Cid]struct{}, len(cids))}
+	return o.fetch(ctx, cids, fn, nil)
+}
+
+// fetch is Fetch, but for frames that are another's by the time it is their turn: these are no error. nil says that all are this node's.
+func (o *Origin) fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error, own func() owners) error {
+	f := &fetch{Origin: o, fn: fn, own: own, wanted: make(map[cid.Cid]struct{}, len(cids))}
 	for _, c := range cids {
 		f.wanted[c] = struct{}{}
 	}
@@ -297,6 +304,9 @@ func (o *Origin) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 		}
 		if err := group.Wait(); err != nil {
 			return err
+		}
+		if own != nil {
+			return f.failed
 		}
 		if !again || ctx.Err() != nil || len(f.rest(cids)) == 0 {
 			return f.missing(ctx)
@@ -324,7 +334,8 @@ func among(set map[cid.Cid]struct{}, list []cid.Cid) (in []cid.Cid) {
 // A fetch is one call of Fetch.
 type fetch struct {
 	*Origin
-	fn func(ipfs.Block) error
+	fn  func(ipfs.Block) error
+	own func() owners // who has which frames to read now; nil: this node has all
 
 	mu     sync.Mutex
 	wanted map[cid.Cid]struct{} // that did not come

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hinshun/ipcs/internal/seed"
+	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/mediatype"
 	"github.com/opencontainers/go-digest"
 )
@@ -92,8 +93,9 @@ func (o *Origin) plan(ctx context.Context, cids []cid.Cid, but tried) ([]*read, 
 		blobs = append(blobs, more...)
 	}
 	var reads []*read
+	size := o.pace.rangeOf(ipfs.RankOf(ctx))
 	for s, h := range found {
-		reads = append(reads, s.ranges(h)...)
+		reads = append(reads, s.ranges(h, size)...)
 	}
 	first := make(map[cid.Cid]int, len(cids))
 	for i, c := range slices.Backward(cids) {
@@ -242,8 +244,8 @@ type hit struct {
 	frames map[int][]wantedBlock
 }
 
-// ranges puts frames of a seed together to requests.
-func (s *opened) ranges(h *hit) (reads []*read) {
+// ranges puts frames of a seed together to requests of at most so many bytes, if one frame has no more.
+func (s *opened) ranges(h *hit, most int64) (reads []*read) {
 	frames := h.frames
 	numbers := make([]int, 0, len(frames))
 	for n := range frames {
@@ -256,7 +258,7 @@ func (s *opened) ranges(h *hit) (reads []*read) {
 		if r != nil {
 			first, last := r.frames[0].number, r.frames[len(r.frames)-1].number
 			gap := all[n].Off - all[last].Off - int64(all[last].Len)
-			if size := all[n].Off + int64(all[n].Len) - all[first].Off; gap <= maxGap && size <= maxRange {
+			if size := all[n].Off + int64(all[n].Len) - all[first].Off; gap <= maxGap && size <= most {
 				for between := last + 1; between < n; between++ {
 					r.frames = append(r.frames, frameRead{number: between})
 				}

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/hinshun/ipcs/internal/seed"
+	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
 	"github.com/opencontainers/go-digest"
 )
@@ -146,8 +148,17 @@ func (f *fetch) read(ctx context.Context, r *read) error {
 	if err := f.fromCache(r); err != nil {
 		return err
 	}
+	release, err := f.slot(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := f.fromCache(r); err != nil { // another fetch may have read it meanwhile
+		return err
+	}
+	mine := f.mine(r)
 	for _, p := range r.places {
-		frames := f.left(r.frames)
+		frames := f.left(mine)
 		if len(frames) == 0 || ctx.Err() != nil {
 			break
 		}
@@ -157,7 +168,7 @@ func (f *fetch) read(ctx context.Context, r *read) error {
 			}
 		}
 	}
-	if len(f.left(r.frames)) > 0 && ctx.Err() == nil && !f.wasAway() {
+	if len(f.left(mine)) > 0 && ctx.Err() == nil && !f.wasAway() {
 		// All places were read, and have other blocks than the table says: it may be one that a place made up.
 		f.Origin.mu.Lock()
 		defer f.Origin.mu.Unlock()
@@ -172,6 +183,43 @@ func (f *fetch) wasAway() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.away
+}
+
+// slot returns when there is room for a request, and a function that gives it back.
+func (f *fetch) slot(ctx context.Context) (release func(), err error) {
+	spare := ipfs.RankOf(ctx) > ipfs.Ahead
+	if spare {
+		if err := f.spare.Acquire(ctx, 1); err != nil {
+			return nil, err
+		}
+	}
+	err = f.slots.Acquire(ctx, 1)
+	if err != nil && spare {
+		f.spare.Release(1)
+	}
+	return func() {
+		f.slots.Release(1)
+		if spare {
+			f.spare.Release(1)
+		}
+	}, err
+}
+
+// frameName is what machines that get something together know a frame by.
+func frameName(r *read, number int) string { return string(r.blob) + "/" + strconv.Itoa(number) }
+
+// mine returns the frames that are this node's, with what lies between them: nothing is wanted of that.
+func (f *fetch) mine(r *read) []frameRead {
+	if f.own == nil {
+		return r.frames
+	}
+	frames, owners := slices.Clone(r.frames), f.own()
+	for i, fr := range frames {
+		if len(fr.wanted) > 0 && !owners.own(frameName(r, fr.number)) {
+			frames[i].wanted = nil
+		}
+	}
+	return frames
 }
 
 // left returns the frames of which something is still wanted, with what lies between them.
@@ -221,11 +269,9 @@ func (f *fetch) fromCache(r *read) error {
 
 // readFrames reads frames from one place.
 func (f *fetch) readFrames(ctx context.Context, p Place, r *read, frames []frameRead) error {
-	if err := f.slots.Acquire(ctx, 1); err != nil {
-		return err
-	}
-	defer f.slots.Release(1)
-	s, all := r.seed, r.table.Frames
+	s, all, read := r.seed, r.table.Frames, int64(0)
+	ended := f.pace.begin()
+	defer func() { ended(read) }()
 	first, last := all[frames[0].number], all[frames[len(frames)-1].number]
 	body, err := watch(ctx, p, s.Digest, first.Off, last.Off+int64(last.Len)-first.Off)
 	if err != nil {
@@ -237,6 +283,7 @@ func (f *fetch) readFrames(ctx context.Context, p Place, r *read, frames []frame
 		if err != nil {
 			return err
 		}
+		read += int64(len(data))
 		came := cachedFrame{data, p.String()}
 		good, err := f.deliverFrame(r, fr, came)
 		if err != nil {

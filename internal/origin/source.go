@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -29,11 +30,13 @@ const (
 // A Source has blocks from peers, and from where images are kept when no peer has them, or they are slow. Peers are
 // asked first: they are nearer, mostly, and cost nobody anything. What has not come of them when they said no, or
 // said nothing for a while, comes from the origin, or from them: they are waited for beside it, as if there were none.
-// While places are away that may have it, all are asked again and again, until the context ends.
+// While places are away that may have it, all are asked again and again, until the context ends. What nobody waits for comes in
+// another way (spare.go).
 type Source struct {
 	node   Node
 	origin *Origin
 	trust  trust
+	lately atomic.Int64 // when a peer brought something that nobody waits for, in nanoseconds
 }
 
 // NewSource returns a Source.
@@ -93,9 +96,12 @@ func (s *Source) fetch(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, f
 			return err
 		}
 	}
+	if ipfs.RankOf(ctx) > ipfs.Ahead {
+		return s.spare(ctx, f, cids)
+	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		more := s.origin.learns()
-		if err := f.peers(ipfs.WithoutPatience(ctx), f.left(cids), patienceFor(ctx)); err != nil {
+		if err := f.peers(ipfs.WithoutPatience(ctx), f.left(cids), demandPatience); err != nil {
 			return err
 		}
 		if err := s.shared(ctx, f, f.left(cids)); err != nil {
@@ -204,14 +210,6 @@ func (f *both) until(ctx context.Context, cids []cid.Cid, more <-chan struct{}) 
 		err := <-done
 		return err == nil || f.ended != nil || ctx.Err() != nil, err
 	}
-}
-
-// patienceFor is how long nothing may come of peers.
-func patienceFor(ctx context.Context) time.Duration {
-	if ipfs.RankOf(ctx) <= ipfs.Ahead {
-		return demandPatience
-	}
-	return sparePatience
 }
 
 // peers has from peers what comes without a pause. The error is that of fn, or of who asks.

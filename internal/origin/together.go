@@ -5,14 +5,11 @@ import (
 	"context"
 	"hash/fnv"
 	"io"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/hinshun/ipcs/ipfs"
 )
 
 // Machines that get one image at the same time, and that no peer has, would each have all of it from the registry. So
@@ -20,10 +17,13 @@ import (
 // to agree on anything. Each goes by who asks it for blocks, which those do who want what it wants; who sees
 // it otherwise asks the registry once more.
 
-// How long others may take for the frames that are theirs, with nothing coming: what somebody waits for, and the rest.
+// How long others may take for the frames that are theirs, with nothing coming: what somebody waits for, and the rest, besides a few of the requests that
+// this node makes itself, since all share the registry's link. One fetch waits longTurns of that when others get something.
 const (
-	demandTurn = 400 * time.Millisecond
-	spareTurn  = 3 * time.Second
+	demandTurn   = 400 * time.Millisecond
+	spareTurn    = 3 * time.Second
+	turnRequests = 3
+	longTurns    = 4
 )
 
 // partners is a node that knows who gets something at the same time.
@@ -31,7 +31,7 @@ type partners interface {
 	Partners() (self string, others []string)
 }
 
-// shared has from partners what is theirs to get, and from the origin what is this node's.
+// shared has from partners what is theirs to get, and from the origin what is this node's, where somebody waits.
 func (s *Source) shared(ctx context.Context, f *both, cids []cid.Cid) error {
 	node, ok := s.node.(partners)
 	if !ok || len(cids) == 0 || !s.trust.now() {
@@ -41,17 +41,13 @@ func (s *Source) shared(ctx context.Context, f *both, cids []cid.Cid) error {
 	if len(others) == 0 {
 		return nil
 	}
-	mine, theirs := s.origin.split(ctx, cids, self, others)
+	mine, theirs, _ := s.origin.split(ctx, cids, owners{self, others})
 	if len(theirs) == 0 {
 		return nil
 	}
-	turn := spareTurn
-	if ipfs.RankOf(ctx) <= ipfs.Ahead {
-		turn = demandTurn
-	}
 	var group errgroup.Group
 	group.Go(func() error {
-		err := f.peers(ctx, theirs, turn)
+		err := f.peers(ctx, theirs, demandTurn)
 		s.trust.note(len(theirs), len(theirs)-len(f.left(theirs)))
 		return err
 	})
@@ -95,16 +91,36 @@ func (t *trust) note(wanted, came int) {
 	t.again = time.Now().Add(t.pause)
 }
 
-// split says whose turn it is to get blocks from the origin. What the origin has not got is nobody's.
-func (o *Origin) split(ctx context.Context, cids []cid.Cid, self string, others []string) (mine, theirs []cid.Cid) {
-	reads, _ := o.plan(ctx, cids, tried{})
+// owners are the machines that get something together. Alone, this node has all to get.
+type owners struct {
+	self   string
+	others []string
+}
+
+// own says whether this node's is the highest of all hashes with what is to be got (rendezvous hashing).
+func (o owners) own(what string) bool {
+	if len(o.others) == 0 {
+		return true
+	}
+	own := weight(o.self, what)
+	for _, other := range o.others {
+		if w := weight(other, what); cmp.Or(cmp.Compare(w, own), cmp.Compare(other, o.self)) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// split says whose turn it is to get blocks from the origin. What the origin has not got is nobody's: the error may say why.
+func (o *Origin) split(ctx context.Context, cids []cid.Cid, who owners) (mine, theirs []cid.Cid, err error) {
+	reads, err := o.plan(ctx, cids, tried{})
 	for _, r := range reads {
 		if r.seed == nil {
 			mine = append(mine, r.block)
 			continue
 		}
 		for _, fr := range r.frames {
-			own := owns(self, others, string(r.blob)+"/"+strconv.Itoa(fr.number))
+			own := len(fr.wanted) > 0 && who.own(frameName(r, fr.number))
 			for _, w := range fr.wanted {
 				if own {
 					mine = append(mine, w.cid)
@@ -114,18 +130,7 @@ func (o *Origin) split(ctx context.Context, cids []cid.Cid, self string, others 
 			}
 		}
 	}
-	return mine, theirs
-}
-
-// owns says whether this node's is the highest of all hashes with what is to be got (rendezvous hashing).
-func owns(self string, others []string, what string) bool {
-	own := weight(self, what)
-	for _, o := range others {
-		if w := weight(o, what); cmp.Or(cmp.Compare(w, own), cmp.Compare(o, self)) > 0 {
-			return false
-		}
-	}
-	return true
+	return mine, theirs, err
 }
 
 func weight(node, what string) uint64 {

@@ -33,16 +33,16 @@ func TestOwns(t *testing.T) {
 	nodes := []string{"a", "b", "c", "d"}
 	count := map[string]int{}
 	for i := range 4000 {
-		owners := 0
+		have := 0
 		for j, n := range nodes {
 			others := append(append([]string{}, nodes[:j]...), nodes[j+1:]...)
-			if owns(n, others, fmt.Sprint("seed/", i)) {
-				owners++
+			if (owners{n, others}).own(fmt.Sprint("seed/", i)) {
+				have++
 				count[n]++
 			}
 		}
-		if owners != 1 {
-			t.Fatalf("%d has %d owners", i, owners)
+		if have != 1 {
+			t.Fatalf("%d has %d owners", i, have)
 		}
 	}
 	for n, k := range count {

@@ -32,6 +32,9 @@ func (c *crowd) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) e
 		for _, one := range cids {
 			if err := c.Memory.Fetch(ctx, []cid.Cid{one}, fn); err != nil {
 				rest = append(rest, one)
+				if lack := ipfs.LackOf(ctx); lack != nil {
+					lack(one)
+				}
 			}
 		}
 		if cids = rest; len(cids) == 0 || ctx.Err() != nil {

@@ -373,6 +373,9 @@ func (x *exchange) relieve(w *want, r *remote) {
 // rest has peers that said no over our protocol to a want that nobody answers told of it over
 // bitswap too: they send the block as soon as they get it.
 func (x *exchange) rest(w *want) {
+	for _, lack := range w.lacks {
+		lack(w.cid)
+	}
 	for _, a := range w.answers {
 		if a.state == stateDenied && !a.bitswap {
 			a.remote.pushBitswap(w.cid, wantEntry{order: w.order, kind: pb.Message_Wantlist_Block})

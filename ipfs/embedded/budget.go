@@ -53,3 +53,35 @@ func (b *budget) release(s *share, n int64) {
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
+
+// weight is that of a want now.
+func (x *exchange) weight() int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, r := range x.remotes {
+		if !r.speaks {
+			return bitswapWeight
+		}
+	}
+	return 1
+}
+
+func (x *exchange) acquire(ctx context.Context, how order) error {
+	if how.bulk {
+		if err := x.bulk.Acquire(ctx, how.weight); err != nil {
+			return err
+		}
+	}
+	err := x.slots.Acquire(ctx, how.weight)
+	if err != nil && how.bulk {
+		x.bulk.Release(how.weight)
+	}
+	return err
+}
+
+func (x *exchange) release(how order) {
+	x.slots.Release(how.weight)
+	if how.bulk {
+		x.bulk.Release(how.weight)
+	}
+}

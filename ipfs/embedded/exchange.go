@@ -92,11 +92,12 @@ func (x *exchange) start(ctx context.Context) {
 // order says how a block is wanted.
 type order struct {
 	rank     ipfs.Rank
-	priority int32 // within its rank
-	patient  bool  // wait for peers to come back; else fail when all connected said no
-	bulk     bool  // one of many
-	weight   int64 // in slots and bulk, set by request
-	size     int64 // of the block, as far as is known
+	priority int32         // within its rank
+	patient  bool          // wait for peers to come back; else fail when all connected said no
+	lack     func(cid.Cid) // told when all connected have said no, if the want is patient; nil: nothing
+	bulk     bool          // one of many
+	weight   int64         // in slots and bulk, set by request
+	size     int64         // of the block, as far as is known
 }
 
 // bitswapPriority is the priority among all ranks.
@@ -123,38 +124,6 @@ func (x *exchange) request(ctx context.Context, c cid.Cid, how order, out chan<-
 	return nil
 }
 
-// weight is that of a want now.
-func (x *exchange) weight() int64 {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, r := range x.remotes {
-		if !r.speaks {
-			return bitswapWeight
-		}
-	}
-	return 1
-}
-
-func (x *exchange) acquire(ctx context.Context, how order) error {
-	if how.bulk {
-		if err := x.bulk.Acquire(ctx, how.weight); err != nil {
-			return err
-		}
-	}
-	err := x.slots.Acquire(ctx, how.weight)
-	if err != nil && how.bulk {
-		x.bulk.Release(how.weight)
-	}
-	return err
-}
-
-func (x *exchange) release(how order) {
-	x.slots.Release(how.weight)
-	if how.bulk {
-		x.bulk.Release(how.weight)
-	}
-}
-
 // join makes out wait for a want that is there already.
 func (x *exchange) join(c cid.Cid, how order, out chan<- result) bool {
 	x.mu.Lock()
@@ -169,6 +138,12 @@ func (x *exchange) join(c cid.Cid, how order, out chan<- result) bool {
 func (x *exchange) joinWant(w *want, how order, out chan<- result) {
 	w.waiters = append(w.waiters, out)
 	w.patient = w.patient || how.patient
+	if how.lack != nil {
+		w.lacks = append(w.lacks, how.lack)
+		if w.heldFor == nil && !w.pendingAt() && !w.undecided() {
+			how.lack(w.cid)
+		}
+	}
 	w.hurry(how)
 	if w.urgent = w.urgent || !how.bulk; w.urgent && w.heldFor != nil {
 		x.ask(w)
@@ -191,6 +166,9 @@ func (x *exchange) add(c cid.Cid, how order, out chan<- result) (bool, error) {
 	}
 	w := &want{cid: c, order: how, urgent: !how.bulk, created: time.Now(), waiters: []chan<- result{out}}
 	w.retryAt, w.retryDelay = w.created.Add(firstRetry), firstRetry
+	if how.lack != nil {
+		w.lacks = append(w.lacks, how.lack)
+	}
 	x.wants[c] = w
 	x.next(w)
 	if x.scattered() {

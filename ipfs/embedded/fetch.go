@@ -206,6 +206,7 @@ func (f *fetch) request(ctx context.Context, c cid.Cid, i int) error {
 	how := order{
 		rank: rank, priority: int32(topPriority - 1 - min(i, topPriority/2)),
 		patient: !f.hasty.Load() && !ipfs.HastyOf(ctx), bulk: i >= firstFew || rank > ipfs.Ahead, size: weight,
+		lack: ipfs.LackOf(ctx),
 	}
 	return x.request(ctx, c, how, f.arrived)
 }

@@ -7,10 +7,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// partnerTime is how long ago a peer may have asked for something that is taken to want what this node wants.
+// partnerTime is how long ago a peer may have asked for something that is taken to want what this node wants, if it does not wait for
+// what this node has not got.
 const partnerTime = 5 * time.Second
 
-// Partners returns the ID of this node, and those of peers that are getting something at the same time, and have
+// Partners returns the ID of this node, and those of peers that are getting something at the same time: they have
 // asked this node for it, too.
 func (n *Node) Partners() (self string, others []string) {
 	if n.online == nil {
@@ -42,14 +43,23 @@ func (b *blockStreams) asks(p peer.ID) {
 	}
 }
 
-// askers are the peers that have asked for something since.
+// askers are the peers that have asked for something since, or wait for news of something.
 func (b *blockStreams) askers(since time.Time) (list []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for p, at := range b.asked {
-		if at.After(since) {
-			list = append(list, p.String())
+	at := map[peer.ID]struct{}{}
+	for p, asked := range b.asked {
+		if asked.After(since) {
+			at[p] = struct{}{}
 		}
+	}
+	for _, s := range b.server.Waiting() {
+		if s, ok := s.(asking); ok {
+			at[s.Conn().RemotePeer()] = struct{}{}
+		}
+	}
+	for p := range at {
+		list = append(list, p.String())
 	}
 	return list
 }

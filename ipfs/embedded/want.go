@@ -53,6 +53,7 @@ type want struct {
 	cid     cid.Cid
 	created time.Time
 	waiters []chan<- result
+	lacks   []func(cid.Cid) // told when nobody who was asked has it
 	answers []answer
 
 	retryAt    time.Time

@@ -118,6 +118,7 @@ func Scenarios() []Scenario {
 		full(),
 		next(),
 		threeNodes(),
+		noPeers(),
 		fanOut(),
 		warm(),
 		idle(),

@@ -53,9 +53,9 @@ func cold() Scenario {
 			"machine's link, `cpu` what containerd and the system's daemons used on processors, `daemon-cpu` the daemons " +
 			"alone, `resident` the daemons' memory at the end. " +
 			"Some systems are measured over the first link alone.",
-		Systems:    []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-profile", "ipcs-registry", "ipcs-registry-profile", "ipcs-kubo", "stargz", "stargz-optimized"},
+		Systems:    []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-profile", "ipcs-kubo", "stargz", "stargz-optimized"},
 		Quick:      []string{"overlayfs", "ipcs"},
-		Everywhere: []string{"overlayfs", "overlayfs-zstd", "ipcs", "ipcs-profile", "ipcs-registry", "ipcs-registry-profile", "stargz-optimized"},
+		Everywhere: []string{"overlayfs", "overlayfs-zstd", "ipcs", "ipcs-profile", "stargz-optimized"},
 		Main:       []string{metricReady.Name, metricReceived.Name},
 		Measure:    measureCold,
 		Planned: []result.Missing{

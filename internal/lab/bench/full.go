@@ -34,14 +34,14 @@ func full() Scenario {
 			"`received` is what came over the machine's link, `cpu` what containerd and the system's daemons used on " +
 			"processors, `daemon-cpu` the daemons alone, `peak` the most memory that the daemons held, " +
 			"`disk` what all their folders take in the end, compressed layers that containerd keeps among it. " + bothEnds,
-		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-fill", "ipcs-fetch", "ipcs-registry-fetch", "stargz"},
+		Systems: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs", "ipcs-fill", "ipcs-fetch", "stargz"},
 		Quick:   []string{"overlayfs", "ipcs"},
 		Cases: []Case{
 			{Name: "python", Image: "debian", Links: []Link{fast, slow}, Rounds: 5, Quick: 1, QuickLink: slow},
 			{Name: "golang", Image: "golang", Links: []Link{fast}, Rounds: 3},
 			// What readers bring is measured with the smaller images.
 			{Name: "torch", Image: "torch", Links: []Link{fast}, Rounds: 3,
-				Only: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs-fill", "ipcs-fetch", "ipcs-registry-fetch", "stargz"}},
+				Only: []string{"overlayfs", "overlayfs-zstd", "erofs", "ipcs-fill", "ipcs-fetch", "stargz"}},
 		},
 		Main:    []string{metricLocal.Name, metricReceived.Name, metricDisk.Name},
 		Measure: measureFull,

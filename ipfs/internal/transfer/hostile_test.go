@@ -192,7 +192,7 @@ func FuzzRequest(f *testing.F) {
 		if !bytes.Equal(again, body) {
 			t.Errorf("%x became %x", body, again)
 		}
-		if err := newQueue().add(asks); err != nil && !errors.Is(err, ErrProtocol) {
+		if err := newQueue(nil).add(asks); err != nil && !errors.Is(err, ErrProtocol) {
 			t.Errorf("queue: %v", err)
 		}
 	})
@@ -212,7 +212,7 @@ func TestHostileRequests(t *testing.T) {
 		r := bufio.NewReader(bytes.NewReader(sent))
 		asks, err := readRequest(r, make([]byte, maxRequest))
 		if err == nil {
-			err = newQueue().add(asks)
+			err = newQueue(nil).add(asks)
 		}
 		if !errors.Is(err, ErrProtocol) {
 			t.Errorf("%s: %v, want ErrProtocol", name, err)

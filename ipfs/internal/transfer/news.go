@@ -81,3 +81,13 @@ func (s *Server) Arrived(blocks []cid.Cid) {
 		q.came(j)
 	}
 }
+
+// Waiting returns the streams whose peers wait for news of some block.
+func (s *Server) Waiting() (streams []Stream) {
+	s.news.mu.Lock()
+	defer s.news.mu.Unlock()
+	for q := range s.news.of {
+		streams = append(streams, q.stream)
+	}
+	return streams
+}

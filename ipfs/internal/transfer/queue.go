@@ -71,6 +71,7 @@ func (q *jobs) Pop() any {
 type queue struct {
 	mu      sync.Mutex
 	changed *sync.Cond
+	stream  Stream // on which they came
 	waiting jobs
 	open    map[uint64]*job // without an answer
 	next    uint64          // number of the next want
@@ -82,8 +83,8 @@ type queue struct {
 	closed  bool            // nothing is handed out any more
 }
 
-func newQueue() *queue {
-	q := &queue{open: make(map[uint64]*job), tell: make(chan struct{}, 1), idle: time.Now()}
+func newQueue(stream Stream) *queue {
+	q := &queue{stream: stream, open: make(map[uint64]*job), tell: make(chan struct{}, 1), idle: time.Now()}
 	q.changed = sync.NewCond(&q.mu)
 	return q
 }

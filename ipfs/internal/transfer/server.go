@@ -92,7 +92,7 @@ func (s *Server) Sent() Counts { return s.sent.counts() }
 // Serve answers what is wanted on a stream until its peer wants nothing more, which is no
 // error, or ctx ends. The stream is over then.
 func (s *Server) Serve(ctx context.Context, stream Stream) error {
-	v := &serving{Server: s, stream: stream, queue: newQueue()}
+	v := &serving{Server: s, stream: stream, queue: newQueue(stream)}
 	defer s.idlers.enter(v)()
 	defer s.news.leave(v.queue)
 	g, ctx := errgroup.WithContext(ctx)
