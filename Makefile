@@ -37,7 +37,7 @@ BENCHRUN  = $(BENCH) run $(if $(ONLY),--only '$(ONLY)') $(if $(PPROF),--pprof)
 export GOFLAGS += -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist install tools image lab demo bench bench-quick tuning ipfs containerd convert test unit race root kernels suites nightly lint fuzz clean
+.PHONY: help build dist install tools image lab demo bench bench-quick tuning ipfs containerd convert test unit race norace root kernels suites nightly lint fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -121,7 +121,7 @@ ipfs: lab ## a Kubo that knows nobody, in the foreground ("make containerd" and 
 convert: ## convert the demo's image into the containerd of "make containerd"
 	@$(LAB) convert -image "$$IMAGE"
 
-test: unit race root ## every test: unit, race detector, and as root end to end
+test: race norace root ## every test: under the race detector where that can be, the others, and as root end to end
 
 # All packages but the lab, whose tests start machines and are for "root".
 UNIT = $(shell $(GO) list ./... | grep -v /internal/lab)
@@ -130,15 +130,18 @@ UNIT = $(shell $(GO) list ./... | grep -v /internal/lab)
 packages:
 	@$(GORUN) ./internal/lab/cmd/tools -get packages
 
-unit: packages
+unit: packages ## all but what starts machines, without the race detector: for development
 	CGO_ENABLED=0 $(GO) test $(UNIT)
 
-# Left to "unit": what counts memory, or how soon a peer is found to be dead, or goes through every bit or many
-# entries takes minutes under the race detector, or is another thing, on code that other tests run under it.
+# What counts memory, or how soon a peer is found to be dead, or goes through every bit or many
+# entries takes minutes under the race detector, or is another thing, on code that other tests run under it: "norace" runs it.
 NORACE = ^(TestUnderAttack|TestDeadPeerCostsOneTimeout|TestMergeDeep|TestMetadataBounded|TestLikeContainerdRandom|TestVerifyEveryBit.*|TestManyXattrs|TestManyInOneDirectory)$$
 
 race: packages
 	CGO_ENABLED=1 $(GO) test -race -skip '$(NORACE)' $(UNIT) ./internal/lab/tree ./internal/lab/images
+
+norace: packages
+	CGO_ENABLED=0 $(GO) test -run '$(NORACE)' $$(git grep -lE 'func $(patsubst ^%$$,%,$(NORACE))\(' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
 
 root: tools
 	CGO_ENABLED=0 $(GO) test -count=1 -timeout 40m $(if $(RUN),-run '$(RUN)') ./internal/lab/...

@@ -3,6 +3,7 @@ package layer
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
@@ -20,6 +21,22 @@ type Image struct {
 	Peers   []string     `json:"peers,omitempty"`   // multiaddrs that had the image
 	Profile string       `json:"profile,omitempty"` // CID of what the image is known to read
 	Origin  string       `json:"origin,omitempty"`  // repository of a registry that has the seeds, as HOST/NAME
+	Seeds   []Seed       `json:"seeds,omitempty"`   // of other images, that have what those of the layers have not got
+}
+
+// AllSeeds returns the seeds of the layers, and then those of other images, each once.
+func (m *Image) AllSeeds() (seeds []Seed) {
+	for _, l := range m.Layers {
+		if l.Seed != nil && !slices.Contains(seeds, *l.Seed) {
+			seeds = append(seeds, *l.Seed)
+		}
+	}
+	for _, s := range m.Seeds {
+		if !slices.Contains(seeds, s) {
+			seeds = append(seeds, s)
+		}
+	}
+	return seeds
 }
 
 // An ImageLayer is one layer of an image record.
@@ -57,7 +74,7 @@ func EncodeImage(m *Image) ([]byte, error) {
 // UnmarshalJSON takes the names of the specification exactly as they are written there;
 // encoding/json alone would take them in any case.
 func (m *Image) UnmarshalJSON(b []byte) error {
-	return unmarshalExact(b, map[string]any{"version": &m.Version, "layers": &m.Layers, "peers": &m.Peers, "profile": &m.Profile, "origin": &m.Origin})
+	return unmarshalExact(b, map[string]any{"version": &m.Version, "layers": &m.Layers, "peers": &m.Peers, "profile": &m.Profile, "origin": &m.Origin, "seeds": &m.Seeds})
 }
 
 // UnmarshalJSON is as strict with names as that of Image.
@@ -119,8 +136,13 @@ func (m *Image) check() error {
 	if m.Version != imageVersion {
 		return fmt.Errorf("%w: version %d, want %d", ErrImage, m.Version, imageVersion)
 	}
-	if len(m.Layers) > MaxImageLayers || len(m.Peers) > MaxImagePeers {
-		return fmt.Errorf("%w (%d layers, %d peers)", ErrTooLarge, MaxImageLayers, MaxImagePeers)
+	if len(m.Layers) > MaxImageLayers || len(m.Peers) > MaxImagePeers || len(m.Seeds) > MaxImageSeeds {
+		return fmt.Errorf("%w (%d layers, %d peers, %d seeds of other images)", ErrTooLarge, MaxImageLayers, MaxImagePeers, MaxImageSeeds)
+	}
+	for i := range m.Seeds {
+		if err := m.Seeds[i].check(); err != nil {
+			return fmt.Errorf("seed %d of other images: %w", i, err)
+		}
 	}
 	for i, l := range m.Layers {
 		if len(l.Block) > MaxRootBlock {

@@ -27,6 +27,7 @@ const (
 	MaxImageLayers = 512       // layers of an image record
 	MaxImagePeers  = 64        // peers of an image record
 	MaxImagePeer   = 1 << 10   // bytes of a peer's address
+	MaxImageSeeds  = 64        // seeds of other images in an image record
 
 	MaxProfileBlock = 1 << 20 // bytes of a profile
 )

@@ -43,6 +43,10 @@ func recordVectors(t *testing.T) []imageVector {
 	if err != nil {
 		t.Fatal(err)
 	}
+	oneSeed := `{"digest":"` + digest.FromString("").String() + `","size":2,"head":1}`
+	seedsOf := func(n int) string {
+		return `{"version":1,"seeds":[` + strings.TrimSuffix(strings.Repeat(oneSeed+",", n), ",") + `]}`
+	}
 	profile := `"` + hello.Cid.String() + `"`
 	return []imageVector{
 		{"a version alone", `{"version":1}`, ""},
@@ -55,6 +59,14 @@ func recordVectors(t *testing.T) []imageVector {
 		{"a peer that is no multiaddr", `{"version":1,"peers":["peer","` + peer + `"]}`, ""},
 		{"a profile of version 0", `{"version":1,"profile":"QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWKPAFG"}`, ""},
 		{"as many peers as there may be", peers(MaxImagePeers), ""},
+		{"seeds", `{"version":1,"layers":[{` + good + `,"seed":` + oneSeed + `}],"origin":"registry.example.com/app","seeds":[` + oneSeed + `]}`, ""},
+		{"as many seeds of other images as there may be", seedsOf(MaxImageSeeds), ""},
+		{"a seed without a digest", `{"version":1,"seeds":[{"size":2,"head":1}]}`, "image"},
+		{"a seed with another hash", `{"version":1,"seeds":[{"digest":"` + digest.SHA512.FromString("").String() + `","size":2,"head":1}]}`, "image"},
+		{"a head behind the end of a seed", `{"version":1,"seeds":[` + strings.Replace(oneSeed, `"head":1`, `"head":2`, 1) + `]}`, "image"},
+		{"a head before a seed", `{"version":1,"seeds":[` + strings.Replace(oneSeed, `"head":1`, `"head":-1`, 1) + `]}`, "image"},
+		{"too many seeds of other images", seedsOf(MaxImageSeeds + 1), "limit"},
+		{"an origin that is too long", `{"version":1,"origin":"` + strings.Repeat("a", MaxImagePeer+1) + `"}`, "limit"},
 		{"no version", `{}`, "image"},
 		{"another version", `{"version":2}`, "image"},
 		{"a version in another case", `{"Version":1}`, "image"},

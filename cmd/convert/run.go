@@ -28,6 +28,7 @@ type options struct {
 	profile        string // file
 	fill           string
 	seeds          string // true or false; empty: where they are of use
+	since          string // reference
 	withOriginal   bool
 	keepDiffIDs    bool
 	verify         bool
@@ -49,6 +50,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.fill, "fill", "", "`true or false`: whether hosts should fetch all files of the image when a container uses it (default as they are configured)")
 	flags.StringVar(&o.seeds, "seeds", "", "`true or false`: whether the files of the image are written beside it as well, so that hosts read them from there when no peer has them (default true for registries and folders)")
 	flags.Lookup("seeds").NoOptDefVal = "true"
+	flags.StringVar(&o.since, "since", "", "`image` in the target's registry with seeds, such as the version before: what these have is not written again")
 	flags.BoolVar(&o.withOriginal, "with-original", false, "copy SOURCE to TARGET as well, so that hosts without ipcs run the same tag; those with it pull the ipcs image by its digest")
 	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config, and so the image ID, as they are; see above for what that costs")
 	flags.BoolVar(&o.access.PlainHTTP, "plain-http", false, "speak plain HTTP to registries (always done on this host)")
@@ -166,6 +168,14 @@ func (o *options) open(ctx context.Context, opts *convert.Options, opened *close
 		opts.Target = target
 		opened.add(func() error { return target.Close(last) })
 	}
+	if o.since != "" {
+		since, err := o.access.OpenSource(ctx, o.since)
+		if err != nil {
+			return usageError(err)
+		}
+		opts.Since = since
+		opened.add(func() error { return since.Close(last) })
+	}
 	node, err := openNode(ctx, o.node)
 	if err != nil {
 		return err
@@ -195,6 +205,8 @@ func (o *options) check() error {
 		return errors.New("ipfs: takes ipcs images: pass --mediatype unixfs")
 	case (o.seeds == "true" || o.withOriginal) && strings.HasPrefix(o.target, "ipfs:"):
 		return errors.New("--seeds and --with-original are for registries and folders: with the target ipfs:, all of the image is on the node")
+	case o.since != "" && !o.writesSeeds():
+		return errors.New("--since is for images with seeds")
 	case o.fill != "" && o.fill != "true" && o.fill != "false":
 		return errors.New("--fill is true or false")
 	case o.seeds != "" && o.seeds != "true" && o.seeds != "false":

@@ -117,6 +117,8 @@ func (p *parts) counted(context.Context) metrics.Snapshot {
 		Images: make(map[string]int), Mounted: snaps.Mounted, Layers: snaps.Layers,
 		RelayConnected: p.relayed(), RelayRestarts: lazy.Restarts, Unanswered: lazy.Unanswered,
 	}
+	at := p.origin.Stats()
+	s.Origin = metrics.Origin{Requests: at.Requests, Failed: at.Failed, Bytes: at.Bytes}
 	for _, peer := range p.node.peers() {
 		s.Peers = append(s.Peers, metrics.Peer{ID: peer.ID, Received: peer.BytesIn, Connected: peer.Connected, Refused: peer.Banned})
 	}

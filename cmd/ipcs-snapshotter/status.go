@@ -35,6 +35,7 @@ type status struct {
 	Peers   []peerStatus  `json:"peers"`
 	Store   storeStatus   `json:"store"`
 	Fetch   fetchStatus   `json:"fetch"`
+	Origin  originStatus  `json:"origin"`
 	Lazy    lazyStatus    `json:"lazy"`
 	Chains  []chainStatus `json:"chains"`
 }
@@ -53,6 +54,16 @@ type fetchStatus struct {
 	Files    int64 `json:"files"`
 	Bytes    int64 `json:"bytes"`
 	InFlight int64 `json:"in_flight"`
+}
+
+// originStatus counts requests to registries and other places where images are kept since the daemon's start, and says what
+// is known of these: images, and blocks that can be found now.
+type originStatus struct {
+	Requests int64 `json:"requests"`
+	Failed   int64 `json:"failed"`
+	Bytes    int64 `json:"bytes"`
+	Images   int   `json:"images"`
+	Blocks   int   `json:"blocks"`
 }
 
 // lazyStatus counts what the kernel asked the lazy file system for since the daemon's
@@ -272,6 +283,7 @@ func (p *parts) status(ctx context.Context) status {
 		Store:   newStoreStatus(p.store),
 		Fetch:   fetchStatus{Files: fetched.Files, Bytes: fetched.Bytes, InFlight: fetched.InFlight},
 	}
+	s.Origin = originStatus(p.origin.Stats())
 	s.Lazy = p.lazyStatus()
 	if k, ok := p.node.(kuboNode); ok {
 		s.Kubo = k.status()

@@ -47,7 +47,7 @@ func (p *publisher) pushOriginal(ctx context.Context, im *image) (document, erro
 			continue
 		}
 		done[l.desc.Digest] = true
-		if err := p.copyBlob(ctx, l.desc); err != nil {
+		if err := p.copyBlob(ctx, p.src, l.desc); err != nil {
 			return document{}, fmt.Errorf("copy layer %s of the original: %w", l.desc.Digest, err)
 		}
 	}
@@ -59,12 +59,13 @@ func (p *publisher) pushOriginal(ctx context.Context, im *image) (document, erro
 	return doc, nil
 }
 
-func (p *publisher) copyBlob(ctx context.Context, desc ocispec.Descriptor) error {
+// copyBlob copies a blob to the target.
+func (p *publisher) copyBlob(ctx context.Context, src Source, desc ocispec.Descriptor) error {
 	if c, ok := p.dst.(copier); ok {
-		return c.Copy(ctx, p.src, bare(desc))
+		return c.Copy(ctx, src, bare(desc))
 	}
 	got, err := p.dst.PushStream(ctx, desc.MediaType, func(w io.Writer) error {
-		return readChecked(ctx, p.src, desc, func(blob io.Reader) error {
+		return readChecked(ctx, src, desc, func(blob io.Reader) error {
 			_, err := io.Copy(w, blob)
 			return err
 		})

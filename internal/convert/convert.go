@@ -91,6 +91,7 @@ type Options struct {
 	Profile      []byte   // encoded profile to put into the image record; nil for none
 	Fill         string   // whether all files should be fetched when a container runs: "true", "false" or nothing
 	Seeds        bool     // write seeds beside the image (spec/seed.md); Image only
+	Since        Source   // image whose seeds are kept for this one, in place of writing what they have again; nil for none
 	WithOriginal bool     // copy the original to the target, too, under the same tag; Image only
 	KeepDiffIDs  bool     // leave the config as it is; Image only
 	Compression  string   // of the layers that Restore writes: None, Gzip or Zstd
@@ -149,7 +150,7 @@ func Image(ctx context.Context, opts Options) (*Report, error) {
 	}
 	p := &publisher{
 		src: opts.Source, dst: opts.Target, node: opts.Node, peers: opts.Peers, layers: layers, original: opts.WithOriginal,
-		profile: opts.Profile, fill: opts.Fill, keep: opts.KeepDiffIDs, seeds: opts.Seeds, annotations: w.annotations, progress: opts.Progress,
+		profile: opts.Profile, fill: opts.Fill, keep: opts.KeepDiffIDs, seeds: opts.Seeds, since: opts.Since, annotations: w.annotations, progress: opts.Progress,
 	}
 	report, err := p.publish(ctx, ims)
 	if err != nil {

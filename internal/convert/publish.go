@@ -26,8 +26,9 @@ type publisher struct {
 	profile []byte
 	fill    string
 	layers  map[layerKey]*converted
-	keep    bool // the config as it is
-	seeds   bool // write seeds
+	keep    bool   // the config as it is
+	seeds   bool   // write seeds
+	since   Source // image whose seeds need not be written again; nil: none
 
 	original    bool // copy what was converted as well
 	progress    Progress
@@ -100,7 +101,7 @@ func tag(ctx context.Context, dst Target, manifests []document, annotations map[
 
 // manifest puts the image record on the node, pushes the config, and returns the manifest, and the blobs
 // of image record and profile.
-func (p *publisher) manifest(ctx context.Context, im *image, seeds map[layerKey]*layer.Seed) (doc document, hints []ocispec.Descriptor, err error) {
+func (p *publisher) manifest(ctx context.Context, im *image, seeds imageSeeds) (doc document, hints []ocispec.Descriptor, err error) {
 	blocks, err := p.putRecord(ctx, im, seeds)
 	if err != nil {
 		return doc, nil, fmt.Errorf("image record: %w", err)
@@ -170,14 +171,14 @@ type hint struct {
 
 // putRecord puts the image record, which lists the layers and where to get them, and the
 // profile behind it, if there is one.
-func (p *publisher) putRecord(ctx context.Context, im *image, seeds map[layerKey]*layer.Seed) ([]hint, error) {
-	m := &layer.Image{Peers: p.peers}
+func (p *publisher) putRecord(ctx context.Context, im *image, seeds imageSeeds) ([]hint, error) {
+	m := &layer.Image{Peers: p.peers, Seeds: seeds.since}
 	if p.seeds {
 		m.Origin = p.dst.Origin()
 	}
 	for _, l := range im.layers {
 		c := p.layers[l.key()]
-		m.Layers = append(m.Layers, layer.ImageLayer{Digest: c.digest, Block: c.root.Data, Seed: seeds[l.key()]})
+		m.Layers = append(m.Layers, layer.ImageLayer{Digest: c.digest, Block: c.root.Data, Seed: seeds.of[l.key()]})
 	}
 	var hints []hint
 	if p.profile != nil {
@@ -313,11 +314,11 @@ func asDocument(mt string, data []byte) (document, error) {
 	}, nil
 }
 
-func (p *publisher) report(im *image, manifest digest.Digest, seeds map[layerKey]*layer.Seed) ManifestReport {
+func (p *publisher) report(im *image, manifest digest.Digest, seeds imageSeeds) ManifestReport {
 	out := newManifestReport(im, manifest)
 	for _, l := range im.layers {
 		report := p.layers[l.key()].report
-		if s := seeds[l.key()]; s != nil {
+		if s := seeds.of[l.key()]; s != nil {
 			report.Seed, report.SeedBytes = s.Digest, s.Size
 		}
 		out.Layers = append(out.Layers, report)

@@ -47,6 +47,18 @@ func (r *resumer) Read(p []byte) (int, error) {
 	}
 }
 
+// Seek implements io.Seeker, from the start.
+func (r *resumer) Seek(off int64, whence int) (int64, error) {
+	if whence != io.SeekStart {
+		return 0, errors.ErrUnsupported
+	}
+	n, err := r.r.Seek(off, io.SeekStart)
+	if err == nil {
+		r.n = n
+	}
+	return n, err
+}
+
 func (r *resumer) Close() error { return r.r.Close() }
 
 func isNotFound(err error) bool { return errors.Is(err, errdef.ErrNotFound) }

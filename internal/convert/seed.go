@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strconv"
 
 	"github.com/ipfs/go-cid"
@@ -30,14 +31,15 @@ type seeder struct {
 	codec   *seed.Codec
 	profile []cid.Cid // what comes first, in order
 	seen    map[cid.Cid]struct{}
+	earlier []*earlier // what these have is not written again
 }
 
-func newSeeder(node Node, dst Target, profile []byte) (*seeder, error) {
+func newSeeder(node Node, dst Target, profile []byte, since []*earlier) (*seeder, error) {
 	codec, err := seed.NewCodec()
 	if err != nil {
 		return nil, err
 	}
-	s := &seeder{node: node, dst: dst, codec: codec, seen: map[cid.Cid]struct{}{}}
+	s := &seeder{node: node, dst: dst, codec: codec, seen: map[cid.Cid]struct{}{}, earlier: since}
 	if profile != nil {
 		if s.profile, err = layer.DecodeProfile(profile); err != nil {
 			return nil, err
@@ -137,11 +139,11 @@ func (s *seeder) blocks(ctx context.Context, l *layer.Layer, rest []ipfs.Block) 
 	}
 }
 
-// isNew notes a block, and says whether it was not noted before.
+// isNew notes a block, and says whether it was not noted before and no earlier seed has it.
 func (s *seeder) isNew(c cid.Cid) bool {
 	_, known := s.seen[c]
 	s.seen[c] = struct{}{}
-	return !known
+	return !known && !slices.ContainsFunc(s.earlier, func(e *earlier) bool { return e.has(c) })
 }
 
 // leaves yields the leaves of a layer's files: those of the profile in its order, and then those
@@ -280,23 +282,36 @@ func (b *batch) flush(ctx context.Context) bool {
 	return true
 }
 
+// imageSeeds are those of one image: of its layers, and of others that have what those have not got.
+type imageSeeds struct {
+	of    map[layerKey]*layer.Seed
+	since []layer.Seed
+}
+
 // pushSeeds writes the seeds of an image, if that is wanted.
-func (p *publisher) pushSeeds(ctx context.Context, im *image) (map[layerKey]*layer.Seed, error) {
+func (p *publisher) pushSeeds(ctx context.Context, im *image) (out imageSeeds, err error) {
 	if !p.seeds {
-		return nil, nil
+		return out, nil
 	}
-	s, err := newSeeder(p.node, p.dst, p.profile)
+	since, err := p.sinceSeeds(ctx, im)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	out := map[layerKey]*layer.Seed{}
+	for _, e := range since {
+		out.since = append(out.since, e.Seed)
+	}
+	s, err := newSeeder(p.node, p.dst, p.profile, since)
+	if err != nil {
+		return out, err
+	}
+	out.of = map[layerKey]*layer.Seed{}
 	for i, l := range im.layers {
-		if out[l.key()] != nil {
+		if out.of[l.key()] != nil {
 			continue
 		}
 		info := LayerInfo{Number: i + 1, Total: len(im.layers), Digest: p.layers[l.key()].digest, Seed: true}
-		if out[l.key()], err = s.push(ctx, p.layers[l.key()].root, info, p.progress); err != nil {
-			return nil, fmt.Errorf("seed of layer %s: %w", p.layers[l.key()].digest, err)
+		if out.of[l.key()], err = s.push(ctx, p.layers[l.key()].root, info, p.progress); err != nil {
+			return out, fmt.Errorf("seed of layer %s: %w", p.layers[l.key()].digest, err)
 		}
 	}
 	return out, nil
@@ -304,7 +319,7 @@ func (p *publisher) pushSeeds(ctx context.Context, im *image) (map[layerKey]*lay
 
 // seedsManifest returns the manifest that binds seeds, image record and profile to an image, so that registries
 // keep them, and whoever copies the image copies them (spec/seed.md, "Beside an image").
-func (p *publisher) seedsManifest(ctx context.Context, im *image, subject document, hints []ocispec.Descriptor, seeds map[layerKey]*layer.Seed) (document, error) {
+func (p *publisher) seedsManifest(ctx context.Context, im *image, subject document, hints []ocispec.Descriptor, seeds imageSeeds) (document, error) {
 	empty := ocispec.DescriptorEmptyJSON
 	if err := p.dst.Push(ctx, bare(empty), empty.Data); err != nil {
 		return document{}, err
@@ -320,14 +335,12 @@ func (p *publisher) seedsManifest(ctx context.Context, im *image, subject docume
 			continue
 		}
 		written[l.key()] = true
-		s := seeds[l.key()]
-		manifest.Layers = append(manifest.Layers, ocispec.Descriptor{
-			MediaType: mediatype.Seed, Digest: s.Digest, Size: s.Size,
-			Annotations: map[string]string{
-				mediatype.AnnotationSeedLayer: p.layers[l.key()].digest.String(),
-				mediatype.AnnotationSeedHead:  strconv.FormatInt(s.Head, 10),
-			},
-		})
+		d := seedDescriptor(*seeds.of[l.key()])
+		d.Annotations[mediatype.AnnotationSeedLayer] = p.layers[l.key()].digest.String()
+		manifest.Layers = append(manifest.Layers, d)
+	}
+	for _, s := range seeds.since {
+		manifest.Layers = append(manifest.Layers, seedDescriptor(s))
 	}
 	doc, err := newDocument(manifest.MediaType, manifest)
 	if err != nil {
@@ -337,4 +350,11 @@ func (p *publisher) seedsManifest(ctx context.Context, im *image, subject docume
 	doc.desc.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
 	doc.desc.Annotations = map[string]string{mediatype.AnnotationSeedsOf: subject.desc.Digest.String()}
 	return doc, nil
+}
+
+func seedDescriptor(s layer.Seed) ocispec.Descriptor {
+	return ocispec.Descriptor{
+		MediaType: mediatype.Seed, Digest: s.Digest, Size: s.Size,
+		Annotations: map[string]string{mediatype.AnnotationSeedHead: strconv.FormatInt(s.Head, 10)},
+	}
 }

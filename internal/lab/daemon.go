@@ -29,6 +29,7 @@ type Daemon struct {
 	*Process
 	Snapshotter string // socket for containerd
 	API         string // socket for convert
+	CRI         string // socket for kubelets
 	Metrics     string // host:port, if DaemonOptions say so
 	Registry    string // host:port on the machine's loopback, if DaemonOptions say so
 	Gateway     string // host:port on the machine's loopback, if DaemonOptions say so
@@ -66,6 +67,8 @@ type DaemonOptions struct {
 	// Registries are the host:port of registries, which speak plain HTTP, that the daemon reads seeds from, and
 	// Layouts where it finds OCI layouts that have some.
 	Registries, Layouts []string
+	// DockerConfig is a file with credentials for registries; "" for none.
+	DockerConfig string
 	// Image and Data are mounts.image and mounts.data; "" is auto.
 	Image, Data string
 }
@@ -151,6 +154,7 @@ func (m *Machine) StartDaemon(ctx context.Context, opts DaemonOptions) (*Daemon,
 		config:      filepath.Join(m.dir, opts.Root+".toml"),
 		Snapshotter: filepath.Join(state, "snapshotter.sock"),
 		API:         filepath.Join(state, "api.sock"),
+		CRI:         filepath.Join(state, "cri.sock"),
 	}
 	if opts.Metrics {
 		port, err := m.Port(9464)
@@ -205,7 +209,7 @@ func (d *Daemon) configure(port int) error {
 		"Root": d.root, "State": d.state, "Peers": d.opts.Peers, "Timeout": d.opts.Timeout.String(),
 		"Limit": d.opts.Limit, "Metrics": d.Metrics, "Registry": d.Registry, "Gateway": d.Gateway, "Image": d.opts.Image, "Data": d.opts.Data,
 		"Kubo": d.opts.Kubo, "Routers": d.opts.Routers, "Routing": d.opts.Routing,
-		"Registries": len(d.opts.Registries) > 0, "HostsDir": hosts, "Layouts": d.opts.Layouts,
+		"Registries": len(d.opts.Registries) > 0, "HostsDir": hosts, "Layouts": d.opts.Layouts, "DockerConfig": d.opts.DockerConfig,
 		"Fill": d.opts.Fill, "Window": d.opts.Window.String(),
 		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/crypto/bcrypt"
 )
 
 // A Registry is a stock registry, over plain HTTP.
@@ -37,15 +39,39 @@ http:
   addr: %s
 `
 
+// registryAuth goes behind it where a registry wants a name and a password.
+const registryAuth = `auth:
+  htpasswd:
+    realm: lab
+    path: %s
+`
+
 // StartRegistry starts a registry on the machine.
 func (m *Machine) StartRegistry(ctx context.Context) (*Registry, error) {
+	return m.startRegistry(ctx, "")
+}
+
+// StartPrivateRegistry starts one that gives nothing to anybody but a user with a password. What StartRegistry's had, it has.
+func (m *Machine) StartPrivateRegistry(ctx context.Context, user, password string) (*Registry, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(m.run, "htpasswd")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "%s:%s\n", user, hash), 0o600); err != nil {
+		return nil, err
+	}
+	return m.startRegistry(ctx, fmt.Sprintf(registryAuth, file))
+}
+
+func (m *Machine) startRegistry(ctx context.Context, auth string) (*Registry, error) {
 	port, err := m.Port(5000)
 	if err != nil {
 		return nil, err
 	}
 	addr := fmt.Sprintf("%s:%d", m.Addr(), port)
 	config := filepath.Join(m.run, "registry.yml")
-	text := fmt.Sprintf(registryConfig, filepath.Join(m.dir, "registry"), addr)
+	text := fmt.Sprintf(registryConfig, filepath.Join(m.dir, "registry"), addr) + auth
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

@@ -38,6 +38,7 @@ type Snapshot struct {
 	FetchedFiles, FetchedBytes, LeavesInFlight int64
 	Peers                                      []Peer
 	Transfer                                   Transfer
+	Origin                                     Origin
 
 	// What was not fetched because it was here: whole files, and leaves of files that were not.
 	SavedFiles, SavedFileBytes, SavedLeafBytes int64
@@ -66,6 +67,9 @@ type Latency struct {
 
 // Transfer counts bytes of blocks, and of the frames that they travelled in.
 type Transfer struct{ ReceivedBlocks, ReceivedWire, SentBlocks, SentWire uint64 }
+
+// Origin counts requests to registries and other places where images are kept, those that failed, and bytes that came, compressed.
+type Origin struct{ Requests, Failed, Bytes int64 }
 
 // Peer is another node.
 type Peer struct {

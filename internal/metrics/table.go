@@ -64,8 +64,15 @@ func fetchFamilies() []Family {
 	return []Family{
 		{"ipcs_fetched_files_total", Counter, nil, "Files that were completed.",
 			func(s *Snapshot, emit emit) { emit(float64(s.FetchedFiles)) }},
-		{"ipcs_fetched_bytes_total", Counter, nil, "Bytes of files that came from peers.",
+		{"ipcs_fetched_bytes_total", Counter, nil, "Bytes of files that came from peers and registries.",
 			func(s *Snapshot, emit emit) { emit(float64(s.FetchedBytes)) }},
+		{"ipcs_origin_requests_total", Counter, []string{"result"}, "Requests to registries and other places where images are kept, by what became of them: ok, or failed.",
+			func(s *Snapshot, emit emit) {
+				emit(float64(s.Origin.Requests-s.Origin.Failed), "ok")
+				emit(float64(s.Origin.Failed), "failed")
+			}},
+		{"ipcs_origin_received_bytes_total", Counter, nil, "Bytes that came from there, compressed as they are there.",
+			func(s *Snapshot, emit emit) { emit(float64(s.Origin.Bytes)) }},
 		{"ipcs_leaves_in_flight", Gauge, nil, "Leaves (pieces of files, of 1 MiB at most) that are wanted and not here.",
 			func(s *Snapshot, emit emit) { emit(float64(s.LeavesInFlight)) }},
 		{"ipcs_saved_files_total", Counter, nil, "Files of layers that were pulled which were on disk already. Counted where metrics.address is set.",

@@ -86,6 +86,7 @@ type Origin struct {
 	index  index
 	frames frameCache
 	pace   pace
+	counts counts
 	more   chan struct{} // closed when more is known
 }
 
@@ -101,6 +102,7 @@ type image struct {
 	always          []Place
 	located, claims []Place
 	seeds           []*opened
+	own             int                  // how many of these are of its layers: they come first, and others are of other images
 	blobs           map[cid.Cid]struct{} // blocks that are blobs of their own
 	used            int64
 }
@@ -254,13 +256,13 @@ func (o *Origin) Recorded(record cid.Cid, m *layer.Image) {
 		if root, err := mediatype.RootCid(l.Digest); err == nil {
 			im.blobs[root] = struct{}{}
 		}
-		if l.Seed == nil || slices.ContainsFunc(im.seeds, func(s *opened) bool { return s.Seed == *l.Seed }) {
-			continue
-		}
-		s := o.seeds[*l.Seed]
+	}
+	im.own = len((&layer.Image{Layers: m.Layers}).AllSeeds())
+	for _, one := range m.AllSeeds() {
+		s := o.seeds[one]
 		if s == nil {
-			s = newOpened(*l.Seed)
-			o.seeds[s.Seed] = s
+			s = newOpened(one)
+			o.seeds[one] = s
 		}
 		s.users[im] = struct{}{}
 		im.seeds = append(im.seeds, s)

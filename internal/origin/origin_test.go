@@ -40,11 +40,16 @@ func newOrigin(t *testing.T, im *origintest.Image, places ...*origintest.Place) 
 // fetchAll fetches blocks, and wants each of them once.
 func fetchAll(t *testing.T, src ipfs.Fetcher, list []ipfs.Block) {
 	t.Helper()
+	fetchWith(t.Context(), t, src, list)
+}
+
+func fetchWith(ctx context.Context, t *testing.T, src ipfs.Fetcher, list []ipfs.Block) {
+	t.Helper()
 	want := map[cid.Cid][]byte{}
 	for _, b := range list {
 		want[b.Cid] = b.Data
 	}
-	err := src.Fetch(t.Context(), cids(list), func(b ipfs.Block) error {
+	err := src.Fetch(ctx, cids(list), func(b ipfs.Block) error {
 		if data, ok := want[b.Cid]; !ok || !bytes.Equal(data, b.Data) {
 			t.Errorf("block %s comes twice, or is another", b.Cid)
 		}
@@ -281,4 +286,24 @@ func TestClaimed(t *testing.T) {
 			t.Errorf("%s is not asked %d times", name, want)
 		}
 	}
+}
+
+// TestSeedsOfOthers has an image name the seed of another, which has what its own have not got: its table is read when it is needed.
+func TestSeedsOfOthers(t *testing.T) {
+	im, old := origintest.NewImage(t, 1, 20, 1000), origintest.NewImage(t, 2, 20, 1000)
+	place := &origintest.Place{Name: "place", Blobs: im.Blobs}
+	for d, b := range old.Blobs {
+		place.Blobs[d] = b
+	}
+	o := newOrigin(t, im, place)
+	both := *im.Image
+	for _, l := range old.Image.Layers {
+		both.Seeds = append(both.Seeds, *l.Seed)
+	}
+	o.Recorded(im.Record, &both)
+	fetchAll(t, o, im.Layers[0])
+	if r := place.Requests(); len(r) != 2 {
+		t.Errorf("for what is in its own seed there are %d requests: %v", len(r), r)
+	}
+	fetchAll(t, o, slices.Concat(old.Layers...))
 }

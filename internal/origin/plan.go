@@ -173,14 +173,17 @@ func (o *Origin) blobLocked(c cid.Cid) *read {
 	return nil
 }
 
-// openSeeds reads tables that are not here, of one image after the other, that used last first, until all blocks are in one. The
-// error says why some could not be read.
+// openSeeds reads tables that are not here, of one image after the other, that used last first, and of each those of its layers
+// first, until all blocks are in one. The error says why some could not be read.
 func (o *Origin) openSeeds(ctx context.Context, cids []cid.Cid) error {
 	var errs []error
+images:
 	for _, im := range o.lately() {
-		errs = append(errs, o.openAll(ctx, im))
-		if ctx.Err() != nil || o.indexed(cids) {
-			break
+		for _, seeds := range [][]*opened{im.seeds[:im.own], im.seeds[im.own:]} {
+			errs = append(errs, o.openAll(ctx, seeds))
+			if ctx.Err() != nil || o.indexed(cids) {
+				break images
+			}
 		}
 	}
 	err := errors.Join(errs...)
@@ -196,7 +199,7 @@ func (o *Origin) lately() []*image {
 	defer o.mu.Unlock()
 	images := make([]*image, 0, len(o.images))
 	for _, im := range o.images {
-		if len(im.closedLocked()) > 0 {
+		if len(closedLocked(im.seeds)) > 0 {
 			images = append(images, im)
 		}
 	}
@@ -204,9 +207,9 @@ func (o *Origin) lately() []*image {
 	return images
 }
 
-// closedLocked returns the seeds whose tables are not here and may be had.
-func (im *image) closedLocked() (closed []*opened) {
-	for _, s := range im.seeds {
+// closedLocked returns those seeds whose tables are not here and may be had. It is called with Origin.mu.
+func closedLocked(seeds []*opened) (closed []*opened) {
+	for _, s := range seeds {
 		if s.table == nil && len(s.placesLocked()) > 0 {
 			closed = append(closed, s)
 		}
@@ -214,10 +217,10 @@ func (im *image) closedLocked() (closed []*opened) {
 	return closed
 }
 
-// openAll reads the tables of an image.
-func (o *Origin) openAll(ctx context.Context, im *image) error {
+// openAll reads the tables of seeds.
+func (o *Origin) openAll(ctx context.Context, seeds []*opened) error {
 	o.mu.Lock()
-	closed := im.closedLocked()
+	closed := closedLocked(seeds)
 	o.mu.Unlock()
 	var group errgroup.Group
 	errs := make([]error, len(closed))

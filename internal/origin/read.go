@@ -120,7 +120,7 @@ func (o *Origin) readRange(ctx context.Context, p Place, d digest.Digest, off, n
 		return nil, err
 	}
 	defer o.slots.Release(1)
-	r, err := watch(ctx, p, d, off, n)
+	r, err := o.watch(ctx, p, d, off, n)
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +273,7 @@ func (f *fetch) readFrames(ctx context.Context, p Place, r *read, frames []frame
 	ended := f.pace.begin()
 	defer func() { ended(read) }()
 	first, last := all[frames[0].number], all[frames[len(frames)-1].number]
-	body, err := watch(ctx, p, s.Digest, first.Off, last.Off+int64(last.Len)-first.Off)
+	body, err := f.watch(ctx, p, s.Digest, first.Off, last.Off+int64(last.Len)-first.Off)
 	if err != nil {
 		return err
 	}
@@ -344,7 +344,7 @@ func (f *fetch) blob(ctx context.Context, p Place, d digest.Digest) ([]byte, err
 		return nil, err
 	}
 	defer f.slots.Release(1)
-	body, err := watch(ctx, p, d, 0, -1)
+	body, err := f.watch(ctx, p, d, 0, -1)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,13 @@ func newSource(t *testing.T, im *origintest.Image) (src *origin.Source, node, pe
 	return origin.NewSource(node, o), node, peer, place
 }
 
+// ranks runs a test with what somebody waits for, and with what nobody does: these come in different ways.
+func ranks(t *testing.T, test func(ctx context.Context, t *testing.T)) {
+	for name, rank := range map[string]ipfs.Rank{"demanded": ipfs.Demanded, "spare": ipfs.Spare} {
+		t.Run(name, func(t *testing.T) { test(ipfs.WithRank(t.Context(), rank), t) })
+	}
+}
+
 func put(t *testing.T, node *ipfstest.Memory, list []ipfs.Block) {
 	t.Helper()
 	if err := node.Put(t.Context(), list...); err != nil {
@@ -33,21 +40,23 @@ func put(t *testing.T, node *ipfstest.Memory, list []ipfs.Block) {
 }
 
 // TestPeersFirst has peers give what they have, and the origin the rest.
-func TestPeersFirst(t *testing.T) {
+func TestPeersFirst(t *testing.T) { ranks(t, peersFirst) }
+
+func peersFirst(ctx context.Context, t *testing.T) {
 	im := origintest.NewImage(t, 1, 60, 40<<10)
 	src, node, peer, place := newSource(t, im)
 	list := im.Layers[0]
 	put(t, peer, list[:30])
-	fetchAll(t, src, list[:30])
+	fetchWith(ctx, t, src, list[:30])
 	if r := place.Requests(); len(r) > 0 {
 		t.Errorf("what a peer has is asked of the origin: %v", r)
 	}
-	fetchAll(t, src, list)
+	fetchWith(ctx, t, src, list)
 	if r := place.Requests(); len(r) == 0 {
 		t.Error("nothing came from the origin")
 	}
 	// What came for Get is kept.
-	data, err := src.Get(t.Context(), list[40].Cid)
+	data, err := src.Get(ctx, list[40].Cid)
 	if err != nil || !bytes.Equal(data, list[40].Data) {
 		t.Fatalf("%d bytes, %v", len(data), err)
 	}
@@ -57,19 +66,23 @@ func TestPeersFirst(t *testing.T) {
 }
 
 // TestSlowPeers has a peer say nothing for long: the origin gives what somebody waits for.
-func TestSlowPeers(t *testing.T) {
+func TestSlowPeers(t *testing.T) { ranks(t, slowPeers) }
+
+func slowPeers(ctx context.Context, t *testing.T) {
 	im := origintest.NewImage(t, 1, 20, 40<<10)
 	src, node, peer, place := newSource(t, im)
 	put(t, peer, im.Layers[0])
 	node.SetLatency(time.Hour)
-	fetchAll(t, src, im.Layers[0])
+	fetchWith(ctx, t, src, im.Layers[0])
 	if r := place.Requests(); len(r) == 0 {
 		t.Error("nothing came from the origin")
 	}
 }
 
 // TestOriginComesToKnow has blocks be wanted before it is known where their image is kept.
-func TestOriginComesToKnow(t *testing.T) {
+func TestOriginComesToKnow(t *testing.T) { ranks(t, originComesToKnow) }
+
+func originComesToKnow(ctx context.Context, t *testing.T) {
 	im := origintest.NewImage(t, 1, 20, 40<<10)
 	place := &origintest.Place{Name: "place", Blobs: im.Blobs}
 	node := ipfstest.NewMemory()
@@ -78,7 +91,7 @@ func TestOriginComesToKnow(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		fetchAll(t, origin.NewSource(node, o), im.Layers[0])
+		fetchWith(ctx, t, origin.NewSource(node, o), im.Layers[0])
 	}()
 	o.Located(im.Record, "place")
 	o.Recorded(im.Record, im.Image)
@@ -86,11 +99,13 @@ func TestOriginComesToKnow(t *testing.T) {
 }
 
 // TestBackToPeers has the origin fail: peers are waited for, and the error says what both say.
-func TestBackToPeers(t *testing.T) {
+func TestBackToPeers(t *testing.T) { ranks(t, backToPeers) }
+
+func backToPeers(ctx context.Context, t *testing.T) {
 	im := origintest.NewImage(t, 1, 20, 40<<10)
 	src, _, peer, place := newSource(t, im)
 	place.Change(func(origintest.Request, []byte) ([]byte, error) { return nil, origintest.ErrPlace })
-	err := src.Fetch(t.Context(), cids(im.Layers[0]), func(ipfs.Block) error { return nil })
+	err := src.Fetch(ctx, cids(im.Layers[0]), func(ipfs.Block) error { return nil })
 	if !errors.Is(err, ipfs.ErrNotFound) || !errors.Is(err, origintest.ErrPlace) {
 		t.Errorf("nobody has it: %v", err)
 	}
@@ -103,21 +118,23 @@ func TestBackToPeers(t *testing.T) {
 	node.Connect(peer)
 	o := newOrigin(t, im, place)
 	o.Recorded(im.Record, im.Image)
-	fetchAll(t, origin.NewSource(node, o), im.Layers[0])
+	fetchWith(ctx, t, origin.NewSource(node, o), im.Layers[0])
 }
 
 // TestSourceEnds has whoever asks refuse a block of a peer and of the origin, and go.
-func TestSourceEnds(t *testing.T) {
+func TestSourceEnds(t *testing.T) { ranks(t, sourceEnds) }
+
+func sourceEnds(ctx context.Context, t *testing.T) {
 	im := origintest.NewImage(t, 1, 20, 40<<10)
 	src, _, peer, _ := newSource(t, im)
 	failed := errors.New("failed")
 	for _, have := range []int{0, 5} {
 		put(t, peer, im.Layers[0][:have])
-		if err := src.Fetch(t.Context(), cids(im.Layers[0]), func(ipfs.Block) error { return failed }); !errors.Is(err, failed) {
+		if err := src.Fetch(ctx, cids(im.Layers[0]), func(ipfs.Block) error { return failed }); !errors.Is(err, failed) {
 			t.Errorf("with %d blocks of the peer: %v", have, err)
 		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(ctx)
 	cancel()
 	if err := src.Fetch(ctx, cids(im.Layers[0]), func(ipfs.Block) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
@@ -125,7 +142,9 @@ func TestSourceEnds(t *testing.T) {
 }
 
 // TestAway has the only place be away for a while: reads wait for it, as long as they may.
-func TestAway(t *testing.T) {
+func TestAway(t *testing.T) { ranks(t, away) }
+
+func away(ctx context.Context, t *testing.T) {
 	im := origintest.NewImage(t, 1, 20, 40<<10)
 	src, _, _, place := newSource(t, im)
 	away := 4
@@ -135,9 +154,9 @@ func TestAway(t *testing.T) {
 		}
 		return data, nil
 	})
-	fetchAll(t, src, im.Layers[0])
+	fetchWith(ctx, t, src, im.Layers[0])
 	place.Change(func(_ origintest.Request, data []byte) ([]byte, error) { return data[:len(data)/2], nil })
-	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
 	defer cancel()
 	other := origintest.NewImage(t, 2, 20, 40<<10)
 	for d, b := range other.Blobs {

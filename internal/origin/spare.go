@@ -76,7 +76,7 @@ func (r *spare) round(ctx context.Context) (again bool, err error) {
 		if len(r.left(r.cids)) == 0 || r.over(ctx) != nil {
 			cancel()
 			<-peers
-			return false, r.over(ctx)
+			return false, r.end(ctx)
 		}
 		r.fromOrigin(ctx)
 		ended, perr = r.wait(ctx, peers)
@@ -84,7 +84,7 @@ func (r *spare) round(ctx context.Context) (again bool, err error) {
 	cancel()
 	left := r.left(r.cids)
 	if len(left) == 0 || r.over(ctx) != nil {
-		return false, r.over(ctx)
+		return false, r.end(ctx)
 	}
 	for _, c := range left {
 		r.lack(c)
@@ -97,6 +97,15 @@ func (r *spare) round(ctx context.Context) (again bool, err error) {
 	case <-ctx.Done():
 	}
 	return true, nil
+}
+
+// end is the error that ends it, with what was wrong with the origin, if that was waited for.
+func (r *spare) end(ctx context.Context) error {
+	err := r.over(ctx)
+	if err != nil && r.away != nil && !r.hasEnded() {
+		err = fmt.Errorf("%w; from where the image is kept: %w", err, r.away)
+	}
+	return err
 }
 
 // wait returns when there is something to do, and says whether peers have ended, and how.

@@ -26,22 +26,31 @@ type watched struct {
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	came   int
+	counts *counts
+	failed bool
 }
 
 // watch begins to read a range of a place. The time until the first byte is the place's own matter.
-func watch(ctx context.Context, p Place, d digest.Digest, off, n int64) (io.ReadCloser, error) {
+func (o *Origin) watch(ctx context.Context, p Place, d digest.Digest, off, n int64) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	o.counts.requests.Add(1)
 	body, err := p.Range(ctx, d, off, n)
 	if err != nil {
+		o.counts.failed.Add(1)
 		cancel(nil)
 		return nil, err
 	}
-	return &watched{ReadCloser: body, cause: func() error { return context.Cause(ctx) }, cancel: cancel, timer: time.AfterFunc(dripTime, func() { cancel(errDrips) })}, nil
+	return &watched{ReadCloser: body, counts: &o.counts, cause: func() error { return context.Cause(ctx) }, cancel: cancel, timer: time.AfterFunc(dripTime, func() { cancel(errDrips) })}, nil
 }
 
 // Read implements io.Reader.
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.ReadCloser.Read(p)
+	w.counts.bytes.Add(int64(n))
+	if err != nil && !errors.Is(err, io.EOF) && !w.failed {
+		w.failed = true
+		w.counts.failed.Add(1)
+	}
 	if w.came += n; w.came >= leastBytes {
 		w.came = 0
 		w.timer.Reset(dripTime)

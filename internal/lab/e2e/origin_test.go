@@ -2,6 +2,10 @@ package e2e
 
 import (
 	"context"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +13,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/images"
@@ -118,4 +125,61 @@ func (w *world) ipcsManifest(ref string) digest.Digest {
 	}
 	w.t.Fatalf("%s has no ipcs image: %+v", ref, index)
 	return ""
+}
+
+// TestPrivateRegistry has the registry want a password: without it nothing is read, and the message says so; with that which a kubelet
+// pulls with, or which stands in a file, an image runs.
+func TestPrivateRegistry(t *testing.T) {
+	w := newWorld(t, "private", time.Minute)
+	ctx := t.Context()
+	w.pushSandbox()
+	target := w.convertWith(w.push(labtest.Image(t, "debian")), "--seeds", "--peer-hint", "none")
+	registries := []string{w.registry.Addr}
+	host := w.on(labtest.Machine(t, w.lab, "host"), lab.DaemonOptions{Registries: registries, Timeout: 5 * time.Second}, lab.ContainerdOptions{
+		CRI: &lab.CRI{Registry: w.registry.Addr, Sandbox: w.sandbox()},
+	})
+	k := host.kubelet()
+	k.pull(ctx, w.sandbox())
+	w.must(w.source.Stop())
+	w.must(w.registry.Stop())
+	const user, password = "user", "not to be seen"
+	var err error
+	w.registry, err = w.store.StartPrivateRegistry(ctx, user, password)
+	w.must(err)
+
+	pull := func(on *world) error {
+		_, err := lab.Output(on.containerd.Ctr(ctx, "image", "pull", "--plain-http", "--user", user+":"+password, "--snapshotter", "ipcs", target))
+		return err
+	}
+	if err := pull(host); err == nil || !strings.Contains(err.Error(), "has credentials for it") {
+		t.Errorf("a daemon without credentials: %v", err)
+	}
+
+	conn, err := grpc.NewClient("unix://"+host.daemon.CRI, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	w.must(err)
+	defer conn.Close()
+	pulled, err := cri.NewImageServiceClient(conn).PullImage(ctx, &cri.PullImageRequest{
+		Image: &cri.ImageSpec{Image: target}, Auth: &cri.AuthConfig{Username: user, Password: password},
+	})
+	w.must(err)
+	host.in(kubernetes, target).lazy()
+	pod := k.runPod(ctx)
+	container := pod.start(ctx, pulled.ImageRef)
+	pod.readUnfetched(ctx, container)
+	pod.stop(ctx, container)
+	pod.remove(ctx)
+
+	config := filepath.Join(t.TempDir(), "config.json")
+	secret := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	w.must(os.WriteFile(config, fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, w.registry.Addr, secret), 0o600))
+	told := w.on(labtest.Machine(t, w.lab, "told"), lab.DaemonOptions{Registries: registries, DockerConfig: config}, lab.ContainerdOptions{})
+	w.must(pull(told))
+	if out := told.run("told", target, "ipcs", "python3", "-c", "print(6*7)"); out != "42\n" {
+		t.Errorf("output %q", out)
+	}
+	for _, on := range []*world{host, told} {
+		if log := on.daemon.Tail(); strings.Contains(log, password) || strings.Contains(log, secret) {
+			t.Errorf("the password stands in the log of %s", on.consume.Name)
+		}
+	}
 }
