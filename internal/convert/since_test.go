@@ -2,8 +2,8 @@ package convert_test
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/hinshun/ipcs/internal/convert"
@@ -16,7 +16,9 @@ import (
 // kept with it.
 func TestSince(t *testing.T) {
 	node := ipfstest.NewMemory()
-	large, fresh := strings.Repeat("large", 1<<20), strings.Repeat("new", 1<<16)
+	var noise [3 << 20]byte
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise[:]) // never fails
+	large, fresh := string(noise[1<<20:]), string(noise[:1<<17])
 	write := func(since convert.Source, files ...string) (*memory, *seeded) {
 		src, dst := newMemory(), newMemory()
 		newImage("amd64").files(src, files...).store(src)
