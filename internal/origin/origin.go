@@ -84,9 +84,11 @@ type Origin struct {
 	places map[claim]Place    // repositories
 	seeds  map[layer.Seed]*opened
 	index  index
-	frames frameCache
+	frames frameCache // as they came
+	blocks frameCache // decompressed
 	pace   pace
 	counts counts
+	failed failure
 	more   chan struct{} // closed when more is known
 }
 
@@ -129,7 +131,7 @@ func New(opts Options) (*Origin, error) {
 	}
 	return &Origin{
 		opts: opts, codec: codec, slots: semaphore.NewWeighted(maxRequests), spare: semaphore.NewWeighted(maxSpare), log: opts.Logger,
-		images: map[cid.Cid]*image{}, places: map[claim]Place{}, seeds: map[layer.Seed]*opened{}, index: newIndex(maxIndexed), frames: newFrameCache(), more: make(chan struct{}),
+		images: map[cid.Cid]*image{}, places: map[claim]Place{}, seeds: map[layer.Seed]*opened{}, index: newIndex(maxIndexed), frames: newFrameCache(maxFrames), blocks: newFrameCache(maxBlocks), more: make(chan struct{}),
 	}, nil
 }
 
@@ -378,6 +380,8 @@ func (f *fetch) missing(ctx context.Context) error {
 	}
 	if f.failed == nil {
 		f.failed = ErrNone
+	} else {
+		f.Origin.failed.note(f.failed)
 	}
 	if f.away && !errors.Is(f.failed, ErrAway) {
 		f.failed = fmt.Errorf("%w; of another place: %w", f.failed, ErrAway)

@@ -2,7 +2,6 @@ package origin
 
 import (
 	"bytes"
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -303,7 +302,7 @@ func (f *fetch) deliverFrame(r *read, fr frameRead, came cachedFrame) (good bool
 	if len(fr.wanted) == 0 {
 		return false, nil
 	}
-	blocks, err := r.table.Decompress(f.codec, fr.number, came.data)
+	blocks, err := f.decompressed(r, fr.number, came)
 	if err != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -319,6 +318,24 @@ func (f *fetch) deliverFrame(r *read, fr frameRead, came cachedFrame) (good bool
 		good = good && ok
 	}
 	return good, nil
+}
+
+// decompressed returns what is in a frame. Who reads small files one after the other has it decompressed once.
+func (f *fetch) decompressed(r *read, number int, came cachedFrame) ([]byte, error) {
+	key := frameKey{r.seed, number}
+	f.Origin.mu.Lock()
+	cached, ok := f.blocks.get(key)
+	f.Origin.mu.Unlock()
+	if ok {
+		return cached.data, nil
+	}
+	blocks, err := r.table.Decompress(f.codec, number, came.data)
+	if err == nil {
+		f.Origin.mu.Lock()
+		defer f.Origin.mu.Unlock()
+		f.blocks.add(key, cachedFrame{blocks, came.from})
+	}
+	return blocks, err
 }
 
 // readBlob reads a block that is a blob.
@@ -357,55 +374,4 @@ func (f *fetch) blob(ctx context.Context, p Place, d digest.Digest) ([]byte, err
 		err = fmt.Errorf("it has more than %d bytes", maxBlob)
 	}
 	return data, err
-}
-
-// maxFrames bounds the bytes of frames that are kept.
-const maxFrames = 32 << 20
-
-type frameKey struct {
-	seed  *opened
-	frame int
-}
-
-// A frameCache keeps the frames that were used last, compressed. Origin.mu guards it.
-type frameCache struct {
-	frames map[frameKey]*list.Element
-	order  *list.List // of frameEntry, that used last in front
-	bytes  int
-}
-
-type cachedFrame struct {
-	data []byte
-	from string // the place
-}
-
-type frameEntry struct {
-	frameKey
-	cachedFrame
-}
-
-func newFrameCache() frameCache {
-	return frameCache{frames: map[frameKey]*list.Element{}, order: list.New()}
-}
-
-func (c *frameCache) get(key frameKey) (cachedFrame, bool) {
-	e, ok := c.frames[key]
-	if !ok {
-		return cachedFrame{}, false
-	}
-	c.order.MoveToFront(e)
-	return e.Value.(frameEntry).cachedFrame, true
-}
-
-func (c *frameCache) add(key frameKey, f cachedFrame) {
-	if _, ok := c.frames[key]; ok || len(f.data) > maxFrames/2 {
-		return
-	}
-	c.frames[key] = c.order.PushFront(frameEntry{key, f})
-	for c.bytes += len(f.data); c.bytes > maxFrames; {
-		e := c.order.Back()
-		last := c.order.Remove(e).(frameEntry)
-		delete(c.frames, last.frameKey)
-		c.bytes -= len(last.data)
-	}
 }

@@ -163,7 +163,7 @@ func (r *repository) from(ctx context.Context, h configuredHost, d digest.Digest
 			err := h.Authorizer.AddResponses(ctx, seen)
 			if cerr := resp.Body.Close(); err != nil {
 				r.drop()
-				return nil, errors.Join(fmt.Errorf("%s wants credentials: %w", h.Host, err), cerr)
+				return nil, errors.Join(fmt.Errorf("%s wants credentials: see that this daemon has credentials for it: %w", h.Host, err), cerr)
 			}
 			continue
 		case resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "":

@@ -92,6 +92,9 @@ func (s *Source) fetch(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, f
 			break
 		}
 		over, err := f.until(ctx, f.left(cids), more)
+		if trouble := s.origin.failed.lately(); err != nil && trouble != nil && !f.hasEnded() {
+			err = fmt.Errorf("%w; of where images are kept, something else was not to be had lately: %w", err, trouble)
+		}
 		if over {
 			return err
 		}

@@ -48,7 +48,9 @@ func TestFromRegistry(t *testing.T) {
 		t.Errorf("output %q", out)
 	}
 	t.Logf("run after %v", time.Since(start).Round(time.Millisecond))
+	start = time.Now()
 	alone.same(want, alone.tree(target, "ipcs"), touched)
+	t.Logf("all of it read after %v", time.Since(start).Round(time.Millisecond))
 	status, err := alone.daemon.Status(t.Context())
 	w.must(err)
 	if len(status.Chains) == 0 || len(status.Chains[0].Peers) != 1 || !strings.HasPrefix(status.Chains[0].Peers[0].ID, w.registry.Addr) {
@@ -70,7 +72,9 @@ func TestFromRegistry(t *testing.T) {
 	if out := <-done; out != "42\n" {
 		t.Errorf("with the registry back: %q", out)
 	}
+	start = time.Now()
 	other.same(want, other.tree(copied, "ipcs"), touched)
+	t.Logf("all of the copy read after %v", time.Since(start).Round(time.Millisecond))
 }
 
 // TestOneTag has hosts with and without ipcs run one tag: each what it can, and neither is told which.
@@ -162,7 +166,6 @@ func TestPrivateRegistry(t *testing.T) {
 		Image: &cri.ImageSpec{Image: target}, Auth: &cri.AuthConfig{Username: user, Password: password},
 	})
 	w.must(err)
-	host.in(kubernetes, target).lazy()
 	pod := k.runPod(ctx)
 	container := pod.start(ctx, pulled.ImageRef)
 	pod.readUnfetched(ctx, container)
