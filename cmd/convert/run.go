@@ -50,7 +50,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.fill, "fill", "", "`true or false`: whether hosts should fetch all files of the image when a container uses it (default as they are configured)")
 	flags.StringVar(&o.seeds, "seeds", "", "`true or false`: whether the files of the image are written beside it as well, so that hosts read them from there when no peer has them (default true for registries and folders)")
 	flags.Lookup("seeds").NoOptDefVal = "true"
-	flags.StringVar(&o.since, "since", "", "`image` in the target's registry with seeds, such as the version before: what these have is not written again")
+	flags.StringVar(&o.since, "since", "", "`image` of yours in the target's registry, such as the version before: what its seeds have is not written again")
 	flags.BoolVar(&o.withOriginal, "with-original", false, "copy SOURCE to TARGET as well, so that hosts without ipcs run the same tag; those with it pull the ipcs image by its digest")
 	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config, and so the image ID, as they are; see above for what that costs")
 	flags.BoolVar(&o.access.PlainHTTP, "plain-http", false, "speak plain HTTP to registries (always done on this host)")

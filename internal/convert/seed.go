@@ -106,7 +106,7 @@ func counted(blocks iter.Seq2[ipfs.Block, error], read func(int64)) iter.Seq2[ip
 func (s *seeder) mountBlocks(ctx context.Context, l *layer.Layer) (mount, rest []ipfs.Block, err error) {
 	s.seen[l.Root.Cid] = struct{}{}
 	mount, size := []ipfs.Block{l.Root}, len(l.Root.Data)
-	for b, err := range s.below(ctx, l.IndexCid) {
+	for b, err := range s.below(ctx, l.IndexCid, true) {
 		if err != nil {
 			return nil, nil, err
 		}
@@ -129,7 +129,7 @@ func (s *seeder) blocks(ctx context.Context, l *layer.Layer, rest []ipfs.Block) 
 		}
 		more := s.leaves(ctx, l, yield) && s.nodes(ctx, l, yield)
 		for _, root := range []cid.Cid{l.TarSplit, l.Shadowed} {
-			for b, err := range s.below(ctx, root) {
+			for b, err := range s.below(ctx, root, false) {
 				if !more {
 					return
 				}
@@ -139,12 +139,20 @@ func (s *seeder) blocks(ctx context.Context, l *layer.Layer, rest []ipfs.Block) 
 	}
 }
 
-// isNew notes a block, and says whether it was not noted before and no earlier seed has it.
-func (s *seeder) isNew(c cid.Cid) bool {
+// note notes a block, and says whether it was not noted before.
+func (s *seeder) note(c cid.Cid) bool {
 	_, known := s.seen[c]
 	s.seen[c] = struct{}{}
-	return !known && !slices.ContainsFunc(s.earlier, func(e *earlier) bool { return e.has(c) })
+	return !known
 }
+
+// inEarlier says whether an earlier seed has a block.
+func (s *seeder) inEarlier(c cid.Cid) bool {
+	return slices.ContainsFunc(s.earlier, func(e *earlier) bool { return e.has(c) })
+}
+
+// isNew notes a block, and says whether it was not noted before and no earlier seed has it.
+func (s *seeder) isNew(c cid.Cid) bool { return s.note(c) && !s.inEarlier(c) }
 
 // leaves yields the leaves of a layer's files: those of the profile in its order, and then those
 // of the index.
@@ -206,14 +214,15 @@ func (s *seeder) nodes(ctx context.Context, l *layer.Layer, yield func(ipfs.Bloc
 	return more
 }
 
-// below yields the blocks of a small DAG that no seed has, the root first.
-func (s *seeder) below(ctx context.Context, root cid.Cid) iter.Seq2[ipfs.Block, error] {
+// below yields the blocks of a small DAG that no seed has, the root first; with mount, those as well that earlier ones have: what a layer is
+// mounted by is read at once. Below what an earlier seed has there may be what it has not.
+func (s *seeder) below(ctx context.Context, root cid.Cid, mount bool) iter.Seq2[ipfs.Block, error] {
 	return func(yield func(ipfs.Block, error) bool) {
 		waiting := []cid.Cid{root}
 		for len(waiting) > 0 {
 			c := waiting[len(waiting)-1]
 			waiting = waiting[:len(waiting)-1]
-			if !c.Defined() || !s.isNew(c) {
+			if !c.Defined() || !s.note(c) || c.Type() == cid.Raw && !mount && s.inEarlier(c) {
 				continue
 			}
 			data, err := s.node.Get(ctx, c)
@@ -222,7 +231,7 @@ func (s *seeder) below(ctx context.Context, root cid.Cid) iter.Seq2[ipfs.Block, 
 			if err == nil {
 				links, err = ipfs.Links(b)
 			}
-			if !yield(b, err) || err != nil {
+			if (err != nil || mount || !s.inEarlier(c)) && !yield(b, err) || err != nil {
 				return
 			}
 			for i := len(links) - 1; i >= 0; i-- {

@@ -260,7 +260,15 @@ func (r *prefetch) flush(ctx context.Context) {
 	if list := r.awaited; len(list) > 0 {
 		r.wg.Go(func() {
 			for _, a := range list {
-				r.await(ctx, a)
+				select {
+				case <-a.done:
+				case <-ctx.Done():
+				}
+				if ctx.Err() == nil && a.joined && a.err != nil { // it is tried once more, and others do not wait for that
+					r.wg.Go(func() { r.await(ctx, a) })
+				} else {
+					r.await(ctx, a)
+				}
 			}
 		})
 	}

@@ -76,7 +76,7 @@ func TestMuchIsNeverUnderWay(t *testing.T) {
 	for p := ahead; p < priorities; p++ {
 		total += limits[p].batches * limits[p].bytes
 	}
-	if total > 44*ipfs.LeafSize {
+	if total > 92*ipfs.LeafSize {
 		t.Errorf("%d bytes may be under way that nobody waits for", total)
 	}
 	if beside := limits[Fill].bytes; beside > ipfs.LeafSize {

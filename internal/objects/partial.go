@@ -302,7 +302,13 @@ func (p *Partial) enter(path string) error {
 func (p *Partial) rename(path string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// What becomes an object is counted as one: were it counted twice for a moment, others would be evicted for it.
+	bytes := p.bytes
+	p.bytes = 0
+	p.store.parts.bytes.Add(-bytes)
 	if err := p.store.place(path, p.file.Cid, p.file.Size, fetchedMode); err != nil {
+		p.bytes = bytes
+		p.store.parts.bytes.Add(bytes)
 		return err
 	}
 	p.state, p.path = partialCommitted, p.store.objectPath(p.file.Cid)

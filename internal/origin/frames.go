@@ -1,6 +1,10 @@
 package origin
 
-import "container/list"
+import (
+	"container/list"
+
+	"github.com/hinshun/ipcs/internal/seed"
+)
 
 // maxFrames bounds the bytes of frames that are kept, as they came, and maxBlocks those of frames that are kept decompressed.
 const maxFrames, maxBlocks = 32 << 20, 16 << 20
@@ -19,8 +23,9 @@ type frameCache struct {
 }
 
 type cachedFrame struct {
-	data []byte
-	from string // the place
+	data  []byte
+	from  string      // the place
+	table *seed.Table // by which it was decompressed; nil: it is not
 }
 
 type frameEntry struct {
@@ -42,7 +47,11 @@ func (c *frameCache) get(key frameKey) (cachedFrame, bool) {
 }
 
 func (c *frameCache) add(key frameKey, f cachedFrame) {
-	if _, ok := c.frames[key]; ok || len(f.data) > c.most/2 {
+	if e, ok := c.frames[key]; ok {
+		c.bytes -= len(c.order.Remove(e).(frameEntry).data)
+		delete(c.frames, key)
+	}
+	if len(f.data) > c.most/2 {
 		return
 	}
 	c.frames[key] = c.order.PushFront(frameEntry{key, f})

@@ -1,7 +1,9 @@
 package origin
 
 import (
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -11,6 +13,9 @@ import (
 // maxIndexed bounds the blocks of all tables that are here together, each of which takes 40 to 60 bytes of memory. Beyond
 // it, the tables go that were not used for longest, and are read again when something is in none that is here.
 const maxIndexed = 4 << 20
+
+// errDropped says that a table had to make room, so that tables which do not fit together are not read again and again.
+var errDropped = fmt.Errorf("its table had to make room: %w", ErrAway)
 
 // An index finds blocks in all tables that are here, by the first bytes of their digests. Origin.mu guards it.
 type index struct {
@@ -93,6 +98,7 @@ func (x *index) dropOldest() {
 		}
 	}
 	x.drop(oldest)
+	oldest.failed, oldest.again = errDropped, time.Now().Add(lastPause)
 }
 
 // use notes that a table is used.

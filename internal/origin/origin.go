@@ -109,17 +109,6 @@ type image struct {
 	used            int64
 }
 
-// places returns where an image is. What it claims itself comes last.
-func (im *image) places() []Place {
-	places := slices.Concat(im.always, im.located)
-	for _, p := range im.claims {
-		if !slices.ContainsFunc(places, func(q Place) bool { return q.String() == p.String() }) {
-			places = append(places, p)
-		}
-	}
-	return places
-}
-
 // New returns an Origin that knows no image.
 func New(opts Options) (*Origin, error) {
 	codec, err := seed.NewCodec()
@@ -283,12 +272,13 @@ func (o *Origin) Get(ctx context.Context, c cid.Cid) (data []byte, err error) {
 
 // Fetch implements ipfs.Fetcher. The error is ErrNone, wrapped, for blocks that no image has that it was told of.
 func (o *Origin) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
-	return o.fetch(ctx, cids, fn, nil)
+	return o.fetch(ctx, cids, fn, nil, nil)
 }
 
-// fetch is Fetch, but for frames that are another's by the time it is their turn: these are no error. nil says that all are this node's.
-func (o *Origin) fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error, own func() owners) error {
-	f := &fetch{Origin: o, fn: fn, own: own, wanted: make(map[cid.Cid]struct{}, len(cids))}
+// fetch is Fetch, but for frames that are another's by the time it is their turn: these are no error. nil says that all are this node's. still
+// returns which of some blocks have not come from elsewhere by then; nil: all.
+func (o *Origin) fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error, own func() owners, still func([]cid.Cid) []cid.Cid) error {
+	f := &fetch{Origin: o, fn: fn, own: own, still: still, wanted: make(map[cid.Cid]struct{}, len(cids))}
 	for _, c := range cids {
 		f.wanted[c] = struct{}{}
 	}
@@ -310,6 +300,9 @@ func (o *Origin) fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 			return err
 		}
 		if own != nil {
+			if f.failed != nil {
+				o.failed.note(f.failed)
+			}
 			return f.failed
 		}
 		if !again || ctx.Err() != nil || len(f.rest(cids)) == 0 {
@@ -338,8 +331,9 @@ func among(set map[cid.Cid]struct{}, list []cid.Cid) (in []cid.Cid) {
 // A fetch is one call of Fetch.
 type fetch struct {
 	*Origin
-	fn  func(ipfs.Block) error
-	own func() owners // who has which frames to read now; nil: this node has all
+	fn    func(ipfs.Block) error
+	own   func() owners // who has which frames to read now; nil: this node has all
+	still func([]cid.Cid) []cid.Cid
 
 	mu     sync.Mutex
 	wanted map[cid.Cid]struct{} // that did not come

@@ -158,8 +158,11 @@ func isRoot(c cid.Cid) bool { return c.Type() == cid.DagProtobuf }
 // profile.
 func (o *Origin) blobLocked(c cid.Cid) *read {
 	for _, im := range o.images {
+		if _, ok := im.blobs[c]; !ok {
+			continue
+		}
 		places := im.places()
-		if _, ok := im.blobs[c]; !ok || len(places) == 0 {
+		if len(places) == 0 {
 			continue
 		}
 		d, err := mediatype.BlobDigest(c)
@@ -223,6 +226,7 @@ func (o *Origin) openAll(ctx context.Context, seeds []*opened) error {
 	closed := closedLocked(seeds)
 	o.mu.Unlock()
 	var group errgroup.Group
+	group.SetLimit(maxRequests)
 	errs := make([]error, len(closed))
 	for i, s := range closed {
 		group.Go(func() error {

@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/hinshun/ipcs/internal/seed"
-	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
 	"github.com/opencontainers/go-digest"
 )
@@ -41,18 +38,6 @@ func newOpened(s layer.Seed) *opened {
 	return &opened{Seed: s, users: map[*image]struct{}{}, opening: make(chan struct{}, 1)}
 }
 
-// placesLocked are those of all images that have the seed. It is called with Origin.mu.
-func (s *opened) placesLocked() (places []Place) {
-	for im := range s.users {
-		for _, p := range im.places() {
-			if !slices.Contains(places, p) && len(places) < maxPlaces {
-				places = append(places, p)
-			}
-		}
-	}
-	return places
-}
-
 // open reads the head of a seed, unless it was read.
 func (o *Origin) open(ctx context.Context, s *opened) error {
 	select {
@@ -79,7 +64,7 @@ func (o *Origin) open(ctx context.Context, s *opened) error {
 		o.index.add(s, h.Table)
 		// Whoever opens the layer asks for the mount frame next.
 		last := len(h.Table.Frames) - 1
-		o.frames.add(frameKey{s, last}, cachedFrame{bytes.Clone(head[:h.Table.Frames[last].Len]), from})
+		o.frames.add(frameKey{s, last}, cachedFrame{data: bytes.Clone(head[:h.Table.Frames[last].Len]), from: from})
 	case ctx.Err() == nil:
 		o.failSeedLocked(s, err)
 	}
@@ -115,10 +100,11 @@ func (o *Origin) readHead(ctx context.Context, s *opened, places []Place) (h *se
 
 // readRange reads a range as a whole.
 func (o *Origin) readRange(ctx context.Context, p Place, d digest.Digest, off, n int64) ([]byte, error) {
-	if err := o.slots.Acquire(ctx, 1); err != nil {
+	release, err := o.slot(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer o.slots.Release(1)
+	defer release()
 	r, err := o.watch(ctx, p, d, off, n)
 	if err != nil {
 		return nil, err
@@ -155,6 +141,7 @@ func (f *fetch) read(ctx context.Context, r *read) error {
 	if err := f.fromCache(r); err != nil { // another fetch may have read it meanwhile
 		return err
 	}
+	f.drop(r)
 	mine := f.mine(r)
 	for _, p := range r.places {
 		frames := f.left(mine)
@@ -182,62 +169,6 @@ func (f *fetch) wasAway() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.away
-}
-
-// slot returns when there is room for a request, and a function that gives it back.
-func (f *fetch) slot(ctx context.Context) (release func(), err error) {
-	spare := ipfs.RankOf(ctx) > ipfs.Ahead
-	if spare {
-		if err := f.spare.Acquire(ctx, 1); err != nil {
-			return nil, err
-		}
-	}
-	err = f.slots.Acquire(ctx, 1)
-	if err != nil && spare {
-		f.spare.Release(1)
-	}
-	return func() {
-		f.slots.Release(1)
-		if spare {
-			f.spare.Release(1)
-		}
-	}, err
-}
-
-// frameName is what machines that get something together know a frame by.
-func frameName(r *read, number int) string { return string(r.blob) + "/" + strconv.Itoa(number) }
-
-// mine returns the frames that are this node's, with what lies between them: nothing is wanted of that.
-func (f *fetch) mine(r *read) []frameRead {
-	if f.own == nil {
-		return r.frames
-	}
-	frames, owners := slices.Clone(r.frames), f.own()
-	for i, fr := range frames {
-		if len(fr.wanted) > 0 && !owners.own(frameName(r, fr.number)) {
-			frames[i].wanted = nil
-		}
-	}
-	return frames
-}
-
-// left returns the frames of which something is still wanted, with what lies between them.
-func (f *fetch) left(frames []frameRead) []frameRead {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	first, last := len(frames), 0
-	for i, fr := range frames {
-		for _, w := range fr.wanted {
-			if _, ok := f.wanted[w.cid]; ok {
-				first, last = min(first, i), i+1
-				break
-			}
-		}
-	}
-	if first >= last {
-		return nil
-	}
-	return frames[first:last]
 }
 
 // fail notes why something did not come. It returns the error of fn, if that has ended the fetch.
@@ -283,7 +214,7 @@ func (f *fetch) readFrames(ctx context.Context, p Place, r *read, frames []frame
 			return err
 		}
 		read += int64(len(data))
-		came := cachedFrame{data, p.String()}
+		came := cachedFrame{data: data, from: p.String()}
 		good, err := f.deliverFrame(r, fr, came)
 		if err != nil {
 			return err
@@ -317,25 +248,23 @@ func (f *fetch) deliverFrame(r *read, fr frameRead, came cachedFrame) (good bool
 		}
 		good = good && ok
 	}
+	if good {
+		f.Origin.mu.Lock()
+		defer f.Origin.mu.Unlock()
+		f.blocks.add(frameKey{r.seed, fr.number}, cachedFrame{data: blocks, from: came.from, table: r.table})
+	}
 	return good, nil
 }
 
-// decompressed returns what is in a frame. Who reads small files one after the other has it decompressed once.
-func (f *fetch) decompressed(r *read, number int, came cachedFrame) ([]byte, error) {
-	key := frameKey{r.seed, number}
+// decompressed returns what is in a frame, if it was good lately: who reads small files one after the other has it decompressed once.
+func (f *fetch) decompressed(r *read, number int, came cachedFrame) (blocks []byte, err error) {
 	f.Origin.mu.Lock()
-	cached, ok := f.blocks.get(key)
+	cached, ok := f.blocks.get(frameKey{r.seed, number})
 	f.Origin.mu.Unlock()
-	if ok {
+	if ok && cached.table == r.table {
 		return cached.data, nil
 	}
-	blocks, err := r.table.Decompress(f.codec, number, came.data)
-	if err == nil {
-		f.Origin.mu.Lock()
-		defer f.Origin.mu.Unlock()
-		f.blocks.add(key, cachedFrame{blocks, came.from})
-	}
-	return blocks, err
+	return r.table.Decompress(f.codec, number, came.data)
 }
 
 // readBlob reads a block that is a blob.
@@ -357,10 +286,11 @@ func (f *fetch) readBlob(ctx context.Context, r *read) error {
 
 // blob reads a blob of a size that is not known.
 func (f *fetch) blob(ctx context.Context, p Place, d digest.Digest) ([]byte, error) {
-	if err := f.slots.Acquire(ctx, 1); err != nil {
+	release, err := f.slot(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer f.slots.Release(1)
+	defer release()
 	body, err := f.watch(ctx, p, d, 0, -1)
 	if err != nil {
 		return nil, err

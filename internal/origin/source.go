@@ -82,7 +82,10 @@ func (s *Source) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) 
 
 // fetch has blocks from the node's peers as node gets them, or from the origin.
 func (s *Source) fetch(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, fn func(ipfs.Block) error) error {
-	f := &both{fn: fn, node: node, wanted: make(map[cid.Cid]struct{}, len(cids)), came: make(chan struct{}, 1)}
+	// What is asked of the origin ends when peers have brought all.
+	live, enough := context.WithCancel(ctx)
+	defer enough()
+	f := &both{fn: fn, node: node, enough: enough, wanted: make(map[cid.Cid]struct{}, len(cids)), came: make(chan struct{}, 1)}
 	for _, c := range cids {
 		f.wanted[c] = struct{}{}
 	}
@@ -100,17 +103,17 @@ func (s *Source) fetch(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, f
 		}
 	}
 	if ipfs.RankOf(ctx) > ipfs.Ahead {
-		return s.spare(ctx, f, cids)
+		return s.spare(ctx, live, f, cids)
 	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		more := s.origin.learns()
 		if err := f.peers(ipfs.WithoutPatience(ctx), f.left(cids), demandPatience); err != nil {
 			return err
 		}
-		if err := s.shared(ctx, f, f.left(cids)); err != nil {
+		if err := s.shared(ctx, live, f, f.left(cids)); err != nil {
 			return err
 		}
-		over, err := f.beside(ctx, s, f.left(cids), pause, more)
+		over, err := f.beside(ctx, live, s, f.left(cids), pause, more)
 		if over {
 			return err
 		}
@@ -119,7 +122,7 @@ func (s *Source) fetch(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, f
 
 // beside has from the origin what it has, while peers are waited for as if there were none. It is over when all has come, or
 // nobody has what has not. Places that are away are asked again after a pause, and origins of which more is known then.
-func (f *both) beside(ctx context.Context, s *Source, cids []cid.Cid, pause time.Duration, more <-chan struct{}) (over bool, err error) {
+func (f *both) beside(ctx, live context.Context, s *Source, cids []cid.Cid, pause time.Duration, more <-chan struct{}) (over bool, err error) {
 	if len(cids) == 0 {
 		return true, nil
 	}
@@ -127,7 +130,7 @@ func (f *both) beside(ctx context.Context, s *Source, cids []cid.Cid, pause time
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- f.node.Fetch(pctx, cids, f.deliver) }()
-	oerr := s.origin.Fetch(ctx, cids, f.deliver)
+	oerr := s.origin.Fetch(live, cids, f.deliver)
 	var again <-chan time.Time
 	if errors.Is(oerr, ErrAway) {
 		timer := time.NewTimer(pause)
@@ -172,6 +175,8 @@ type both struct {
 	node ipfs.Fetcher
 	came chan struct{} // told of each block
 
+	enough func() // called when nothing is wanted any more
+
 	mu     sync.Mutex
 	wanted map[cid.Cid]struct{}
 	ended  error // of fn
@@ -184,7 +189,9 @@ func (f *both) deliver(b ipfs.Block) error {
 		return f.ended
 	}
 	delete(f.wanted, b.Cid)
-	f.ended = f.fn(b)
+	if f.ended = f.fn(b); f.ended != nil || len(f.wanted) == 0 {
+		f.enough()
+	}
 	select {
 	case f.came <- struct{}{}:
 	default:

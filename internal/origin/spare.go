@@ -50,14 +50,15 @@ type spare struct {
 	lately  time.Time            // when a peer brought something
 }
 
-func (s *Source) spare(ctx context.Context, f *both, cids []cid.Cid) error {
+// spare ends with ctx; what it asks of the origin ends with live.
+func (s *Source) spare(ctx, live context.Context, f *both, cids []cid.Cid) error {
 	now := time.Now()
 	r := &spare{
 		both: f, src: s, cids: cids, began: now, lately: now, lacked: make(chan struct{}, 1), pause: firstPause,
 		more: s.origin.learns(), failed: ErrNone, nowhere: map[cid.Cid]struct{}{}, lacking: map[cid.Cid]struct{}{},
 	}
 	for {
-		again, err := r.round(ctx)
+		again, err := r.round(ctx, live)
 		if !again {
 			return err
 		}
@@ -66,8 +67,8 @@ func (s *Source) spare(ctx context.Context, f *both, cids []cid.Cid) error {
 
 // round asks peers once for all that has not come, and the origin as long as they are at it. It is to be done again if peers gave up
 // something that the origin may have.
-func (r *spare) round(ctx context.Context) (again bool, err error) {
-	r.fromOrigin(ctx)
+func (r *spare) round(ctx, live context.Context) (again bool, err error) {
+	r.fromOrigin(live)
 	pctx, cancel := context.WithCancel(ipfs.WithLack(ctx, r.lack))
 	peers := make(chan error, 1)
 	go func() { peers <- r.node.Fetch(pctx, r.left(r.cids), r.fromPeer) }()
@@ -78,7 +79,7 @@ func (r *spare) round(ctx context.Context) (again bool, err error) {
 			<-peers
 			return false, r.end(ctx)
 		}
-		r.fromOrigin(ctx)
+		r.fromOrigin(live)
 		ended, perr = r.wait(ctx, peers)
 	}
 	cancel()
@@ -211,9 +212,13 @@ func (r *spare) fromOrigin(ctx context.Context) {
 	}
 	r.told = 0
 	mine, theirs, err := r.src.origin.split(ctx, wanted, who)
-	if !errors.Is(err, ErrAway) {
+	switch {
+	case ctx.Err() != nil:
+		return
+	case !errors.Is(err, ErrAway):
+		r.failed = cmp.Or(err, r.failed)
 		r.forget(wanted, mine, theirs)
-	} else if len(mine) == 0 {
+	case len(mine) == 0:
 		r.later(err)
 	}
 	if len(mine) == 0 && len(theirs) > 0 && overdue {
@@ -224,7 +229,7 @@ func (r *spare) fromOrigin(ctx context.Context) {
 		r.told, r.others = told, who.others
 		return
 	}
-	err = r.src.origin.fetch(ctx, mine, r.deliver, r.owners)
+	err = r.src.origin.fetch(ctx, mine, r.deliver, r.owners, r.left)
 	switch came := len(r.left(mine)) < len(mine); {
 	case came || err == nil:
 		r.pause, r.fails = firstPause, 0

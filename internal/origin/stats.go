@@ -8,20 +8,21 @@ import (
 
 // Stats counts requests since New, and says what is known now.
 type Stats struct {
-	Requests int64 // to places
+	Requests int64 // to places, that have ended
 	Failed   int64 // of these
 	Bytes    int64 // that came
 	Images   int   // that are known
 	Blocks   int   // in the tables that are here
 }
 
-type counts struct{ requests, failed, bytes atomic.Int64 }
+type counts struct{ ok, failed, bytes atomic.Int64 }
 
 // Stats returns what was counted.
 func (o *Origin) Stats() Stats {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return Stats{o.counts.requests.Load(), o.counts.failed.Load(), o.counts.bytes.Load(), len(o.images), o.index.blocks}
+	failed := o.counts.failed.Load()
+	return Stats{o.counts.ok.Load() + failed, failed, o.counts.bytes.Load(), len(o.images), o.index.blocks}
 }
 
 // troubleTime is how long a failure is told to those who ask for something else.

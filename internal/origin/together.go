@@ -32,7 +32,7 @@ type partners interface {
 }
 
 // shared has from partners what is theirs to get, and from the origin what is this node's, where somebody waits.
-func (s *Source) shared(ctx context.Context, f *both, cids []cid.Cid) error {
+func (s *Source) shared(ctx, live context.Context, f *both, cids []cid.Cid) error {
 	node, ok := s.node.(partners)
 	if !ok || len(cids) == 0 || !s.trust.now() {
 		return nil
@@ -41,7 +41,7 @@ func (s *Source) shared(ctx context.Context, f *both, cids []cid.Cid) error {
 	if len(others) == 0 {
 		return nil
 	}
-	mine, theirs, _ := s.origin.split(ctx, cids, owners{self, others})
+	mine, theirs, _ := s.origin.split(live, cids, owners{self, others})
 	if len(theirs) == 0 {
 		return nil
 	}
@@ -53,7 +53,7 @@ func (s *Source) shared(ctx context.Context, f *both, cids []cid.Cid) error {
 	})
 	if len(mine) > 0 {
 		group.Go(func() error {
-			_ = s.origin.Fetch(ctx, mine, f.deliver) // what does not come is asked for again
+			_ = s.origin.Fetch(live, mine, f.deliver) // what does not come is asked for again
 			return f.over(ctx)
 		})
 	}

@@ -33,7 +33,6 @@ type watched struct {
 // watch begins to read a range of a place. The time until the first byte is the place's own matter.
 func (o *Origin) watch(ctx context.Context, p Place, d digest.Digest, off, n int64) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	o.counts.requests.Add(1)
 	body, err := p.Range(ctx, d, off, n)
 	if err != nil {
 		o.counts.failed.Add(1)
@@ -64,6 +63,10 @@ func (w *watched) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (w *watched) Close() error {
 	w.timer.Stop()
+	if !w.failed {
+		w.failed = true // it is counted once
+		w.counts.ok.Add(1)
+	}
 	w.cancel(nil)
 	return w.ReadCloser.Close()
 }

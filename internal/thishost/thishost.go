@@ -8,13 +8,19 @@ package thishost
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
 )
+
+// metadata are addresses where clouds tell machines what they are, and more, that are no link-local ones.
+var metadata = []netip.Addr{
+	netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("168.63.129.16"), netip.MustParseAddr("100.100.100.200"),
+}
 
 // Reached says whether an address leads to this host, or to its link: loopback, unspecified, link-local, multicast or broadcast.
 func Reached(ip netip.Addr) bool {
 	ip = ip.Unmap()
-	return !ip.IsValid() || ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast() ||
+	return !ip.IsValid() || slices.Contains(metadata, ip) || ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast() ||
 		ip == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 

@@ -12,7 +12,7 @@ import (
 func TestReached(t *testing.T) {
 	for _, text := range []string{
 		"127.0.0.1", "127.8.0.1", "::1", "0.0.0.0", "::", "169.254.169.254", "fe80::1", "fe80::1%eth0", "224.0.0.1", "ff02::1", "255.255.255.255",
-		"::ffff:127.0.0.1", "::ffff:169.254.169.254",
+		"::ffff:127.0.0.1", "100.100.100.200", "fd00:ec2::254", "::ffff:169.254.169.254",
 	} {
 		if !thishost.Reached(netip.MustParseAddr(text)) {
 			t.Errorf("%s is held to be elsewhere", text)

@@ -20,11 +20,12 @@ import (
 
 const (
 	// maxWants bounds the wants on the wire, whatever is asked of the node. Where many machines get one image, what
-	// they have for each other is what all of them want at the same time.
-	maxWants = 6144
+	// they have for each other is what all of them want at the same time. Of each there may be two in a stream, where half of
+	// transfer.MaxUnanswered is the limit: for news, and for the block.
+	maxWants = 4096
 	// bitswapWeight is for how many of them one counts while some peer speaks bitswap alone: a
 	// stock server drops wants beyond 1,024 of a peer without a word.
-	bitswapWeight = 12
+	bitswapWeight = 8
 	// maxBulk of them may be beyond the first few of a list, so that a long list of
 	// blocks that do not come leaves room for a reader.
 	maxBulk = maxWants - 64*bitswapWeight
