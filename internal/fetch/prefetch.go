@@ -62,14 +62,6 @@ func (f *Fetcher) PrefetchParts(ctx context.Context, parts iter.Seq[Part], p Pri
 	return f.prefetch(ctx, parts, p)
 }
 
-// windowOf is the window of a priority.
-func windowOf(p Priority) int64 {
-	if p == Whole {
-		return wholeWindow
-	}
-	return window
-}
-
 func (f *Fetcher) prefetch(ctx context.Context, parts iter.Seq[Part], p Priority) error {
 	if p < ahead || p > Fill {
 		return fmt.Errorf("prefetch: %d is no priority of it", p)
@@ -77,7 +69,11 @@ func (f *Fetcher) prefetch(ctx context.Context, parts iter.Seq[Part], p Priority
 	f.mu.Lock()
 	f.urgent = time.Now() // whoever is to read first has not begun
 	f.mu.Unlock()
-	run := &prefetch{Fetcher: f, priority: p, began: time.Now(), window: semaphore.NewWeighted(windowOf(p)), lost: make(map[fileKey]struct{})}
+	most := int64(window)
+	if p == Whole {
+		most = wholeWindow
+	}
+	run := &prefetch{Fetcher: f, priority: p, began: time.Now(), window: semaphore.NewWeighted(most), lost: make(map[fileKey]struct{})}
 	err := run.all(ctx, parts)
 	run.flush(ctx) // what is queued is wanted by the goroutines
 	run.wg.Wait()
