@@ -307,3 +307,20 @@ func TestSeedsOfOthers(t *testing.T) {
 	}
 	fetchAll(t, o, slices.Concat(old.Layers...))
 }
+
+// TestChangedFrame has the first place change a byte of a frame that decompresses all the same: what is made of it is not kept, and the
+// second place's is taken.
+func TestChangedFrame(t *testing.T) {
+	im := origintest.NewImage(t, 1, 20, 10<<10)
+	bad, good := &origintest.Place{Name: "bad", Blobs: im.Blobs}, &origintest.Place{Name: "good", Blobs: im.Blobs}
+	bad.Change(func(r origintest.Request, data []byte) ([]byte, error) {
+		if r.Off == 0 && r.N > 0 { // not the head
+			data[len(data)/2] ^= 1 // of bytes that do not compress
+		}
+		return data, nil
+	})
+	o := newOrigin(t, im, bad, good)
+	o.Recorded(im.Record, im.Image)
+	fetchAll(t, o, im.Layers[0])
+	fetchAll(t, o, im.Layers[0])
+}
