@@ -206,12 +206,20 @@ func parseTable(b []byte, mount, end int64) (*Table, error) {
 	for i := range t.prefixes {
 		t.prefixes[i] = binary.BigEndian.Uint64(r.b[i*prefixSize:])
 	}
-	sorted := slices.Sorted(slices.Values(t.prefixes))
-	for i := maxSame; i < len(sorted); i++ {
-		if sorted[i] == sorted[i-maxSame] {
-			r.fail("more than %d digests begin with %016x", maxSame, sorted[i])
-			return nil, r.err
-		}
+	if prefix, ok := tooMany(t.prefixes); ok {
+		r.fail("more than %d digests begin with %016x", maxSame, prefix)
+		return nil, r.err
 	}
 	return t, nil
+}
+
+// tooMany returns a prefix that more blocks have than may.
+func tooMany(prefixes []uint64) (prefix uint64, ok bool) {
+	sorted := slices.Sorted(slices.Values(prefixes))
+	for i := maxSame; i < len(sorted); i++ {
+		if sorted[i] == sorted[i-maxSame] {
+			return sorted[i], true
+		}
+	}
+	return 0, false
 }

@@ -7,7 +7,7 @@
 // What the store does not have is asked of the connected peers by the exchange.
 // There is one want for a block in the whole node, however many callers wait for
 // it, and it lives as long as one of them does. At most maxWants wants are on the
-// wire at a time, and a quarter of them where a peer speaks bitswap alone; beyond 1,024 a stock
+// wire at a time, and an eighth of them where a peer speaks bitswap alone; beyond 1,024 a stock
 // bitswap server drops wants without a word.
 //
 // A want is first sent as WANT-BLOCK to one peer: one that said it has the block,
