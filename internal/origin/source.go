@@ -25,17 +25,21 @@ type Node interface {
 const (
 	demandPatience = 100 * time.Millisecond
 	sparePatience  = time.Second
+	// originPatience is how long nothing may come of the registry until peers are asked, though they are slow.
+	originPatience = time.Second
 )
 
 // A Source has blocks from peers, and from where images are kept when no peer has them, or they are slow. Peers are
-// asked first: they are nearer, mostly, and cost nobody anything. What has not come of them when they said no, or
-// said nothing for a while, comes from the origin, or from them: they are waited for beside it, as if there were none.
+// asked first: they are nearer, mostly, and cost nobody anything; unless they have taken much longer lately (cost.go). What has
+// not come of them when they said no, or said nothing for a while, or have had the time in which the origin would have
+// brought it several times, comes from the origin, or from them: they are waited for beside it, as if there were none.
 // While places are away that may have it, all are asked again and again, until the context ends. What nobody waits for comes in
 // another way (spare.go).
 type Source struct {
 	node   Node
 	origin *Origin
 	trust  trust
+	rank   ranking
 	lately atomic.Int64 // when a peer brought something that nobody waits for, in nanoseconds
 }
 
@@ -85,7 +89,7 @@ func (s *Source) fetch(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, f
 	// What is asked of the origin ends when peers have brought all.
 	live, enough := context.WithCancel(ctx)
 	defer enough()
-	f := &both{fn: fn, node: node, enough: enough, wanted: make(map[cid.Cid]struct{}, len(cids)), came: make(chan struct{}, 1)}
+	f := &both{fn: fn, node: node, rank: &s.rank, enough: enough, wanted: make(map[cid.Cid]struct{}, len(cids)), came: make(chan struct{}, 1)}
 	for _, c := range cids {
 		f.wanted[c] = struct{}{}
 	}
@@ -107,7 +111,7 @@ func (s *Source) fetch(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, f
 	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		more := s.origin.learns()
-		if err := f.peers(ipfs.WithoutPatience(ctx), f.left(cids), demandPatience); err != nil {
+		if err := s.first(ctx, live, f, f.left(cids)); err != nil {
 			return err
 		}
 		if err := s.shared(ctx, live, f, f.left(cids)); err != nil {
@@ -120,17 +124,33 @@ func (s *Source) fetch(ctx context.Context, node ipfs.Fetcher, cids []cid.Cid, f
 	}
 }
 
+// first has from peers, or from the origin if they were slow lately, what comes without a pause, and soon enough. Machines that get something
+// together go by each other: the registry's link is not each one's.
+func (s *Source) first(ctx, live context.Context, f *both, cids []cid.Cid) error {
+	bytes := sizeOf(ctx, len(cids))
+	var limit time.Duration
+	if !s.together() {
+		if s.rank.originFirst(bytes) {
+			_ = f.alone(live, &s.rank.origin, s.origin, cids, originPatience, 0) // what does not come is asked for again
+			return f.over(ctx)
+		}
+		limit = s.rank.limit(bytes)
+	}
+	return f.alone(ipfs.WithoutPatience(ctx), &s.rank.peers, f.node, cids, demandPatience, limit)
+}
+
 // beside has from the origin what it has, while peers are waited for as if there were none. It is over when all has come, or
 // nobody has what has not. Places that are away are asked again after a pause, and origins of which more is known then.
 func (f *both) beside(ctx, live context.Context, s *Source, cids []cid.Cid, pause time.Duration, more <-chan struct{}) (over bool, err error) {
 	if len(cids) == 0 {
 		return true, nil
 	}
-	pctx, cancel := context.WithCancel(ctx)
+	pctx, stop := context.WithCancelCause(ctx)
+	cancel := func() { stop(errOvertaken) }
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- f.node.Fetch(pctx, cids, f.deliver) }()
-	oerr := s.origin.Fetch(live, cids, f.deliver)
+	go func() { done <- s.rank.peers.fetch(pctx, f.node, cids, f.deliver) }()
+	oerr := s.rank.origin.fetch(live, s.origin, cids, f.deliver)
 	var again <-chan time.Time
 	if errors.Is(oerr, ErrAway) {
 		timer := time.NewTimer(pause)
@@ -173,6 +193,7 @@ func (f *both) beside(ctx, live context.Context, s *Source, cids []cid.Cid, paus
 type both struct {
 	fn   func(ipfs.Block) error
 	node ipfs.Fetcher
+	rank *ranking
 	came chan struct{} // told of each block
 
 	enough func() // called when nothing is wanted any more
@@ -222,25 +243,33 @@ func (f *both) until(ctx context.Context, cids []cid.Cid, more <-chan struct{}) 
 	}
 }
 
-// peers has from peers what comes without a pause. The error is that of fn, or of who asks.
-func (f *both) peers(ctx context.Context, cids []cid.Cid, patience time.Duration) error {
-	pctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// alone has from one source what comes without a pause, in no more than limit (0: as long as it takes). The error is that of fn, or of who asks.
+func (f *both) alone(ctx context.Context, m *meter, from ipfs.Fetcher, cids []cid.Cid, patience, limit time.Duration) error {
+	actx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	done := make(chan error, 1)
-	go func() { done <- f.node.Fetch(pctx, cids, f.deliver) }()
+	go func() { done <- m.fetch(actx, from, cids, f.deliver) }()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
+	var end <-chan time.Time
+	if limit > 0 {
+		t := time.NewTimer(limit)
+		defer t.Stop()
+		end = t.C
+	}
 	for {
 		select {
 		case <-done:
 			return f.over(ctx)
 		case <-f.came:
 			timer.Reset(patience)
+			continue
 		case <-timer.C:
-			cancel()
-			<-done
-			return f.over(ctx)
+		case <-end:
 		}
+		stop(errOvertaken)
+		<-done
+		return f.over(ctx)
 	}
 }
 

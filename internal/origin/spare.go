@@ -15,7 +15,7 @@ import (
 )
 
 // What nobody waits for is wanted of peers all the time, and they tell what they have not got: that, and when nothing comes of them for a
-// while all the rest, is read from the origin, as far as it is this node's (together.go). It is looked at again whose a frame is when it is
+// while, or much less than the origin would bring, all the rest, is read from the origin, as far as it is this node's (together.go). It is looked at again whose a frame is when it is
 // its turn to be read: by then there may be others, or it has come from one.
 
 const (
@@ -71,7 +71,7 @@ func (r *spare) round(ctx, live context.Context) (again bool, err error) {
 	r.fromOrigin(live)
 	pctx, cancel := context.WithCancel(ipfs.WithLack(ctx, r.lack))
 	peers := make(chan error, 1)
-	go func() { peers <- r.node.Fetch(pctx, r.left(r.cids), r.fromPeer) }()
+	go func() { peers <- r.rank.peers.fetch(pctx, r.node, r.left(r.cids), r.fromPeer) }()
 	var perr error
 	for ended := false; !ended; {
 		if len(r.left(r.cids)) == 0 || r.over(ctx) != nil {
@@ -177,23 +177,31 @@ func (r *spare) quiet() (here, anywhere time.Duration) {
 	return here, min(here, time.Since(time.Unix(0, r.src.lately.Load())))
 }
 
-// wanted returns what is to be had from the origin: what peers have not got, or everything when nothing comes of them. told grows
-// with what peers say.
-func (r *spare) wanted() (list []cid.Cid, told int) {
+// wanted returns what is to be had from the origin: what peers have not got, or everything when nothing comes of them, or little. To
+// know how little that is, something is asked of the origin that peers come to last. told grows with what peers say.
+func (r *spare) wanted(ctx context.Context) (list []cid.Cid, told int) {
 	left := r.left(r.cids)
 	here, anywhere := r.quiet()
-	all := anywhere > sparePatience || here > spareTurn
+	slow, unsure := r.rank.peersSlow()
+	together := r.src.together()
+	all := anywhere > sparePatience || here > spareTurn || slow && !together
+	measured, size := len(left), sizeOf(ctx, 1)
+	if unsure && !together && int64(len(left))*size >= leastMeasured {
+		measured = max(0, len(left)-int(maxRange/size))
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	told = 1 + len(r.lacking)
 	if all {
 		told = -told
 	}
-	return slices.DeleteFunc(left, func(c cid.Cid) bool {
+	for i, c := range left {
 		_, lacking := r.lacking[c]
-		_, nowhere := r.nowhere[c]
-		return nowhere || !lacking && !all
-	}), told
+		if _, nowhere := r.nowhere[c]; !nowhere && (lacking || all || i >= measured) {
+			list = append(list, c)
+		}
+	}
+	return list, told
 }
 
 // fromOrigin reads what is wanted of the origin and this node's, if anything is.
@@ -202,7 +210,7 @@ func (r *spare) fromOrigin(ctx context.Context) {
 		return
 	}
 	r.away = nil
-	wanted, told := r.wanted()
+	wanted, told := r.wanted(ctx)
 	if len(wanted) == 0 {
 		return
 	}
@@ -229,7 +237,7 @@ func (r *spare) fromOrigin(ctx context.Context) {
 		r.told, r.others = told, who.others
 		return
 	}
-	err = r.src.origin.fetch(ctx, mine, r.deliver, r.owners, r.left)
+	err = r.rank.origin.fetch(ctx, unlessCame{r}, mine, r.deliver)
 	switch came := len(r.left(mine)) < len(mine); {
 	case came || err == nil:
 		r.pause, r.fails = firstPause, 0
@@ -241,6 +249,14 @@ func (r *spare) fromOrigin(ctx context.Context) {
 			r.forget(mine, nil, nil)
 		}
 	}
+}
+
+// unlessCame is the origin that is asked for this node's frames, of what has not come of peers by then.
+type unlessCame struct{ *spare }
+
+// Fetch implements ipfs.Fetcher.
+func (u unlessCame) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
+	return u.src.origin.fetch(ctx, cids, fn, u.owners, u.left)
 }
 
 // later has the origin be asked again after a pause.

@@ -31,6 +31,16 @@ type partners interface {
 	Partners() (self string, others []string)
 }
 
+// together says whether others get something at the same time.
+func (s *Source) together() bool {
+	node, ok := s.node.(partners)
+	if !ok {
+		return false
+	}
+	_, others := node.Partners()
+	return len(others) > 0
+}
+
 // shared has from partners what is theirs to get, and from the origin what is this node's, where somebody waits.
 func (s *Source) shared(ctx, live context.Context, f *both, cids []cid.Cid) error {
 	node, ok := s.node.(partners)
@@ -47,13 +57,13 @@ func (s *Source) shared(ctx, live context.Context, f *both, cids []cid.Cid) erro
 	}
 	var group errgroup.Group
 	group.Go(func() error {
-		err := f.peers(ctx, theirs, demandTurn)
+		err := f.alone(ctx, &s.rank.peers, f.node, theirs, demandTurn, 0)
 		s.trust.note(len(theirs), len(theirs)-len(f.left(theirs)))
 		return err
 	})
 	if len(mine) > 0 {
 		group.Go(func() error {
-			_ = s.origin.Fetch(live, mine, f.deliver) // what does not come is asked for again
+			_ = s.rank.origin.fetch(live, s.origin, mine, f.deliver) // what does not come is asked for again
 			return f.over(ctx)
 		})
 	}
