@@ -26,7 +26,7 @@ const (
 	fastEnough    = 10 << 20
 	// measureAgain is after how long peers that were too slow are asked first once.
 	measureAgain = 10 * time.Second
-	// The rate is measured over rateTime, or over rateBytes if that is less.
+	// The rate is measured over rateTime, or over rateBytes if that is less, or until the request was given up.
 	rateTime  = time.Second
 	rateBytes = 256 << 10
 	// costMemory is how many measurements the averages go over, and guess the size of a block that nobody knows.
@@ -126,17 +126,17 @@ func (t *trial) measureLocked(now time.Time) {
 
 // end measures what is left. A request that was ended before anything came says that it takes longer: it is taken to take twice as long.
 func (t *trial) end(ctx context.Context) {
-	now := time.Now()
+	now, overtaken := time.Now(), errors.Is(context.Cause(ctx), errOvertaken)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.since.IsZero():
 		least := 2 * now.Sub(t.began).Seconds()
-		if errors.Is(context.Cause(ctx), errOvertaken) && least > t.latency.value {
+		if overtaken && least > t.latency.value {
 			t.latency.add(least)
 			t.last = now
 		}
-	case t.came-t.from >= rateBytes:
+	case t.came-t.from >= rateBytes, overtaken && now.Sub(t.since) >= demandPatience:
 		t.measureLocked(now)
 	}
 }
