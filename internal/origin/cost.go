@@ -41,16 +41,20 @@ type meter struct {
 	rate    average // bytes a second of all requests together, while one of them is being answered
 	came    int64   // bytes
 	last    time.Time
-	rated   time.Time // when the rate was measured last
 }
 
-// average is a moving one.
+// average is a moving one. What was measured before measureAgain says little of now: it counts until something is measured again.
 type average struct {
 	value float64
 	n     int
+	last  time.Time
 }
 
-func (a *average) add(v float64) {
+func (a *average) add(v float64, now time.Time) {
+	if now.Sub(a.last) > measureAgain {
+		a.n = 0
+	}
+	a.last = now
 	a.n++
 	a.value += (v - a.value) / float64(min(a.n, costMemory))
 }
@@ -70,7 +74,7 @@ func (m *meter) cost(bytes int64) (d time.Duration, known bool) {
 func (m *meter) speed() (rate float64, fresh bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.rate.value, time.Since(m.rated) < freshTime
+	return m.rate.value, time.Since(m.rate.last) < freshTime
 }
 
 // measured is when something was measured last.
@@ -107,7 +111,7 @@ func (t *trial) brought(bytes int) {
 	defer t.mu.Unlock()
 	t.came, t.last = t.came+int64(bytes), now
 	if t.since.IsZero() {
-		t.latency.add(now.Sub(t.began).Seconds())
+		t.latency.add(now.Sub(t.began).Seconds(), now)
 		t.since, t.from = now, t.came
 		return
 	}
@@ -118,8 +122,7 @@ func (t *trial) brought(bytes int) {
 
 func (t *trial) measureLocked(now time.Time) {
 	if d := now.Sub(t.since).Seconds(); d > 0 {
-		t.rate.add(float64(t.came-t.from) / d)
-		t.rated = now
+		t.rate.add(float64(t.came-t.from)/d, now)
 	}
 	t.since, t.from = now, t.came
 }
@@ -133,7 +136,7 @@ func (t *trial) end(ctx context.Context) {
 	case t.since.IsZero():
 		least := 2 * now.Sub(t.began).Seconds()
 		if overtaken && least > t.latency.value {
-			t.latency.add(least)
+			t.latency.add(least, now)
 			t.last = now
 		}
 	case t.came-t.from >= rateBytes, overtaken && now.Sub(t.since) >= demandPatience:
