@@ -119,6 +119,7 @@ func Scenarios() []Scenario {
 		next(),
 		threeNodes(),
 		noPeers(),
+		either(),
 		fanOut(),
 		warm(),
 		idle(),

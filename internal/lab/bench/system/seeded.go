@@ -6,9 +6,10 @@ import (
 	"github.com/hinshun/ipcs/internal/lab"
 )
 
-// seeded is ipcs with nobody but the registry, which has the seeds of the image.
+// seeded is ipcs with the registry, which has the seeds of the image, and nobody else.
 type seeded struct {
 	name    string
+	peers   bool // but for the publisher's node
 	profile bool // of the measured command in the image, and filling
 	fetches bool // all files after the pull
 }
@@ -17,6 +18,10 @@ func (s seeded) Name() string { return s.name }
 
 func (s seeded) About() string {
 	switch {
+	case s.peers && s.fetches:
+		return "this project without a profile, where publisher and registry have all files: they are fetched by `ipcs-snapshotter fetch` after the pull"
+	case s.peers:
+		return "this project without a profile, where publisher and registry have what is read"
 	case s.profile:
 		return "the same with a profile of the measured command in the image, and all other files fetched in the background"
 	case s.fetches:
@@ -27,13 +32,13 @@ func (s seeded) About() string {
 
 func (seeded) Missing(context.Context, Programs) string { return "" }
 
-// Publish converts the image on the publisher, whose node nobody is told of.
+// Publish converts the image on the publisher, whose node nobody is told of but where it is to be asked.
 func (s seeded) Publish(ctx context.Context, site *Site, source Source) (*Image, error) {
 	if !s.profile {
 		source.Command = ""
 	}
 	img, err := publishProfiled(ctx, site, source, s.name, "--seeds", "--peer-hint", "none")
-	if err == nil {
+	if err == nil && !s.peers {
 		img.Peers = nil
 	}
 	return img, err

@@ -47,6 +47,7 @@ func All() []System {
 		overlayfs{"overlayfs", ""}, overlayfs{"overlayfs-zstd", "+zstd"}, erofs{},
 		ipcs{}, profiled{}, filled{}, fetched{}, kubo{},
 		seeded{name: "ipcs-registry"}, seeded{name: "ipcs-registry-profile", profile: true}, seeded{name: "ipcs-registry-fetch", fetches: true},
+		seeded{name: "ipcs-either", peers: true}, seeded{name: "ipcs-either-fetch", peers: true, fetches: true},
 		stargz{"stargz", false}, stargz{"stargz-optimized", true},
 	}
 	return append(all, fallbacks()...)
