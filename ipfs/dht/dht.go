@@ -83,13 +83,16 @@ func isID(p peer.ID) bool {
 }
 
 // Find returns providers of something, at most maxFound, that others have named: their addresses may be anything. It
-// waits for those that it asks, until ctx ends.
+// waits for those that it asks, until ctx ends. It fails where nobody is there to be asked.
 func (d *DHT) Find(ctx context.Context, key cid.Cid) ([]peer.AddrInfo, error) {
 	var found []peer.AddrInfo
 	for p := range d.kad.FindProvidersAsync(ctx, key, maxFound+1) { // this node may be one
 		if p.ID != d.self && isID(p.ID) && len(found) < maxFound {
 			found = append(found, p)
 		}
+	}
+	if len(found) == 0 && d.kad.RoutingTable().Size() == 0 {
+		return nil, errAlone
 	}
 	return found, nil
 }

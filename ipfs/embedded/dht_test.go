@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/ipfs/go-cid"
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
@@ -50,6 +49,17 @@ func TestFoundByDHT(t *testing.T) {
 	middle := net.node(t, Config{DHT: true}, nil)
 	publisher := net.node(t, Config{DHT: true, Roots: roots}, has, middle.online.host)
 	reader := net.node(t, Config{DHT: true, Roots: roots}, nil, middle.online.host)
+	soon(t, "the publisher's record", func() bool { // who is connected by then could be asked without it
+		found, _ := reader.online.dht.Find(t.Context(), root.Cid)
+		return len(found) == 1 && found[0].ID == publisher.online.host.ID() && len(found[0].Addrs) > 0
+	})
+	reader.online.finder.lack([]cid.Cid{root.Cid})
+	soon(t, "the finding", func() bool {
+		f := reader.online.finder
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.found[publisher.online.host.ID()] != nil
+	})
 	for _, b := range []ipfs.Block{file, root} {
 		got, err := reader.Get(t.Context(), b.Cid)
 		if err != nil || !bytes.Equal(got, b.Data) {
@@ -238,18 +248,19 @@ func TestHostileDHT(t *testing.T) {
 				return b
 			})
 			_, roots := rootOf(t, "a layer")
-			node := net.node(t, Config{DHT: true, Roots: roots, Timeout: 3 * time.Second}, nil, rogue)
-			soon(t, "a question", func() bool {
-				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-				defer cancel()
-				_, _ = node.Get(ctx, ipfstest.Blocks(t, 1, 100)[0].Cid)
-				return len(rogue.got(pb.Message_GET_PROVIDERS)) > 0
-			})
+			node := net.node(t, Config{DHT: true, Roots: roots}, nil, rogue)
+			soon(t, "the first connection", func() bool { return len(rogue.got(pb.Message_FIND_NODE)) > 1 })
+			ctx, cancel := context.WithCancel(t.Context())
+			var reading sync.WaitGroup
+			reading.Go(func() { _, _ = node.Get(ctx, ipfstest.Blocks(t, 1, 100)[0].Cid) })
+			soon(t, "a question", func() bool { return len(rogue.got(pb.Message_GET_PROVIDERS)) > 0 })
 			f := node.online.finder
 			count := func() int { f.mu.Lock(); defer f.mu.Unlock(); return len(f.found) }
 			if tt.want > 0 {
 				soon(t, "the finding", func() bool { return count() > 0 })
 			}
+			cancel()
+			reading.Wait()
 			if err := node.Close(); err != nil {
 				t.Fatal(err)
 			}
