@@ -37,7 +37,8 @@ func rootOf(t *testing.T, data string) (ipfs.Block, func(context.Context) []cid.
 }
 
 // TestFoundByDHT has a publisher tell a node in the middle of a layer. A third node, which knows only
-// the one in the middle, finds the publisher, and reads a file of the layer from it.
+// the one in the middle, finds the publisher, and reads a file of the layer from it. In a table of three it may have asked the
+// publisher itself, of which the one in the middle told it: that the record is sent is for TestOnlyRootsAreAnnounced.
 func TestFoundByDHT(t *testing.T) {
 	net := newMemNet(t)
 	root, roots := rootOf(t, "a layer")
