@@ -56,6 +56,8 @@ type nodeConfig struct {
 	Peers    []string `toml:"peers"`
 	Allow    []string `toml:"allow"`
 	Routers  []string `toml:"routers"`
+	DHT      bool     `toml:"dht"`
+	MDNS     bool     `toml:"mdns"`
 	Hints    bool     `toml:"hints"`
 	SwarmKey string   `toml:"swarm_key"`
 	Timeout  duration `toml:"timeout"`
@@ -145,6 +147,8 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.StringArrayVar(&f.given.Node.Peers, "peer", nil, "multiaddr of a peer, with /p2p/ID (repeatable)")
 	own.StringArrayVar(&f.given.Node.Allow, "allow-peer", nil, "ID of a peer that may connect, besides those of --peer (repeatable; default: all)")
 	own.StringArrayVar(&f.given.Node.Routers, "router", nil, "URL of a server of /routing/v1 to find peers by, such as http://10.0.0.1:8181 (repeatable)")
+	own.BoolVar(&f.given.Node.DHT, "dht", false, "find nodes, and be found, in a private DHT of ipcs nodes; it needs --swarm-key or --allow-peer")
+	own.BoolVar(&f.given.Node.MDNS, "mdns", false, "find nodes, and be found, on this machine's links by mDNS; it needs --listen")
 	own.BoolVar(&f.given.Node.Hints, "hints", def.Node.Hints, "fetch from peers that an image names, if nobody else has it")
 	own.StringVar(&f.given.Routing.Address, "routing-address", "", "host:port to tell other nodes of each other on, such as 10.0.0.1:8181 (default: off)")
 	own.StringVar(&f.given.Node.SwarmKey, "swarm-key", "", "file with the key of a private IPFS network")
@@ -177,6 +181,8 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		"peer":                      func() { cfg.Node.Peers = f.given.Node.Peers },
 		"allow-peer":                func() { cfg.Node.Allow = f.given.Node.Allow },
 		"router":                    func() { cfg.Node.Routers = f.given.Node.Routers },
+		"dht":                       func() { cfg.Node.DHT = f.given.Node.DHT },
+		"mdns":                      func() { cfg.Node.MDNS = f.given.Node.MDNS },
 		"hints":                     func() { cfg.Node.Hints = f.given.Node.Hints },
 		"routing-address":           func() { cfg.Routing.Address = f.given.Routing.Address },
 		"swarm-key":                 func() { cfg.Node.SwarmKey = f.given.Node.SwarmKey },
@@ -334,7 +340,7 @@ func (c nodeConfig) validate() error {
 			return fmt.Errorf("configuration: node.peers %q: %w (an example: /ip4/10.0.0.1/tcp/4001/p2p/12D3KooW…; \"ipcs-snapshotter status\" on the peer shows it)", addr, err)
 		}
 	}
-	return nil
+	return c.checkFinding()
 }
 
 // isPeerID says whether id is one, in the form that follows /p2p/.

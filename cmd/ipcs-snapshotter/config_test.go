@@ -70,6 +70,11 @@ func TestBadConfigurationSaysWhatToDo(t *testing.T) {
 		"allow nonsense":  {"[node]\nallow = [\"anybody\"]", "an example"},
 		"router":          {"[node]\nrouters = [\"10.0.0.1:8181\"]", "an example"},
 		"router's path":   {"[node]\nrouters = [\"http://10.0.0.1:8181/api\"]", "an example"},
+		"DHT for all":     {"[node]\ndht = true", "set node.swarm_key"},
+		"mDNS of nobody":  {"[node]\nmdns = true", "set node.listen"},
+		"mDNS, loopback":  {"[node]\nmdns = true\nlisten = [\"/ip4/127.0.0.1/tcp/4001\", \"/ip6/::1/tcp/4001\"]", "set node.listen"},
+		"Kubo's DHT":      {"[node]\nkubo = \"auto\"\ndht = true\nswarm_key = \"/k\"", "node.dht is of this daemon's own node"},
+		"Kubo's mDNS":     {"[node]\nkubo = \"auto\"\nmdns = true", "Discovery.MDNS"},
 		"hints":           {"[node]\nhints = \"some\"", "hints"},
 		"routing":         {"[routing]\naddress = \"10.0.0.1\"", "routing.address"},
 		"image mode":      {"[mounts]\nimage = \"fast\"", "mounts.image: \"fast\" is none of auto"},
@@ -149,6 +154,25 @@ func TestFound(t *testing.T) {
 	cfg, err = parse(t, "--config", path, "--router", "https://b", "--hints=true", "--routing-address", ":1")
 	if err != nil || !cfg.Node.Hints || !slices.Equal(cfg.Node.Routers, []string{"https://b"}) || cfg.Routing.Address != ":1" {
 		t.Errorf("of flags: %+v, %+v, %v", cfg.Node, cfg.Routing, err)
+	}
+}
+
+// TestFindingIsOff has neither DHT nor mDNS, unless the file or a flag, which wins, says so.
+func TestFindingIsOff(t *testing.T) {
+	const listen = "[node]\nlisten = [\"/ip4/127.0.0.1/tcp/1\", \"/ip4/0.0.0.0/tcp/1\"]\nswarm_key = \"/etc/ipcs/swarm.key\"\n"
+	on := writeConfig(t, listen+"dht = true\nmdns = true")
+	for name, tt := range map[string]struct {
+		args      []string
+		dht, mdns bool
+	}{
+		"default": {[]string{"--config", writeConfig(t, listen)}, false, false},
+		"file":    {[]string{"--config", on}, true, true},
+		"flags":   {[]string{"--config", on, "--dht=false", "--mdns=false"}, false, false},
+		"allow":   {[]string{"--config", writeConfig(t, ""), "--dht", "--allow-peer", "12D3KooWKAAkJfJgxpnpVBpQsMXQDtcyBEYQhT3WGYZjQVNtkGuK"}, true, false},
+	} {
+		if cfg, err := parse(t, tt.args...); err != nil || cfg.Node.DHT != tt.dht || cfg.Node.MDNS != tt.mdns {
+			t.Errorf("%s: dht %v, mdns %v, %v", name, cfg.Node.DHT, cfg.Node.MDNS, err)
+		}
 	}
 }
 

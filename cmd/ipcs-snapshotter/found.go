@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/hinshun/ipcs/ipfs/routing"
 )
@@ -47,4 +51,19 @@ func routingServer(p *parts, log *slog.Logger) *http.Server {
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10,
 	}
+}
+
+// checkFinding refuses a DHT that anybody could join, and mDNS for a node that nobody could connect to.
+func (c nodeConfig) checkFinding() error {
+	if c.DHT && c.SwarmKey == "" && len(c.Allow) == 0 {
+		return errors.New("configuration: node.dht is for networks that strangers cannot join: set node.swarm_key, to the same key on all nodes, or node.allow, to their IDs")
+	}
+	loopback := func(s string) bool {
+		addr, err := multiaddr.NewMultiaddr(s)
+		return err == nil && manet.IsIPLoopback(addr)
+	}
+	if c.MDNS && !slices.ContainsFunc(c.Listen, func(s string) bool { return !loopback(s) }) {
+		return errors.New("configuration: node.mdns tells others on the link where this node listens: set node.listen to an address that they reach (an example: /ip4/10.0.0.2/tcp/4001)")
+	}
+	return nil
 }

@@ -44,6 +44,8 @@ func (p *parts) openNode(ctx context.Context, cfg config, log *slog.Logger) (nod
 			Peers:    cfg.Node.Peers,
 			Allow:    cfg.Node.Allow,
 			Routers:  cfg.Node.Routers,
+			DHT:      cfg.Node.DHT,
+			MDNS:     cfg.Node.MDNS,
 			NoHints:  !cfg.Node.Hints,
 			Roots:    p.layerRoots(log),
 			KeyFile:  filepath.Join(cfg.Root, "identity.key"),
@@ -145,6 +147,8 @@ func (c config) checkKubo() error {
 		{"node.peers", len(c.Node.Peers) > 0, "Peering.Peers of Kubo's configuration says whom it stays connected to"},
 		{"node.allow", len(c.Node.Allow) > 0, "Swarm.AddrFilters and a swarm.key of Kubo say who may connect"},
 		{"node.routers", len(c.Node.Routers) > 0, "Routing of Kubo's configuration says by whom it finds nodes"},
+		{"node.dht", c.Node.DHT, "Routing of Kubo's configuration says by whom it finds nodes"},
+		{"node.mdns", c.Node.MDNS, "Discovery.MDNS of Kubo's configuration says whether it looks for nodes on its links"},
 		{"node.swarm_key", c.Node.SwarmKey != "", "put the key into Kubo's repository, as swarm.key"},
 	} {
 		if own.given {

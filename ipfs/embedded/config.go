@@ -40,6 +40,8 @@ type Config struct {
 	Allow    []string      // IDs of the peers that may be connected, besides Peers; empty: all
 	KeyFile  string        // identity, created 0600 if absent; "": a new one each time
 	Routers  []string      // URLs of servers of /routing/v1, which know who has what
+	DHT      bool          // find and be found in a DHT of ipcs nodes; it needs SwarmKey or Allow
+	MDNS     bool          // find and be found on the links of this machine, if others can connect
 	NoHints  bool          // do not dial peers that images name (Node.Hint)
 	SwarmKey string        // path of a private network key, "" for none
 	Timeout  time.Duration // how long a block may take to come from peers; default 30 s

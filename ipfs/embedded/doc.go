@@ -1,6 +1,6 @@
 // Package embedded runs an IPFS node in this process: a store on this machine, and our own
 // protocol (package transfer) or bitswap with configured peers over libp2p (TCP, noise, yamux, nothing else: no
-// DHT, no mDNS, no relay, no NAT traversal, no ping).
+// public DHT, no relay, no NAT traversal, no ping; a private DHT and mDNS if Config says so).
 //
 // # Getting blocks
 //
@@ -56,11 +56,15 @@
 // for Config.BanTime. In the first seconds after a restart under the same identity they
 // are not counted, since they may be answers to what an earlier life of the node wanted.
 //
+// Others are known by name, and dialled when blocks are wanted that nobody who is connected has: those that images name
+// (Node.Hint), that routers and the DHT (Config.DHT) say have a layer of Config.Roots, and that are heard of on the links
+// (Config.MDNS). The DHT sees a host that bounds messages, time and dials (dhtHost); a DHT for all is refused.
+//
 // # Concurrency
 //
 // All methods may be called concurrently. Open starts one goroutine for each
-// configured peer, one to three for each connected peer (they write the messages, and write
+// configured peer, one for each source that is told of what is here, one to three for each connected peer (they write the messages, and write
 // and read the stream of our protocol), one that compresses, and one
-// that watches for wants that stall; Close waits for all of them, then for what is being
+// that watches for wants that stall; Close ends mDNS first, and waits for all of them, then for the DHT and for what is being
 // served, then for the bitswap server, then for libp2p.
 package embedded

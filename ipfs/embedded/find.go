@@ -26,7 +26,7 @@ func openRouters(urls []string, h host.Host) ([]source, func(), error) {
 			return nil, nil, err
 		}
 		clients = append(clients, c)
-		sources = append(sources, source{c, FoundRouter, routing.IsLocal(url)})
+		sources = append(sources, source{router: c, name: FoundRouter, local: routing.IsLocal(url), every: announceEvery})
 	}
 	return sources, func() {
 		for _, c := range clients {
@@ -38,6 +38,15 @@ func openRouters(urls []string, h host.Host) ([]source, func(), error) {
 // reachable are the addresses of h that others may dial: not those of its host or link alone.
 func reachable(h host.Host) []ma.Multiaddr {
 	return slices.DeleteFunc(slices.Clone(h.Addrs()), func(a ma.Multiaddr) bool { return checkFound(a, false) != nil })
+}
+
+// dialable returns those of addresses that others gave which may be dialled, maxFoundAddrs at most.
+func dialable(addrs []ma.Multiaddr) []ma.Multiaddr { return dialableIf(addrs, false) }
+
+// dialableIf is dialable, for a peer that may be on this host where local says so.
+func dialableIf(addrs []ma.Multiaddr, local bool) []ma.Multiaddr {
+	addrs = slices.DeleteFunc(slices.Clone(addrs), func(a ma.Multiaddr) bool { return checkFound(a, local) != nil })
+	return addrs[:min(len(addrs), maxFoundAddrs)]
 }
 
 // Admits says whether the peer with this ID may be connected.

@@ -40,9 +40,11 @@ const (
 	// A peer that was found and cannot be dialled is tried again after firstBackoff, then twice as
 	// long, up to maxBackoff.
 	firstBackoff, maxBackoff = time.Second, 5 * time.Minute
-	// announceEvery is how often others are told what is here, which counts for announceTime, and
-	// announceCheck how soon they learn of what is new.
-	announceEvery, announceTime, announceCheck = 3 * time.Minute, 10 * time.Minute, 2 * time.Second
+	// announceEvery is how often routers are told what is here, which counts for announceTime, and
+	// announceCheck how soon others learn of what is new. When that fails it is tried again after announceRetry, and then
+	// twice as long, up to the time between two of all.
+	announceEvery, announceTime  = 3 * time.Minute, 10 * time.Minute
+	announceCheck, announceRetry = 2 * time.Second, 5 * time.Second
 )
 
 // Source is how a peer was found.
@@ -70,7 +72,8 @@ type router interface {
 type source struct {
 	router
 	name  Source
-	local bool // it is on this host, and may speak of peers that are as well
+	local bool          // it is on this host, and may speak of peers that are as well
+	every time.Duration // how often it is told all that is here
 }
 
 // finder knows peers that others have named, and dials them when blocks are wanted that nobody who
@@ -109,8 +112,11 @@ func newFinder(h host.Host, book *peerBook, roots func(context.Context) []cid.Ci
 // start works until ctx ends; wait for it with wg.
 func (f *finder) start(ctx context.Context) {
 	f.wg.Go(func() { f.run(ctx) })
-	if len(f.sources) > 0 && f.roots != nil {
-		f.wg.Go(func() { f.announce(ctx) })
+	if f.roots == nil {
+		return
+	}
+	for _, s := range f.sources {
+		f.wg.Go(func() { f.announce(ctx, s) })
 	}
 }
 
@@ -197,17 +203,19 @@ func (f *finder) keys(roots []cid.Cid, now time.Time) []cid.Cid {
 
 // add notes a peer that was named, if it may be dialled.
 func (f *finder) add(info peer.AddrInfo, from Source, local bool) {
-	info.Addrs = slices.Clone(info.Addrs)
-	info.Addrs = slices.DeleteFunc(info.Addrs, func(a ma.Multiaddr) bool { return checkFound(a, local) != nil })
-	info.Addrs = info.Addrs[:min(len(info.Addrs), maxFoundAddrs)]
+	info.Addrs = dialableIf(info.Addrs, local)
 	if len(info.Addrs) == 0 || info.ID == f.host.ID() || !f.book.admits(info.ID) || f.book.isConfigured(info.ID) {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c, ok := f.found[info.ID]; ok {
+		if c.from != from && c.backoff == 0 {
+			return // it was not found wanting: nobody talks this node out of it
+		}
 		if !slices.EqualFunc(c.info.Addrs, info.Addrs, ma.Multiaddr.Equal) {
-			c.info, c.again, c.backoff = info, time.Time{}, 0
+			c.info, c.from, c.again, c.backoff = info, from, time.Time{}, 0
+			f.book.setFound(info.ID, from, local)
 		}
 		return
 	}
@@ -275,35 +283,6 @@ func (f *finder) dial(ctx context.Context, c *candidate) {
 	c.backoff = min(max(2*c.backoff, firstBackoff), maxBackoff)
 	c.again = time.Now().Add(c.backoff)
 	f.log.Debug("cannot dial peer that was found", "peer", info.ID, "found", string(c.from), "err", lastLine(err))
-}
-
-// announce tells the sources what is here, again and again.
-func (f *finder) announce(ctx context.Context) {
-	var told []cid.Cid
-	var at time.Time
-	for pause(ctx, announceCheck) == nil {
-		if len(f.host.Network().ListenAddresses()) == 0 {
-			continue // nobody could come
-		}
-		roots := f.roots(ctx)
-		slices.SortFunc(roots, func(a, b cid.Cid) int { return slices.Compare(a.Bytes(), b.Bytes()) })
-		news := slices.ContainsFunc(roots, func(c cid.Cid) bool { return !slices.Contains(told, c) })
-		if len(roots) == 0 || !news && time.Since(at) < announceEvery {
-			continue
-		}
-		var g errgroup.Group
-		for _, s := range f.sources {
-			g.Go(func() error {
-				ctx, cancel := context.WithTimeout(ctx, announceEvery)
-				defer cancel()
-				return s.Announce(ctx, roots, announceTime)
-			})
-		}
-		if err := g.Wait(); err != nil {
-			f.log.Info("others may not learn what is here", "err", err)
-		}
-		told, at = roots, time.Now()
-	}
 }
 
 // parseHint parses the address of a peer that an image names.

@@ -33,7 +33,7 @@ const (
 	maxWrite = 30 * time.Second
 )
 
-var errMessage = errors.New("a peer sent what is no bitswap message")
+var errMessage = errors.New("a peer sent what is no message of the protocol, or too much")
 
 // guardedHost is what bitswap sees of libp2p. boxo's bitswap makes room for a message as soon as
 // its size is announced, waits for the rest for ever, and decodes whatever it is. Through a
@@ -50,7 +50,7 @@ func newGuardedHost(h host.Host) guardedHost {
 // SetStreamHandler implements host.Host.
 func (h guardedHost) SetStreamHandler(id protocol.ID, handle network.StreamHandler) {
 	h.Host.SetStreamHandler(id, func(s network.Stream) {
-		m := &messages{Stream: s, in: bufio.NewReaderSize(s, 4<<10), room: h.room}
+		m := newMessages(s, maxMessage, checkMessage, h.room)
 		defer m.letGo()
 		handle(m)
 	})
@@ -85,13 +85,19 @@ func (s hasty) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// messages is a stream of which whole bitswap messages are read. It is read by one goroutine.
+// messages is a stream of which whole messages are read, each with its size before it. It is read by one goroutine.
 type messages struct {
 	network.Stream
-	in   *bufio.Reader
-	room *messageRoom
-	rest []byte // of the message that is being read, with its size before it
-	held int64
+	in    *bufio.Reader
+	max   uint64             // of a message's size
+	check func([]byte) error // whether a message is fit to be decoded
+	room  *messageRoom       // nil: whoever reads bounds how many there are
+	rest  []byte             // of the message that is being read, with its size before it
+	held  int64
+}
+
+func newMessages(s network.Stream, limit uint64, check func([]byte) error, room *messageRoom) *messages {
+	return &messages{Stream: s, in: bufio.NewReaderSize(s, 4<<10), max: limit, check: check, room: room}
 }
 
 // Read implements io.Reader. When all of a message was read, the next Read says that it was
@@ -124,14 +130,16 @@ func (m *messages) next() error {
 	if err != nil {
 		return noEnd(err)
 	}
-	if size > maxMessage {
-		return fmt.Errorf("%w: of %d bytes, at most %d are allowed", errMessage, size, maxMessage)
+	if size > m.max {
+		return fmt.Errorf("%w: of %d bytes, at most %d are allowed", errMessage, size, m.max)
 	}
 	until = until.Add(time.Duration(size) * time.Second / messageRate)
-	if !m.room.take(m.Conn().RemotePeer(), int64(size), until) {
-		return fmt.Errorf("%w: there is no room for it", errMessage)
+	if m.room != nil {
+		if !m.room.take(m.Conn().RemotePeer(), int64(size), until) {
+			return fmt.Errorf("%w: there is no room for it", errMessage)
+		}
+		m.held = int64(size)
 	}
-	m.held = int64(size)
 	if err := m.SetReadDeadline(until); err != nil {
 		return err
 	}
@@ -141,7 +149,7 @@ func (m *messages) next() error {
 	if _, err := io.ReadFull(m.in, buf[head:]); err != nil {
 		return noEnd(err)
 	}
-	if err := checkMessage(buf[head:]); err != nil {
+	if err := m.check(buf[head:]); err != nil {
 		return err
 	}
 	m.rest = buf
@@ -149,6 +157,9 @@ func (m *messages) next() error {
 }
 
 func (m *messages) letGo() {
+	if m.held == 0 {
+		return
+	}
 	m.room.giveBack(m.Conn().RemotePeer(), m.held)
 	m.held = 0
 }

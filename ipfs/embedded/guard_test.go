@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -77,7 +76,7 @@ func (readStream) RemoteMultiaddr() ma.Multiaddr   { return nil }
 // read returns what comes through of what a peer sends.
 func read(room *messageRoom, sent []byte) ([]byte, error) {
 	s := readStream{Reader: bytes.NewReader(sent)}
-	m := &messages{Stream: s, in: bufio.NewReader(s), room: room}
+	m := newMessages(s, maxMessage, checkMessage, room)
 	defer m.letGo()
 	return io.ReadAll(m)
 }

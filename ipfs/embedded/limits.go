@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	"github.com/libp2p/go-libp2p/x/rate"
 
+	"github.com/hinshun/ipcs/ipfs/dht"
 	"github.com/hinshun/ipcs/ipfs/internal/transfer"
 )
 
@@ -66,7 +67,7 @@ func resourceManager() (network.ResourceManager, error) {
 		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{
 			identify.ID: streams(identifyStreams), identify.IDPush: streams(identifyStreams),
 			// Of more than maxStreams the handler refuses the rest.
-			transfer.ID: streams(2 * maxStreams),
+			transfer.ID: streams(2 * maxStreams), dht.Protocol: streams(dhtStreams),
 		},
 	}
 	for _, id := range bitswapProtocols() {

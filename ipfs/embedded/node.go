@@ -55,9 +55,11 @@ type online struct {
 	receiver *receiver
 	dialler  *dialler
 	finder   *finder
-	hints    bool    // those of images are taken
-	forget   func()  // the connections to routers
-	packer   *packer // nil: no forms are kept
+	dht      *dhtNode // nil: it takes part in none
+	link     *link    // nil: nobody is looked for there
+	hints    bool     // those of images are taken
+	forget   func()   // the connections to routers
+	packer   *packer  // nil: no forms are kept
 	packing  sync.WaitGroup
 
 	cancel context.CancelFunc
@@ -68,9 +70,19 @@ type online struct {
 // Offline returns a node that knows no peers: what is not in the store is not found.
 func Offline(store Store) *Node { return &Node{store: store, budget: newBudget(maxInFlight)} }
 
+// world is what a node has of libp2p that is on sockets.
+type world struct {
+	host func(Config, *peerBook) (host.Host, error)
+	link func(host.Host, func(peer.AddrInfo)) discovery
+}
+
 // Open starts a node. It returns at once, connected or not; ctx serves for its values
 // only, and Close ends the node.
 func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
+	return open(ctx, cfg, store, world{newHost, newMDNS})
+}
+
+func open(ctx context.Context, cfg Config, store Store, w world) (*Node, error) {
 	cfg = cfg.withDefaults()
 	peers, err := parsePeers(cfg.Peers)
 	if err != nil {
@@ -80,6 +92,9 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.DHT && cfg.SwarmKey == "" && len(allowed) == 0 {
+		return nil, errOpenDHT
+	}
 	book := newPeerBook(cfg.BanTime, peers, allowed)
 	if hasIdentity(cfg.KeyFile) {
 		book.lenientUntil = time.Now().Add(restartGrace)
@@ -88,19 +103,20 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHost(cfg, book)
+	h, err := w.host(cfg, book)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	o := &online{host: h, book: book, peers: peers, net: bsnet.NewFromIpfsHost(newGuardedHost(h)), cancel: cancel, hints: !cfg.NoHints}
+	guarded := newGuardedHost(h)
+	o := &online{host: h, book: book, peers: peers, net: bsnet.NewFromIpfsHost(guarded), cancel: cancel, hints: !cfg.NoHints}
 	o.streams = newBlockStreams(h, book, store, cfg.Forms, codec)
 	o.exchange = newExchange(o.net, o.streams, book, cfg.Timeout, cfg.Logger)
 	o.dialler = newDialler(h, book, peers, o.exchange.busy, cfg.Logger)
 	o.exchange.demand = o.dialler.demand
 	o.finder = newFinder(h, book, cfg.Roots, cfg.Logger)
 	o.exchange.lack = o.finder.lack
-	if o.finder.sources, o.forget, err = openRouters(cfg.Routers, h); err != nil {
+	if err := o.openSources(cfg, guarded.room); err != nil {
 		cancel()
 		return nil, errors.Join(err, h.Close())
 	}
@@ -113,13 +129,34 @@ func Open(ctx context.Context, cfg Config, store Store) (*Node, error) {
 		o.packer = newPacker(store, cfg.Forms, codec, cfg.Logger)
 		o.packing.Go(func() { o.packer.run(ctx) })
 	}
+	o.start(ctx)
+	if cfg.MDNS {
+		o.link = openLink(h, w.link, o.finder, o.exchange.busy, cfg.Logger)
+	}
+	cfg.Logger.Info("node started", "id", h.ID(), "listen", h.Addrs(), "peers", len(peers))
+	return &Node{store: store, budget: newBudget(maxInFlight), online: o}, nil
+}
+
+// openSources opens what knows who has what. What is open when it fails ends with the host.
+func (o *online) openSources(cfg Config, room *messageRoom) (err error) {
+	if o.finder.sources, o.forget, err = openRouters(cfg.Routers, o.host); err != nil || !cfg.DHT {
+		return err
+	}
+	if o.dht, err = openDHT(o.host, o.book, room); err != nil {
+		o.forget()
+		return err
+	}
+	o.finder.sources = append(o.finder.sources, source{router: o.dht, name: FoundDHT, every: dhtEvery})
+	return nil
+}
+
+// start starts what works until ctx ends.
+func (o *online) start(ctx context.Context) {
 	o.exchange.start(ctx)
 	o.streams.start(ctx)
 	o.net.Start(o.receiver)
-	o.dialler.start(ctx, peers)
+	o.dialler.start(ctx, o.peers)
 	o.finder.start(ctx)
-	cfg.Logger.Info("node started", "id", h.ID(), "listen", h.Addrs(), "peers", len(peers))
-	return &Node{store: store, budget: newBudget(maxInFlight), online: o}, nil
 }
 
 // Close stops the node: first whoever asks, then who answers, then the network. It
@@ -132,17 +169,23 @@ func (n *Node) Close() error {
 	o.once.Do(func() {
 		o.exchange.close()
 		o.cancel()
+		if o.link != nil {
+			o.err = o.link.close()
+		}
 		o.packing.Wait()
 		o.dialler.wg.Wait()
 		o.finder.wg.Wait()
 		o.forget()
+		if o.dht != nil {
+			o.err = errors.Join(o.err, o.dht.close())
+		}
 		o.exchange.wg.Wait()
 		o.streams.close()
 		o.receiver.close()
 		o.net.Stop()
 		o.server.Close()
 		if err := o.host.Close(); err != nil {
-			o.err = fmt.Errorf("close libp2p: %w", err)
+			o.err = errors.Join(o.err, fmt.Errorf("close libp2p: %w", err))
 		}
 	})
 	return o.err

@@ -214,6 +214,15 @@ func (b *peerBook) setFound(p peer.ID, from Source, local bool) {
 	r.found, r.local = from, local
 }
 
+// noteFound notes how p was found, of whom nothing of that kind is known.
+func (b *peerBook) noteFound(p peer.ID, from Source) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r := b.record(p); r.found == FoundInbound {
+		r.found = from
+	}
+}
+
 // InterceptAccept implements libp2p's ConnectionGater: who it is is not known yet.
 func (b *peerBook) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
