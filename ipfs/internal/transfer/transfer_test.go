@@ -122,9 +122,10 @@ func TestQuestionsGoFirst(t *testing.T) {
 	s := connect(t, store)
 	s.want(t, wants(list[:40], 3)...)
 	s.want(t, Want{Cid: list[40].Cid, Rank: 3, Have: true})
+	s.want(t, Want{Cid: text(t, 1, 9)[0].Cid, Rank: 3, Have: true}) // the server has taken the question when it reads this
 	close(store.gate)
-	got, _ := s.answers(t, 41)
-	if i := slices.IndexFunc(got, func(a Answer) bool { return a.State == Here }); i < 0 || i > preparers {
+	got, _ := s.answers(t, 42)
+	if i := slices.IndexFunc(got, func(a Answer) bool { return a.State == Here }); i < 0 || i > preparers+1 {
 		t.Errorf("it was answered as number %d", i)
 	}
 }
