@@ -107,8 +107,9 @@ func TestRanks(t *testing.T) {
 	s := connect(t, store)
 	s.want(t, wants(list, 3)...)
 	s.want(t, wants(urgent, 0)...)
+	s.want(t, Want{Cid: text(t, 1, 9)[0].Cid, Rank: 3, Have: true}) // the server has taken it when it reads this
 	close(store.gate)
-	s.answers(t, 41)
+	s.answers(t, 42)
 	if i := slices.Index(store.begun, urgent[0].Cid); i < 0 || i > preparers {
 		t.Errorf("it was read as number %d", i)
 	}
@@ -125,7 +126,8 @@ func TestQuestionsGoFirst(t *testing.T) {
 	s.want(t, Want{Cid: text(t, 1, 9)[0].Cid, Rank: 3, Have: true}) // the server has taken the question when it reads this
 	close(store.gate)
 	got, _ := s.answers(t, 42)
-	if i := slices.IndexFunc(got, func(a Answer) bool { return a.State == Here }); i < 0 || i > preparers+1 {
+	// Whoever has taken it may be overtaken by the other, but not for long.
+	if i := slices.IndexFunc(got, func(a Answer) bool { return a.State == Here }); i < 0 || i > len(list)/2 {
 		t.Errorf("it was answered as number %d", i)
 	}
 }
