@@ -6,9 +6,11 @@
 package labtest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/hinshun/ipcs/internal/hosttest"
@@ -105,13 +107,25 @@ func Image(t testing.TB, name string) string {
 	return dir
 }
 
+// built is what became of the one build of a test's process: to find that nothing has changed
+// takes the go command two seconds.
+var built struct {
+	sync.Once
+	err error
+}
+
 // Build builds the programs of ipcs, as the lab runs them.
 func Build(t testing.TB) {
 	t.Helper()
 	project := Project(t)
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(project, "bin")+"/", "./cmd/...")
-	cmd.Dir, cmd.Env = project, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build ipcs: %v\n%s", err, out)
+	built.Do(func() {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(project, "bin")+"/", "./cmd/...")
+		cmd.Dir, cmd.Env = project, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatalf("build ipcs: %v", built.err)
 	}
 }
