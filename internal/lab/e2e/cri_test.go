@@ -30,7 +30,7 @@ func TestCRI(t *testing.T) {
 	w := newWorldWith(t, "cri", options{cri: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	ref := w.convert(w.push(labtest.Image(t, "small")))
 	w.pushSandbox()
 	k := w.kubelet()
 
