@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -165,12 +166,16 @@ type layerCase struct {
 	entries []string
 }
 
+// makeLayerVectors makes the layers, and holds their entries to what the tables want.
 func makeLayerVectors(t *testing.T) []layerVector {
 	t.Helper()
 	var all []layerVector
 	for _, cases := range [][]layerCase{endCases(), headerCases(t), paxCases(), sparseCases(t), treeCases(), linkCases(), metaCases(), contentCases(t)} {
 		for _, c := range cases {
 			v := layerOf(t, buildTar(t, c.tar))
+			if !slices.Equal(v.Entries, c.entries) {
+				t.Errorf("%s: entries %q, want %q", c.name, v.Entries, c.entries)
+			}
 			v.Name, v.Tar = c.name, c.tar
 			v.Entries = append([]string{}, c.entries...)
 			all = append(all, v)
