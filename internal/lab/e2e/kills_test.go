@@ -20,6 +20,7 @@ const hashAll = `find /usr /etc /opt -xdev -type f -print0 | sort -z | xargs -0 
 // that are, from eight processes: the daemon that follows answers what was asked of the one
 // before, and nobody notices but by the time it takes.
 func TestKills(t *testing.T) {
+	t.Parallel() // most of the time it waits
 	layout := labtest.Image(t, "small")
 	w := newWorld(t, "kills", 0)
 	plain := w.push(layout)

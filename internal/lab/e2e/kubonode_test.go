@@ -182,6 +182,7 @@ func TestKuboPublisher(t *testing.T) {
 // TestKuboAway stops, starts and kills the Kubo that is a daemon's node: reads wait for it, and
 // fail when it does not come; what is on disk needs neither, also when the daemon starts.
 func TestKuboAway(t *testing.T) {
+	t.Parallel() // most of the time it waits
 	labtest.Tools(t, tools.Kubo...)
 	const timeout = 15 * time.Second
 	w := newWorld(t, "kuboaway", 0)

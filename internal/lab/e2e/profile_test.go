@@ -141,6 +141,7 @@ func (w *world) logged(words string) {
 // TestFill starts a container, and has all files of its image on the machine without
 // anybody reading them, also when a daemon dies on the way: then the peers may go.
 func TestFill(t *testing.T) {
+	t.Parallel() // most of the time it waits
 	layout := labtest.Image(t, "small")
 	w := newWorld(t, "fill", 2*time.Second)
 	filled := w.consumer("filled", lab.DaemonOptions{Fill: "on", Timeout: 2 * time.Second})
@@ -167,6 +168,7 @@ func TestFill(t *testing.T) {
 // TestFetch has all of an image fetched before there is a container, which then needs no peer. Stopped
 // on the way, the next command goes on.
 func TestFetch(t *testing.T) {
+	t.Parallel() // most of the time it waits
 	layout := labtest.Image(t, "small")
 	w := newWorld(t, "fetch", 2*time.Second)
 	c := w.consumer("fetched", lab.DaemonOptions{Timeout: 2 * time.Second})

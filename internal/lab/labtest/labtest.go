@@ -40,15 +40,17 @@ func Project(t testing.TB) string {
 // Cache returns the project's folder for what is kept from run to run.
 func Cache(t testing.TB) string { return filepath.Join(Project(t), ".cache") }
 
+// setup is held while something may be installed, which tests that run beside each other shall
+// not do at once.
+var setup sync.Mutex
+
 // Options are those of a lab in the project's cache, with the tools it needs; see
 // lab.Options for the rate.
 func Options(t testing.TB, name string, rate int) lab.Options {
 	t.Helper()
 	hosttest.Root(t)
+	Tools(t, tools.Lab...)
 	cache := Cache(t)
-	if err := tools.Ensure(t.Context(), filepath.Join(cache, "bin"), t.Logf, tools.Lab...); err != nil {
-		t.Fatal(err)
-	}
 	return lab.Options{
 		Name: name, Rate: rate, Log: t.Logf,
 		Dir: filepath.Join(cache, "run"), Tools: filepath.Join(cache, "bin"), Bin: filepath.Join(Project(t), "bin"),
@@ -58,7 +60,10 @@ func Options(t testing.TB, name string, rate int) lab.Options {
 // Open opens a lab of that name, and closes it with the test.
 func Open(t testing.TB, name string, rate int) *lab.Lab {
 	t.Helper()
-	l, err := lab.Open(t.Context(), Options(t, name, rate))
+	opts := Options(t, name, rate)
+	setup.Lock()
+	l, err := lab.Open(t.Context(), opts)
+	setup.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +78,8 @@ func Open(t testing.TB, name string, rate int) *lab.Lab {
 // Tools makes further programs available to the lab.
 func Tools(t testing.TB, names ...string) {
 	t.Helper()
+	setup.Lock()
+	defer setup.Unlock()
 	if err := tools.Ensure(t.Context(), filepath.Join(Cache(t), "bin"), t.Logf, names...); err != nil {
 		t.Fatal(err)
 	}
