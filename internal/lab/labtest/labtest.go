@@ -121,12 +121,12 @@ var built struct {
 	err error
 }
 
-// Build builds the programs of ipcs, as the lab runs them.
+// Build builds the programs of ipcs, as the lab runs them, and the one that holds a pod together.
 func Build(t testing.TB) {
 	t.Helper()
 	project := Project(t)
 	built.Do(func() {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(project, "bin")+"/", "./cmd/...")
+		cmd := exec.Command("go", "build", "-o", filepath.Join(project, "bin")+"/", "./cmd/...", "./internal/lab/cmd/pause")
 		cmd.Dir, cmd.Env = project, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("%w\n%s", err, out)
