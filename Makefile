@@ -36,7 +36,7 @@ BENCHRUN  = $(BENCH) run $(if $(ONLY),--only '$(ONLY)') $(if $(PPROF),--pprof)
 
 # As in GOENV: what lint, tests and programs are made of is compiled once for all.
 export GOFLAGS += -trimpath -buildvcs=false
-# lint vets everything, dependencies' functions that print included: once is enough.
+# lint vets: here it would be done again for each set of flags, dependencies included.
 GOTEST   = $(GO) test -vet=off
 
 .DEFAULT_GOAL := help
