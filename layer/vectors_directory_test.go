@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 	"github.com/ipfs/go-cid"
 )
 
@@ -18,7 +19,7 @@ type directoryVector struct {
 }
 
 func runDirectoryVectors(t *testing.T, b []byte) {
-	for _, v := range readCases[directoryVector](t, b) {
+	for _, v := range layertest.DecodeCases[directoryVector](t, b) {
 		t.Run(v.Name, func(t *testing.T) {
 			if got := v.built(t); got != v {
 				t.Errorf("got %+v, want %+v", got, v)

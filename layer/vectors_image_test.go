@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
 )
@@ -19,7 +20,7 @@ func rootVector(t *testing.T, name string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range readCases[vector](t, b) {
+	for _, v := range layertest.DecodeCases[vector](t, b) {
 		if v.Name == name {
 			return unhex(t, v.Hex)
 		}

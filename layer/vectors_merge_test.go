@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hinshun/ipcs/layer/layertest"
 )
 
 // A mergeVector is a chain of layers, and what it shows.
@@ -17,7 +19,7 @@ type mergeVector struct {
 }
 
 func runMergeVectors(t *testing.T, b []byte) {
-	for _, v := range readCases[mergeVector](t, b) {
+	for _, v := range layertest.DecodeCases[mergeVector](t, b) {
 		t.Run(v.Name, func(t *testing.T) {
 			var layers []*Index
 			for _, parts := range v.Layers {

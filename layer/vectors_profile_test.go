@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 	"github.com/ipfs/go-cid"
 )
 
@@ -51,7 +52,7 @@ func profileVectors(t *testing.T) []vector {
 }
 
 func runProfileVectors(t *testing.T, b []byte) {
-	for _, v := range readCases[vector](t, b) {
+	for _, v := range layertest.DecodeCases[vector](t, b) {
 		t.Run(v.Name, func(t *testing.T) {
 			raw := unhex(t, v.Hex)
 			files, err := DecodeProfile(raw)

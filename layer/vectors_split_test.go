@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/hinshun/ipcs/ipfs"
+	"github.com/hinshun/ipcs/layer/layertest"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -27,7 +28,7 @@ type splitVector struct {
 }
 
 func runSplitVectors(t *testing.T, b []byte) {
-	for _, v := range readCases[splitVector](t, b) {
+	for _, v := range layertest.DecodeCases[splitVector](t, b) {
 		t.Run(v.Name, func(t *testing.T) {
 			m := newMemory()
 			l, err := OpenBlock(t.Context(), m, v.layer(t, m))

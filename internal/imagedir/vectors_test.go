@@ -1,11 +1,9 @@
 package imagedir_test
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"flag"
 	"maps"
 	"os"
 	"slices"
@@ -25,11 +23,6 @@ import (
 	"github.com/hinshun/ipcs/mediatype"
 )
 
-// update has the vectors written:
-//
-//	go test ./internal/imagedir -run TestVectors -update
-var update = flag.Bool("update", false, "write spec/testdata/imagedir.json anew")
-
 const vectorFile = "../../spec/testdata/imagedir.json"
 
 // A vector is what a CID leads to: an image, of which it says what it has, or an error.
@@ -47,25 +40,7 @@ type vector struct {
 
 // TestVectors executes every vector, and writes them with -update.
 func TestVectors(t *testing.T) {
-	made := layertest.EncodeCases(t, vectors(t))
-	if *update {
-		if err := os.WriteFile(vectorFile, made, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	have, err := os.ReadFile(vectorFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(have, made) {
-		t.Error("imagedir.json is not what the table makes; run: go test ./internal/imagedir -run TestVectors -update")
-	}
-	var all []vector
-	dec := json.NewDecoder(bytes.NewReader(have))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&all); err != nil {
-		t.Fatal(err)
-	}
+	all := layertest.DecodeCases[vector](t, layertest.KeepVectors(t, vectorFile, layertest.EncodeCases(t, vectors(t))))
 	good, written := 0, 0
 	for _, v := range all {
 		if v.Error == "" {

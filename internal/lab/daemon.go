@@ -249,6 +249,10 @@ func (d *Daemon) Start(ctx context.Context) error {
 	}
 	d.Process = p
 	return p.ready(ctx, func(ctx context.Context) error {
+		// To ask takes a program, and its processor is better used by the daemon that starts.
+		if _, err := os.Stat(d.API); err != nil {
+			return err
+		}
 		_, err := d.Status(ctx)
 		return err
 	})

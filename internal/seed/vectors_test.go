@@ -3,10 +3,7 @@ package seed
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"flag"
-	"os"
 	"slices"
 	"testing"
 
@@ -15,11 +12,6 @@ import (
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer/layertest"
 )
-
-// update has the vectors written:
-//
-//	go test ./internal/seed -run TestVectors -update
-var update = flag.Bool("update", false, "write spec/testdata/seeds.json anew")
 
 const vectorFile = "../../spec/testdata/seeds.json"
 
@@ -35,23 +27,7 @@ type vector struct {
 
 // TestVectors executes every vector, and writes them with -update.
 func TestVectors(t *testing.T) {
-	made := layertest.EncodeCases(t, vectors(t))
-	if *update {
-		if err := os.WriteFile(vectorFile, made, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	have, err := os.ReadFile(vectorFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(have, made) {
-		t.Error("seeds.json is not what the table makes; run: go test ./internal/seed -run TestVectors -update")
-	}
-	var all []vector
-	if err := json.Unmarshal(have, &all); err != nil {
-		t.Fatal(err)
-	}
+	all := layertest.DecodeCases[vector](t, layertest.KeepVectors(t, vectorFile, layertest.EncodeCases(t, vectors(t))))
 	good := 0
 	for _, v := range all {
 		if v.Error == "" {

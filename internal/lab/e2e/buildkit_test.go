@@ -20,7 +20,7 @@ const most = 1000
 func TestBuildKit(t *testing.T) {
 	labtest.Tools(t, tools.BuildKit...)
 	w := newWorldWith(t, "buildkit", options{loopback: true, unpack: true})
-	debian := w.convert(w.push(labtest.Image(t, "debian")))
+	debian := w.convert(w.push(labtest.Image(t, "small")))
 	busybox := w.convert(w.push(labtest.Image(t, "busybox")))
 	b, err := w.containerd.StartBuildKit(t.Context(), "ipcs", w.registry.Addr)
 	w.must(err)

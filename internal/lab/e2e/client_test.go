@@ -19,7 +19,7 @@ import (
 // TestGoClient pulls and runs an ipcs image with containerd's own client.
 func TestGoClient(t *testing.T) {
 	w := newWorldWith(t, "goclient", options{loopback: true})
-	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	ref := w.convert(w.push(labtest.Image(t, "small")))
 	output, status := w.runAsInReadme(ref)
 	w.must(status.Error())
 	if status.ExitCode() != 0 || !strings.Contains(output, "ID=debian\n") {

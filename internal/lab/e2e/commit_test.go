@@ -24,7 +24,7 @@ import (
 // TestCommit makes an image of what a container on an ipcs image changed, with what
 // the Go client has for that, and runs it.
 func TestCommit(t *testing.T) {
-	layout := labtest.Image(t, "debian")
+	layout := labtest.Image(t, "small")
 	w := newWorld(t, "commit", 0)
 	ref := w.convert(w.push(layout))
 	w.pull(ref, "ipcs")

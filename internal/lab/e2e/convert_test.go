@@ -12,7 +12,7 @@ import (
 // registry in between, and runs it at once.
 func TestConvertInContainerd(t *testing.T) {
 	w := newWorld(t, "inplace", 0)
-	ref := w.push(labtest.Image(t, "debian"))
+	ref := w.push(labtest.Image(t, "small"))
 	w.pull(ref, "overlayfs")
 	const target = "ipcs.example/debian:converted"
 	for range 2 { // the second time everything is there

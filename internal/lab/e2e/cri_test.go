@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,7 +29,7 @@ func TestCRI(t *testing.T) {
 	w := newWorldWith(t, "cri", options{cri: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	ref := w.convert(w.push(labtest.Image(t, "small")))
 	w.pushSandbox()
 	k := w.kubelet()
 
@@ -66,19 +65,12 @@ func (w *world) pushSandbox() {
 	w.must(err)
 }
 
-// sandboxLayout makes that image.
+// sandboxLayout makes that image, of a program that was built with the others.
 func (w *world) sandboxLayout() string {
 	w.t.Helper()
-	dir := w.t.TempDir()
-	program := filepath.Join(dir, "pause")
-	build := exec.CommandContext(w.t.Context(), "go", "build", "-o", program, "github.com/hinshun/ipcs/internal/lab/cmd/pause")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		w.t.Fatalf("build pause: %v\n%s", err, out)
-	}
-	text, err := os.ReadFile(program)
+	text, err := os.ReadFile(filepath.Join(labtest.Project(w.t), "bin", "pause"))
 	w.must(err)
-	layout := filepath.Join(dir, "image")
+	layout := filepath.Join(w.t.TempDir(), "image")
 	_, err = images.Write(w.t.Context(), layout, images.Image{
 		Layers: []images.Layer{{Tar: images.Tar(func(t *images.Tarball) { t.File("pause", 0o755, string(text)) })}},
 		Config: ocispec.ImageConfig{Entrypoint: []string{"/pause"}},

@@ -13,6 +13,7 @@ import (
 // TestFound runs an image on a consumer that is told of no peer: it has the address of a router, or
 // nothing at all, and what the image says. A consumer that takes no hints gets nothing.
 func TestFound(t *testing.T) {
+	t.Parallel() // most of the time it waits
 	labtest.Build(t)
 	for _, tt := range []struct {
 		name    string

@@ -21,7 +21,8 @@ const (
 // TestIsolation stops the only peer while a container runs: what was fetched still
 // reads, what was not is an error and works again when the peer is back.
 func TestIsolation(t *testing.T) {
-	layout := labtest.Image(t, "debian")
+	t.Parallel() // most of the time it waits
+	layout := labtest.Image(t, "small")
 	w := newWorld(t, "isolate", 3*time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -82,7 +83,8 @@ func (w *world) connected() {
 // TestIndexNotAvailable pulls while no peer has the image: the pull fails, says why,
 // leaves nothing, and works when the peer is back.
 func TestIndexNotAvailable(t *testing.T) {
-	layout := labtest.Image(t, "debian")
+	t.Parallel() // most of the time it waits
+	layout := labtest.Image(t, "small")
 	w := newWorld(t, "noindex", 2*time.Second)
 	ctx := t.Context()
 	ref := w.convert(w.push(layout))

@@ -20,7 +20,8 @@ const hashAll = `find /usr /etc /opt -xdev -type f -print0 | sort -z | xargs -0 
 // that are, from eight processes: the daemon that follows answers what was asked of the one
 // before, and nobody notices but by the time it takes.
 func TestKills(t *testing.T) {
-	layout := labtest.Image(t, "debian")
+	t.Parallel() // most of the time it waits
+	layout := labtest.Image(t, "small")
 	w := newWorld(t, "kills", 0)
 	plain := w.push(layout)
 	ref := w.convert(plain)
@@ -29,7 +30,7 @@ func TestKills(t *testing.T) {
 	w.pull(ref, "ipcs")
 	reader := w.start("reader", ref)
 	// The container must be busy for as long as daemons die.
-	w.must(w.consume.SetRate(t.Context(), 60))
+	w.must(w.consume.SetRate(t.Context(), 20))
 
 	read := reader.begin(t.Context(), "hash", "sh", "-c", hashAll)
 	seed := uint64(time.Now().UnixNano())

@@ -36,7 +36,7 @@ func TestKubo(t *testing.T) {
 	w := newWorld(t, "kubo", 0)
 	kubo, err := w.store.StartKubo(t.Context(), lab.KuboOptions{})
 	w.must(err)
-	for _, name := range []string{"debian", "nasty"} {
+	for _, name := range []string{"small", "nasty"} {
 		t.Run(name, func(t *testing.T) {
 			w := w.with(t)
 			original := w.push(labtest.Image(t, name))

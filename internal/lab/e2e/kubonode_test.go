@@ -40,7 +40,7 @@ func (w *world) onKubo(name string, opts lab.DaemonOptions, peers ...string) (*w
 func TestKuboConsumer(t *testing.T) {
 	labtest.Tools(t, tools.Kubo...)
 	w := newWorld(t, "kuboread", 0)
-	original := w.push(labtest.Image(t, "debian"))
+	original := w.push(labtest.Image(t, "small"))
 	w.pull(original, "overlayfs")
 	want, touched := w.tree(original, "overlayfs"), w.touched(original)
 	ref := w.convert(original)
@@ -149,7 +149,7 @@ func TestKuboPublisher(t *testing.T) {
 	w := newWorld(t, "kubopub", 0)
 	publisher, kubo := w.onKubo("maker", lab.DaemonOptions{})
 	w.publisher, w.source = publisher.consume, publisher.daemon
-	original := w.push(labtest.Image(t, "debian"))
+	original := w.push(labtest.Image(t, "small"))
 	w.pull(original, "overlayfs")
 	want, touched := w.tree(original, "overlayfs"), w.touched(original)
 	ref := w.convert(original)
@@ -182,10 +182,11 @@ func TestKuboPublisher(t *testing.T) {
 // TestKuboAway stops, starts and kills the Kubo that is a daemon's node: reads wait for it, and
 // fail when it does not come; what is on disk needs neither, also when the daemon starts.
 func TestKuboAway(t *testing.T) {
+	t.Parallel() // most of the time it waits
 	labtest.Tools(t, tools.Kubo...)
 	const timeout = 15 * time.Second
 	w := newWorld(t, "kuboaway", 0)
-	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	ref := w.convert(w.push(labtest.Image(t, "small")))
 	source, err := w.source.Status(t.Context())
 	w.must(err)
 	on, kubo := w.onKubo("reader", lab.DaemonOptions{Metrics: true, Timeout: timeout}, source.Addrs...)

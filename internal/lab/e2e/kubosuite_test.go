@@ -17,6 +17,7 @@ import (
 // TestKuboSuite runs the suite that every node passes on a real Kubo, by its RPC alone and with
 // the daemon's store before it.
 func TestKuboSuite(t *testing.T) {
+	t.Parallel() // most of the time it waits
 	labtest.Tools(t, tools.Kubo...)
 	m := labtest.Machine(t, labtest.Open(t, "suite", 0), "kubo")
 	daemon, err := m.StartKubo(t.Context(), lab.KuboOptions{})

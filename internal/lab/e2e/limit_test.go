@@ -16,7 +16,7 @@ import (
 func TestLimit(t *testing.T) {
 	const limit = 24 << 20
 	w := newWorldWith(t, "limit", options{limit: limit})
-	original := w.push(labtest.Image(t, "debian"))
+	original := w.push(labtest.Image(t, "small"))
 	w.pull(original, "overlayfs")
 	want := w.tree(original, "overlayfs")
 	ref := w.convert(original)
@@ -65,7 +65,7 @@ func TestRemoved(t *testing.T) {
 func testRemoved(t *testing.T, limit int64) {
 	w := newWorldWith(t, "removed", options{limit: limit})
 	var refs []string
-	for _, name := range []string{"base", "debian"} { // which is the first and Python
+	for _, name := range []string{"small-base", "small"} { // which is the first and Python
 		ref := w.convert(w.push(labtest.Image(t, name)))
 		w.pull(ref, "ipcs")
 		w.tree(ref, "ipcs")

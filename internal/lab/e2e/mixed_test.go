@@ -15,7 +15,7 @@ import (
 
 // TestOrdinaryImage runs an image that was never converted with --snapshotter ipcs.
 func TestOrdinaryImage(t *testing.T) {
-	layout := labtest.Image(t, "debian")
+	layout := labtest.Image(t, "small")
 	w := newWorld(t, "ordinary", 0)
 	ref := w.push(layout)
 	w.pull(ref, "overlayfs")

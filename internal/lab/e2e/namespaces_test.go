@@ -12,7 +12,7 @@ import (
 // the other keeps, and can be pulled again.
 func TestNamespaces(t *testing.T) {
 	w := newWorld(t, "spaces", 0)
-	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	ref := w.convert(w.push(labtest.Image(t, "small")))
 	all := []string{lab.Namespace, kubernetes}
 	for _, ns := range all {
 		w.ctr("-n", ns, "image", "pull", "--plain-http", "--snapshotter", "ipcs", ref)

@@ -71,7 +71,7 @@ func TestNoRegistry(t *testing.T) {
 	var err error
 	w.source, err = w.publisher.StartDaemon(t.Context(), lab.DaemonOptions{})
 	w.must(err)
-	image := w.toIPFS(w.publisher, w.source.API, labtest.Image(t, "debian"))
+	image := w.toIPFS(w.publisher, w.source.API, labtest.Image(t, "small"))
 	pause := w.toIPFS(w.publisher, w.source.API, w.sandboxLayout())
 	status, err := w.source.Status(t.Context())
 	w.must(err)
@@ -182,7 +182,7 @@ func TestNoRegistryKubo(t *testing.T) {
 	w.must(err)
 	w.source, err = w.publisher.StartDaemon(t.Context(), lab.DaemonOptions{}) // for its log alone
 	w.must(err)
-	image := w.toIPFS(w.publisher, kubo.API, labtest.Image(t, "debian"))
+	image := w.toIPFS(w.publisher, kubo.API, labtest.Image(t, "small"))
 	pause := w.toIPFS(w.publisher, kubo.API, w.sandboxLayout())
 	w.onlyPin(kubo, image.Cid, pause.Cid)
 	w.consumeFrom(packaging.Host+"/"+pause.Cid+":latest", kubo.Peer)

@@ -27,7 +27,7 @@ import (
 // reads wait for it.
 func TestFromRegistry(t *testing.T) {
 	w := newWorld(t, "origin", time.Minute)
-	ref := w.push(labtest.Image(t, "debian"))
+	ref := w.push(labtest.Image(t, "small"))
 	target := w.convertWith(ref, "--seeds", "--peer-hint", "none")
 	copied := w.registry.Addr + "/copies/debian:latest"
 	_, err := images.CopyAll(t.Context(), target, copied, w.store.HTTPClient())
@@ -81,7 +81,7 @@ func TestFromRegistry(t *testing.T) {
 func TestOneTag(t *testing.T) {
 	w := newWorld(t, "onetag", time.Minute)
 	w.pushSandbox()
-	ref := w.push(labtest.Image(t, "debian"))
+	ref := w.push(labtest.Image(t, "small"))
 	target := w.convertWith(ref, "--seeds", "--with-original", "--peer-hint", "none")
 	w.must(w.source.Stop())
 	const answer = "print(6*7)"
@@ -137,7 +137,7 @@ func TestPrivateRegistry(t *testing.T) {
 	w := newWorld(t, "private", time.Minute)
 	ctx := t.Context()
 	w.pushSandbox()
-	target := w.convertWith(w.push(labtest.Image(t, "debian")), "--seeds", "--peer-hint", "none")
+	target := w.convertWith(w.push(labtest.Image(t, "small")), "--seeds", "--peer-hint", "none")
 	registries := []string{w.registry.Addr}
 	host := w.on(labtest.Machine(t, w.lab, "host"), lab.DaemonOptions{Registries: registries, Timeout: 5 * time.Second}, lab.ContainerdOptions{
 		CRI: &lab.CRI{Registry: w.registry.Addr, Sandbox: w.sandbox()},

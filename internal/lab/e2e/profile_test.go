@@ -141,10 +141,11 @@ func (w *world) logged(words string) {
 // TestFill starts a container, and has all files of its image on the machine without
 // anybody reading them, also when a daemon dies on the way: then the peers may go.
 func TestFill(t *testing.T) {
-	layout := labtest.Image(t, "debian")
+	t.Parallel() // most of the time it waits
+	layout := labtest.Image(t, "small")
 	w := newWorld(t, "fill", 2*time.Second)
 	filled := w.consumer("filled", lab.DaemonOptions{Fill: "on", Timeout: 2 * time.Second})
-	w.must(filled.consume.SetRate(t.Context(), 100))
+	w.must(filled.consume.SetRate(t.Context(), 30))
 	ref := w.convert(w.push(layout))
 	filled.pull(ref, "ipcs")
 	c := filled.start("c", ref)
@@ -167,10 +168,11 @@ func TestFill(t *testing.T) {
 // TestFetch has all of an image fetched before there is a container, which then needs no peer. Stopped
 // on the way, the next command goes on.
 func TestFetch(t *testing.T) {
-	layout := labtest.Image(t, "debian")
+	t.Parallel() // most of the time it waits
+	layout := labtest.Image(t, "small")
 	w := newWorld(t, "fetch", 2*time.Second)
 	c := w.consumer("fetched", lab.DaemonOptions{Timeout: 2 * time.Second})
-	w.must(c.consume.SetRate(t.Context(), 100))
+	w.must(c.consume.SetRate(t.Context(), 30))
 	ref := w.convert(w.push(layout))
 	if err := c.daemon.Fetch(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "pull it first") {
 		t.Errorf("an image that was not pulled: %v", err)
@@ -179,7 +181,7 @@ func TestFetch(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	if err := c.daemon.Fetch(ctx, ref); err == nil {
-		t.Error("all was fetched in three seconds, over 100 Mbit/s")
+		t.Error("all was fetched in three seconds, over 30 Mbit/s")
 	}
 	c.until("nothing is fetched any more", func(s *lab.Status) bool { return s.Fetch.InFlight == 0 && s.Fetch.Bytes > 0 })
 	w.must(c.consume.SetRate(t.Context(), 1000))

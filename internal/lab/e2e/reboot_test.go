@@ -16,7 +16,7 @@ import (
 func TestReboot(t *testing.T) {
 	w := newWorld(t, "reboot", 2*time.Second)
 	host := w.consumer("host", lab.DaemonOptions{Fill: "on", Timeout: 2 * time.Second, Limit: 8 << 30})
-	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	ref := w.convert(w.push(labtest.Image(t, "small")))
 	host.pull(ref, "ipcs")
 	_, err := lab.Output(host.containerd.Ctr(t.Context(), "container", "create", "--snapshotter", "ipcs", ref, w.id("before"), "sh", "-c", hashAll))
 	w.must(err)

@@ -41,7 +41,7 @@ time.sleep(1e6)
 // is not.
 func TestProfileRecord(t *testing.T) {
 	w := newWorld(t, "record", 0)
-	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	ref := w.convert(w.push(labtest.Image(t, "small")))
 	w.pull(ref, "ipcs")
 	r := &recorded{w: w, ref: ref, before: w.contentOf(ref, readBefore), after: w.contentOf(ref, readAfter)}
 	t.Run("port", func(t *testing.T) { r.port(t, "own-net", "8080") })

@@ -25,7 +25,7 @@ func (w *world) noSnapshots() {
 // TestRestart stops, and kills, the daemon and starts it on the same root: every
 // snapshot is there and shows the same tree, and new containers run.
 func TestRestart(t *testing.T) {
-	layout := labtest.Image(t, "debian")
+	layout := labtest.Image(t, "small")
 	w := newWorld(t, "restart", 0)
 	ref := w.convert(w.push(layout))
 	w.pull(ref, "ipcs")

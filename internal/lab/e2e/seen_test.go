@@ -47,7 +47,7 @@ func (w *world) scraped(what string, done func(map[string]float64) bool) (values
 // TestSeen follows an image from its pull until all of it is here and read, and then another
 // that shares files with it, in the metrics and in the status.
 func TestSeen(t *testing.T) {
-	first, second := labtest.Image(t, "base"), labtest.Image(t, "base-updated")
+	first, second := labtest.Image(t, "small-base"), labtest.Image(t, "base")
 	w := newWorld(t, "seen", 0)
 	seen := w.consumer("seeing", lab.DaemonOptions{Fill: "on", Metrics: true})
 	ref, other := w.convert(w.push(first)), w.convert(w.push(second))

@@ -40,19 +40,19 @@ var ways = map[string]func(w *world, ref, snapshotter string){
 // TestUnpack applies ipcs images to snapshotters that mount nothing lazily. What they show is
 // what they show of the original, which containerd has applied.
 func TestUnpack(t *testing.T) {
-	layouts := append([]string{labtest.Image(t, "nasty"), labtest.Image(t, "debian")}, external(t)...)
+	layouts := append([]string{labtest.Image(t, "nasty"), labtest.Image(t, "small")}, external(t)...)
 	w := newWorldWith(t, "unpack", options{loopback: true, unpack: true})
 	for _, layout := range layouts {
+		original := w.push(layout)
+		ref := w.convert(original)
 		for _, snapshotter := range []string{"overlayfs", "native"} {
 			t.Run(filepath.Base(layout)+"/"+snapshotter, func(t *testing.T) {
 				w := w.with(t)
-				original := w.push(layout)
 				w.pull(original, snapshotter)
 				want, anyMtime := w.tree(original, snapshotter), w.touched(original).Has
 				if snapshotter == "native" { // copies folders from layer to layer, and their times are new
 					anyMtime = folders(want)
 				}
-				ref := w.convert(original)
 				for name, pull := range ways {
 					if snapshotter == "native" && name != "transfer service" && os.Getenv("IPCS_CORPUS") == "" {
 						continue // they unpack alike, and native copies every layer
@@ -133,7 +133,7 @@ func TestUnpackCRI(t *testing.T) {
 	w := newWorldWith(t, "unpcri", options{cri: true, unpack: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	ref := w.convert(w.push(labtest.Image(t, "small")))
 	w.pushSandbox()
 	k := w.kubelet()
 	image := k.pull(ctx, ref)
@@ -149,7 +149,7 @@ func TestUnpackCRI(t *testing.T) {
 // ordinary one, and runs both.
 func TestCommitIpcs(t *testing.T) {
 	w := newWorldWith(t, "commitip", options{loopback: true, unpack: true})
-	ordinary := w.push(labtest.Image(t, "debian"))
+	ordinary := w.push(labtest.Image(t, "small"))
 	ipcs := w.convert(ordinary)
 	for _, c := range []struct{ ref, snapshotter string }{{ipcs, "ipcs"}, {ordinary, "ipcs"}, {ordinary, "overlayfs"}, {ipcs, "overlayfs"}} {
 		t.Run(filepath.Base(c.ref)+"/"+c.snapshotter, func(t *testing.T) {

@@ -47,7 +47,7 @@ var lazyWays = map[string]way{
 // TestWhole pulls an ipcs image lazily, in every way, and does with it what tools do with
 // images: none needs to know that its files are not here.
 func TestWhole(t *testing.T) {
-	layout := labtest.Image(t, "debian")
+	layout := labtest.Image(t, "small")
 	w := newWorldWith(t, "whole", options{loopback: true, cri: true})
 	ref := w.convert(w.push(layout))
 	deep := w.convert(w.push(labtest.Image(t, "layers-10")))
@@ -87,7 +87,7 @@ func TestWhole(t *testing.T) {
 // with which containerd does not even ask the snapshotter for layers.
 func TestWholeAgain(t *testing.T) {
 	w := newWorldWith(t, "again", options{loopback: true})
-	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	ref := w.convert(w.push(labtest.Image(t, "small")))
 	w.pull(ref, "ipcs")
 	c := w.start("c", ref)
 	w.ctr("image", "rm", "--sync", ref)
@@ -104,7 +104,7 @@ func TestWholeAgain(t *testing.T) {
 // image whole.
 func TestWholeWithoutSocket(t *testing.T) {
 	w := newWorldWith(t, "nosocket", options{loopback: true})
-	ref := w.convert(w.push(labtest.Image(t, "debian")))
+	ref := w.convert(w.push(labtest.Image(t, "small")))
 	link := w.daemon.Containerd()
 	w.must(os.Rename(link, link+".away"))
 	w.must(w.daemon.Stop())
@@ -233,7 +233,7 @@ func decode(t testing.TB, file string, v any) {
 // image has, and nothing was copied for that.
 func TestUserNamespaces(t *testing.T) {
 	w := newWorldWith(t, "userns", options{loopback: true})
-	original := w.push(labtest.Image(t, "debian"))
+	original := w.push(labtest.Image(t, "small"))
 	w.traversable()
 	for kind, ref := range map[string]string{"ipcs": w.convert(original), "ordinary": original} {
 		t.Run(kind, func(t *testing.T) {

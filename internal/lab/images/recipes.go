@@ -69,7 +69,10 @@ var recipes = cookbook{
 
 	// For tests.
 	"nasty": {version: "2", make: makeNasty},
-	"files": {version: "1", make: makeFiles},
+	// A third of base and of debian, in which the same programs run.
+	"small-base": {version: "1", from: "base", make: unused.make},
+	"small":      {version: "1", from: "debian", make: unused.make},
+	"files":      {version: "1", make: makeFiles},
 }
 
 // searchPath is the PATH of images that say no other.

@@ -2,6 +2,7 @@ package images
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -90,6 +91,51 @@ func TestCrowd(t *testing.T) {
 	}
 	if layers != 2 || len(different) != n+1 {
 		t.Errorf("%d layers with %d files, want 2 with %d", layers, len(different), n+1)
+	}
+}
+
+// TestTrim leaves out what is named, all below it, and hard links to it.
+func TestTrim(t *testing.T) {
+	full := recipe{version: "1", make: func(ctx context.Context, j job) error {
+		return j.write(ctx, Image{Layers: []Layer{{Tar: Tar(func(t *Tarball) {
+			for _, name := range []string{"usr/lib/x/perl/a/b", "usr/lib/perl", "usr/lib/x/perls", "kept"} {
+				t.File(name, 0o640, name, Owner(1, 2), Xattr("user.note", "a"))
+			}
+			t.Link("lost", "usr/lib/x/perl/a/b")
+			t.Link("linked", "kept")
+		})}}})
+	}}
+	c := cookbook{"full": full, "small": {version: "1", from: "full", make: trim{"usr/lib/*/perl"}.make}}
+	var got []string
+	for _, name := range []string{"full", "small"} {
+		layout, err := c.ensure(t.Context(), t.TempDir(), name, t.Logf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(layout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Tars(func(r io.Reader) error {
+			tr := tar.NewReader(r)
+			h, err := tr.Next()
+			for ; err == nil; h, err = tr.Next() {
+				got = append(got, fmt.Sprint(h.Name, h.Linkname, h.Mode, h.Uid, h.PAXRecords))
+			}
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(got) != 6+4 {
+		t.Fatalf("%q", got)
+	}
+	want := slices.Concat(got[:6], got[1:4], got[5:6])
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -6,9 +6,11 @@
 package labtest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/hinshun/ipcs/internal/hosttest"
@@ -38,15 +40,17 @@ func Project(t testing.TB) string {
 // Cache returns the project's folder for what is kept from run to run.
 func Cache(t testing.TB) string { return filepath.Join(Project(t), ".cache") }
 
+// setup is held while something may be installed, which tests that run beside each other shall
+// not do at once.
+var setup sync.Mutex
+
 // Options are those of a lab in the project's cache, with the tools it needs; see
 // lab.Options for the rate.
 func Options(t testing.TB, name string, rate int) lab.Options {
 	t.Helper()
 	hosttest.Root(t)
+	Tools(t, tools.Lab...)
 	cache := Cache(t)
-	if err := tools.Ensure(t.Context(), filepath.Join(cache, "bin"), t.Logf, tools.Lab...); err != nil {
-		t.Fatal(err)
-	}
 	return lab.Options{
 		Name: name, Rate: rate, Log: t.Logf,
 		Dir: filepath.Join(cache, "run"), Tools: filepath.Join(cache, "bin"), Bin: filepath.Join(Project(t), "bin"),
@@ -56,7 +60,10 @@ func Options(t testing.TB, name string, rate int) lab.Options {
 // Open opens a lab of that name, and closes it with the test.
 func Open(t testing.TB, name string, rate int) *lab.Lab {
 	t.Helper()
-	l, err := lab.Open(t.Context(), Options(t, name, rate))
+	opts := Options(t, name, rate)
+	setup.Lock()
+	l, err := lab.Open(t.Context(), opts)
+	setup.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +78,8 @@ func Open(t testing.TB, name string, rate int) *lab.Lab {
 // Tools makes further programs available to the lab.
 func Tools(t testing.TB, names ...string) {
 	t.Helper()
+	setup.Lock()
+	defer setup.Unlock()
 	if err := tools.Ensure(t.Context(), filepath.Join(Cache(t), "bin"), t.Logf, names...); err != nil {
 		t.Fatal(err)
 	}
@@ -105,13 +114,25 @@ func Image(t testing.TB, name string) string {
 	return dir
 }
 
-// Build builds the programs of ipcs, as the lab runs them.
+// built is what became of the one build of a test's process: to find that nothing has changed
+// takes the go command two seconds.
+var built struct {
+	sync.Once
+	err error
+}
+
+// Build builds the programs of ipcs, as the lab runs them, and the one that holds a pod together.
 func Build(t testing.TB) {
 	t.Helper()
 	project := Project(t)
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(project, "bin")+"/", "./cmd/...")
-	cmd.Dir, cmd.Env = project, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build ipcs: %v\n%s", err, out)
+	built.Do(func() {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(project, "bin")+"/", "./cmd/...", "./internal/lab/cmd/pause")
+		cmd.Dir, cmd.Env = project, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatalf("build ipcs: %v", built.err)
 	}
 }
