@@ -36,6 +36,7 @@ type hints struct {
 	peers  string  // as the annotation has them
 	origin string  // repository that it was written to
 
+	pulled  string   // repository that it was pulled from first, if containerd said so
 	sources []string // repositories that it was pulled from, if that is known
 }
 
@@ -45,7 +46,7 @@ func readHints(annotations map[string]string) (h hints) {
 		h.record = c
 	}
 	h.fill, h.peers = annotations[mediatype.AnnotationFill], annotations[mediatype.AnnotationPeers]
-	h.origin = annotations[mediatype.AnnotationOrigin]
+	h.origin, h.pulled = annotations[mediatype.AnnotationOrigin], pulledFrom(annotations[labelRef])
 	return h
 }
 

@@ -6,10 +6,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/pkg/reference"
+	snapshots "github.com/containerd/containerd/v2/pkg/snapshotters"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
 
@@ -37,6 +40,34 @@ func (noOrigins) Located(cid.Cid, ...string)     {}
 func (noOrigins) Claimed(cid.Cid, ...string)     {}
 func (noOrigins) Recorded(cid.Cid, *layer.Image) {}
 
+// labelRef is how containerd says what is being pulled, to a snapshotter that wants to know (enable_remote_snapshot_annotations).
+const labelRef = snapshots.TargetRefLabel
+
+// pulledFrom is the repository of a reference, as HOST/NAME; empty if it is none.
+func pulledFrom(ref string) string {
+	spec, err := reference.Parse(ref)
+	if err != nil || !strings.Contains(spec.Locator, "/") {
+		return ""
+	}
+	return spec.Locator
+}
+
+// withPort puts the port into the one of the repositories that an image was pulled from: the labels of its manifest leave it out. Where
+// containerd does not say what is pulled, an image could say it in its annotations, so that a repository which they do not name
+// is none.
+func withPort(pulled string, repositories []string) []string {
+	host, name, _ := strings.Cut(pulled, "/")
+	if u, err := url.Parse("//" + host); err == nil {
+		host = u.Hostname()
+	}
+	for i, r := range repositories {
+		if pulled != "" && r == host+"/"+name {
+			return slices.Insert(slices.Delete(repositories, i, i+1), 0, pulled)
+		}
+	}
+	return repositories
+}
+
 // sourcesOf are the repositories that a manifest was pulled from.
 func sourcesOf(info content.Info) (repositories []string) {
 	for _, name := range slices.Sorted(maps.Keys(info.Labels)) {
@@ -53,7 +84,7 @@ func sourcesOf(info content.Info) (repositories []string) {
 
 // locate tells where the image is kept that a layer is pulled of: where containerd pulls its manifest from, which it
 // has by then, and else where it was written to.
-func (s *Snapshotter) locate(ctx context.Context, record cid.Cid, l digest.Digest, depth int, origin string) {
+func (s *Snapshotter) locate(ctx context.Context, record cid.Cid, l digest.Digest, depth int, pulled, origin string) {
 	var repositories []string
 	if s.manifests != nil {
 		ctx, cancel := context.WithTimeout(ctx, manifestTimeout)
@@ -66,7 +97,7 @@ func (s *Snapshotter) locate(ctx context.Context, record cid.Cid, l digest.Diges
 			s.log.Debug("containerd does not say where an image is pulled from", "layer", l.String(), "err", err)
 		}
 	}
-	s.origins.Located(record, repositories...)
+	s.origins.Located(record, withPort(pulled, repositories)...)
 	s.origins.Claimed(record, origin)
 }
 
@@ -78,7 +109,7 @@ func (s *Snapshotter) locateImage(ctx context.Context, im *imageFiles) hints {
 	if _, none := s.origins.(noOrigins); none || !h.record.Defined() {
 		return h
 	}
-	s.origins.Located(h.record, h.sources...)
+	s.origins.Located(h.record, withPort(im.pulled, h.sources)...)
 	s.origins.Claimed(h.record, h.origin)
 	s.opener.learn(ctx, h.record)
 	return h

@@ -192,7 +192,7 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 	}
 	s.hint(req.digest, req.peers)
 	s.opener.prefetch(ctx, req.image, s.files.known, func(ctx context.Context) {
-		s.locate(ctx, req.image, req.digest, len(links), req.origin)
+		s.locate(ctx, req.image, req.digest, len(links), req.pulled, req.origin)
 	})
 	l, err := s.opener.open(ctx, req.root)
 	if err != nil {

@@ -38,6 +38,7 @@ type request struct {
 	image       cid.Cid       // image record; Undef if none is named
 	peers       []string      // that the image names
 	origin      string        // repository that the image was written to
+	pulled      string        // that it is pulled from, if containerd says so
 }
 
 // parseRequest reads the labels. Without the label of a layer root, or outside of an
@@ -79,6 +80,7 @@ func parseRequest(key string, labels map[string]string) (*request, error) {
 		}
 	}
 	r.peers, r.origin = namedPeers(labels[mediatype.AnnotationPeers]), labels[mediatype.AnnotationOrigin]
+	r.pulled = pulledFrom(labels[labelRef])
 	return r, nil
 }
 

@@ -23,6 +23,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
@@ -79,9 +80,10 @@ type Origin struct {
 	log   *slog.Logger
 
 	mu     sync.Mutex
-	images map[cid.Cid]*image // by the CID of their record
-	uses   int64              // counts them, to know which image was not used for longest
-	places map[claim]Place    // repositories
+	images map[cid.Cid]*image  // by the CID of their record
+	uses   int64               // counts them, to know which image was not used for longest
+	places map[claim]Place     // repositories
+	ill    map[Place]time.Time // until when those that have failed are asked last
 	seeds  map[layer.Seed]*opened
 	index  index
 	frames frameCache // as they came
@@ -120,7 +122,7 @@ func New(opts Options) (*Origin, error) {
 	}
 	return &Origin{
 		opts: opts, codec: codec, slots: semaphore.NewWeighted(maxRequests), spare: semaphore.NewWeighted(maxSpare), log: opts.Logger,
-		images: map[cid.Cid]*image{}, places: map[claim]Place{}, seeds: map[layer.Seed]*opened{}, index: newIndex(maxIndexed), frames: newFrameCache(maxFrames), blocks: newFrameCache(maxBlocks), more: make(chan struct{}),
+		images: map[cid.Cid]*image{}, places: map[claim]Place{}, ill: map[Place]time.Time{}, seeds: map[layer.Seed]*opened{}, index: newIndex(maxIndexed), frames: newFrameCache(maxFrames), blocks: newFrameCache(maxBlocks), more: make(chan struct{}),
 	}, nil
 }
 
@@ -218,6 +220,9 @@ func (o *Origin) dropOldestLocked() {
 	}
 	maps.DeleteFunc(o.places, func(_ claim, p Place) bool {
 		_, ok := inUse[p]
+		if !ok {
+			delete(o.ill, p)
+		}
 		return !ok
 	})
 }

@@ -324,3 +324,19 @@ func TestChangedFrame(t *testing.T) {
 	fetchAll(t, o, im.Layers[0])
 	fetchAll(t, o, im.Layers[0])
 }
+
+// TestPlaceThatFails has the first of two places fail: it is asked last for a while, and not before each request to the other.
+func TestPlaceThatFails(t *testing.T) {
+	im := origintest.NewImage(t, 1, 200, 60<<10)
+	away := &origintest.Place{Name: "away", Blobs: im.Blobs}
+	away.Change(func(origintest.Request, []byte) ([]byte, error) { return nil, origintest.ErrPlace })
+	good := &origintest.Place{Name: "good", Blobs: im.Blobs}
+	o := newOrigin(t, im, away, good)
+	o.Recorded(im.Record, im.Image)
+	for _, b := range im.Layers[0] {
+		fetchAll(t, o, []ipfs.Block{b})
+	}
+	if n := len(away.Requests()); n != 1 {
+		t.Errorf("it was asked %d times", n)
+	}
+}

@@ -1,10 +1,46 @@
 package origin
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
+
+// lastTime is for how long a place that failed is asked after the others.
+const lastTime = 30 * time.Second
+
+// inTurn returns places in the order in which they are to be asked: those last that have failed lately. A place that does not answer would
+// else cost its time with every request.
+func (o *Origin) inTurn(places []Place) []Place {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	var well, ill []Place
+	for _, p := range places {
+		if now.Before(o.ill[p]) {
+			ill = append(ill, p)
+		} else {
+			well = append(well, p)
+		}
+	}
+	return append(well, ill...)
+}
+
+// noteTurn notes how a request to a place has ended, if it was not ended by who asked.
+func (o *Origin) noteTurn(ctx context.Context, p Place, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err == nil {
+		delete(o.ill, p)
+	} else {
+		o.ill[p] = time.Now().Add(lastTime)
+	}
+}
 
 // places returns where an image is. What it claims itself comes last.
 func (im *image) places() []Place {

@@ -85,8 +85,9 @@ func (o *Origin) readHead(ctx context.Context, s *opened, places []Place) (h *se
 		return nil, nil, "", fmt.Errorf("its head has %d bytes: %w", size, seed.ErrTooLarge)
 	}
 	var errs []error
-	for _, p := range places {
+	for _, p := range o.inTurn(places) {
 		head, err = o.readRange(ctx, p, s.Digest, s.Head, size)
+		o.noteTurn(ctx, p, err)
 		if err == nil {
 			h, err = seed.ParseHead(o.codec, head, s.Head)
 		}
@@ -143,12 +144,14 @@ func (f *fetch) read(ctx context.Context, r *read) error {
 	}
 	f.drop(r)
 	mine := f.mine(r)
-	for _, p := range r.places {
+	for _, p := range f.inTurn(r.places) {
 		frames := f.left(mine)
 		if len(frames) == 0 || ctx.Err() != nil {
 			break
 		}
-		if err := f.readFrames(ctx, p, r, frames); err != nil {
+		err := f.readFrames(ctx, p, r, frames)
+		f.noteTurn(ctx, p, err)
+		if err != nil {
 			if ended := f.fail(ctx, fmt.Errorf("seed %s from %s: %w", r.blob, p, err)); ended != nil {
 				return ended
 			}
@@ -269,8 +272,9 @@ func (f *fetch) decompressed(r *read, number int, came cachedFrame) (blocks []by
 
 // readBlob reads a block that is a blob.
 func (f *fetch) readBlob(ctx context.Context, r *read) error {
-	for _, p := range r.places {
+	for _, p := range f.inTurn(r.places) {
 		data, err := f.blob(ctx, p, r.blob)
+		f.noteTurn(ctx, p, err)
 		if err != nil {
 			if ended := f.fail(ctx, fmt.Errorf("blob %s from %s: %w", r.blob, p, err)); ended != nil || ctx.Err() != nil {
 				return ended

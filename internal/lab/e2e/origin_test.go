@@ -74,6 +74,11 @@ func TestFromRegistry(t *testing.T) {
 	}
 	start = time.Now()
 	other.same(want, other.tree(copied, "ipcs"), touched)
+	status, err = other.daemon.Status(t.Context())
+	w.must(err)
+	if len(status.Chains) == 0 || len(status.Chains[0].Peers) != 1 || status.Chains[0].Peers[0].ID != w.registry.Addr+"/copies/debian" {
+		t.Errorf("the copy came from %+v", status.Chains)
+	}
 	t.Logf("all of the copy read after %v", time.Since(start).Round(time.Millisecond))
 }
 
