@@ -41,6 +41,7 @@ func lineage(ctx context.Context, name string) ([]link, error) {
 			}
 			l.chain = digest.Digest(info.Labels[labelChain])
 			l.hints = readHints(info.Labels)
+			l.pulled = info.Labels[labelPulled]
 		}
 		links = append(links, l)
 		name = info.Parent

@@ -4,9 +4,7 @@ package snapshotter
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +34,7 @@ type hints struct {
 	peers  string  // as the annotation has them
 	origin string  // repository that it was written to
 
-	pulled  string   // repository that it was pulled from first, if containerd said so
+	pulled  string   // repository that it was pulled from first, if containerd said so; of a snapshot only
 	sources []string // repositories that it was pulled from, if that is known
 }
 
@@ -46,7 +44,7 @@ func readHints(annotations map[string]string) (h hints) {
 		h.record = c
 	}
 	h.fill, h.peers = annotations[mediatype.AnnotationFill], annotations[mediatype.AnnotationPeers]
-	h.origin, h.pulled = annotations[mediatype.AnnotationOrigin], pulledFrom(annotations[labelRef])
+	h.origin = annotations[mediatype.AnnotationOrigin]
 	return h
 }
 
@@ -109,15 +107,8 @@ var errOtherImage = errors.New("it is of another image")
 
 // manifestHints reads the hints in a manifest, if it has the layers of the image.
 func (s *Snapshotter) manifestHints(ctx context.Context, info content.Info, im *imageFiles) (h hints, err error) {
-	if info.Size > maxManifest {
-		return h, fmt.Errorf("it has %d bytes", info.Size)
-	}
-	b, err := content.ReadBlob(ctx, s.manifests, ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
+	m, err := s.readManifest(ctx, info)
 	if err != nil {
-		return h, err
-	}
-	var m ocispec.Manifest
-	if err := json.Unmarshal(b, &m); err != nil {
 		return h, err
 	}
 	if len(m.Layers) <= im.depth || slices.ContainsFunc(m.Layers[im.depth+1:], isIPCS) {

@@ -4,6 +4,7 @@ package snapshotter
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/url"
@@ -15,6 +16,7 @@ import (
 	snapshots "github.com/containerd/containerd/v2/pkg/snapshotters"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/hinshun/ipcs/layer"
 )
@@ -52,20 +54,55 @@ func pulledFrom(ref string) string {
 	return spec.Locator
 }
 
-// withPort puts the port into the one of the repositories that an image was pulled from: the labels of its manifest leave it out. Where
-// containerd does not say what is pulled, an image could say it in its annotations, so that a repository which they do not name
-// is none.
+// withPort puts the port of the repository that an image was pulled from, if that has one, to those that are it: the labels of a manifest leave
+// it out.
 func withPort(pulled string, repositories []string) []string {
 	host, name, _ := strings.Cut(pulled, "/")
-	if u, err := url.Parse("//" + host); err == nil {
-		host = u.Hostname()
+	u, err := url.Parse("//" + host)
+	if pulled == "" || err != nil || u.User != nil {
+		return repositories
 	}
-	for i, r := range repositories {
-		if pulled != "" && r == host+"/"+name {
-			return slices.Insert(slices.Delete(repositories, i, i+1), 0, pulled)
+	bare := u.Hostname() + "/" + name
+	if !slices.Contains(repositories, bare) {
+		return repositories
+	}
+	return slices.Insert(slices.DeleteFunc(repositories, func(r string) bool { return r == bare }), 0, pulled)
+}
+
+// provenRef returns what containerd says that it pulls a layer of, if it is containerd that says so: an image can have the same among its
+// annotations, which containerd only then does not put in the place of its own when it says nothing of it. Its own stand in no manifest.
+func (s *Snapshotter) provenRef(ctx context.Context, req *request, depth int) string {
+	if req.pulled == "" || s.manifests == nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, manifestTimeout)
+	defer cancel()
+	found, said := 0, false
+	err := s.manifests.Walk(ctx, func(info content.Info) error {
+		m, err := s.readManifest(ctx, info)
+		if err != nil {
+			return err
 		}
+		found++
+		said = said || slices.ContainsFunc(m.Layers, func(l ocispec.Descriptor) bool { _, ok := l.Annotations[labelRef]; return ok })
+		return nil
+	}, manifestFilter(depth, req.digest))
+	if err != nil || found == 0 || said {
+		return ""
 	}
-	return repositories
+	return req.pulled
+}
+
+// readManifest reads a manifest in containerd's content store.
+func (s *Snapshotter) readManifest(ctx context.Context, info content.Info) (m ocispec.Manifest, err error) {
+	if info.Size > maxManifest {
+		return m, fmt.Errorf("it has %d bytes", info.Size)
+	}
+	b, err := content.ReadBlob(ctx, s.manifests, ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	return m, err
 }
 
 // sourcesOf are the repositories that a manifest was pulled from.

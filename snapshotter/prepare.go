@@ -191,6 +191,7 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 		return done
 	}
 	s.hint(req.digest, req.peers)
+	req.pulled = s.provenRef(ctx, req, len(links))
 	s.opener.prefetch(ctx, req.image, s.files.known, func(ctx context.Context) {
 		s.locate(ctx, req.image, req.digest, len(links), req.pulled, req.origin)
 	})
@@ -237,6 +238,9 @@ func (s *Snapshotter) commitLayer(ctx context.Context, req *request, parent stri
 	own := map[string]string{labelRoot: req.root.String(), labelChain: req.target.String(), labelBlob: req.digest.String()}
 	for name, value := range labels {
 		own[name] = value
+	}
+	if req.pulled != "" {
+		own[labelPulled] = req.pulled
 	}
 	// It counts before others can see it, since they may want its chain at once.
 	links = append([]link{{root: req.root}}, links...)

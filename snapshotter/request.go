@@ -21,6 +21,8 @@ const (
 	labelOwn   = "com.github.hinshun.ipcs.snapshot."
 	labelRoot  = labelOwn + "root"  // CID of the layer root; marks an ipcs snapshot
 	labelChain = labelOwn + "chain" // chainID that was proven when it was committed
+
+	labelPulled = labelOwn + "pulled" // repository that its image was pulled from first, if containerd said so
 )
 
 // labelParentChain is what containerd tells of the parent when it extracts a layer.
