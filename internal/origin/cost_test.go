@@ -2,6 +2,7 @@ package origin_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -30,10 +31,8 @@ func (n *far) set(first, each time.Duration) { n.first.Store(int64(first)); n.ea
 func (n *far) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
 	wait := n.first.Load()
 	for _, c := range cids {
-		select {
-		case <-time.After(time.Duration(wait + n.each.Load())):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := pause(ctx, time.Duration(wait+n.each.Load())); err != nil {
+			return err
 		}
 		wait = 0
 		err := n.Memory.Fetch(ctx, []cid.Cid{c}, func(b ipfs.Block) error {
@@ -53,6 +52,8 @@ type farPlace struct {
 	first time.Duration
 	each  time.Duration // for a megabyte
 	bytes atomic.Int64  // that were asked for
+	fails atomic.Bool
+	asked atomic.Int64 // while it fails
 
 	mu   sync.Mutex
 	free time.Time // when the link will be
@@ -60,6 +61,27 @@ type farPlace struct {
 
 func (p *farPlace) Range(ctx context.Context, d digest.Digest, off, n int64) (io.ReadCloser, error) {
 	p.bytes.Add(n)
+	if p.fails.Load() {
+		p.asked.Add(1)
+		return nil, fmt.Errorf("429: %w", origin.ErrAway)
+	}
+	if err := pause(ctx, p.first); err != nil {
+		return nil, err
+	}
+	body, err := p.Place.Range(ctx, d, off, n)
+	return slowBody{ctx, body, p}, err
+}
+
+// slowBody comes over the link of a place.
+type slowBody struct {
+	ctx context.Context
+	io.ReadCloser
+	place *farPlace
+}
+
+func (b slowBody) Read(out []byte) (int, error) {
+	n, err := b.ReadCloser.Read(out[:min(len(out), 16<<10)])
+	p := b.place
 	p.mu.Lock()
 	if now := time.Now(); p.free.Before(now) {
 		p.free = now
@@ -67,12 +89,19 @@ func (p *farPlace) Range(ctx context.Context, d digest.Digest, off, n int64) (io
 	p.free = p.free.Add(time.Duration(n) * p.each / (1 << 20))
 	came := time.Until(p.free)
 	p.mu.Unlock()
-	select {
-	case <-time.After(p.first + came):
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if perr := pause(b.ctx, came); perr != nil {
+		return 0, perr
 	}
-	return p.Place.Range(ctx, d, off, n)
+	return n, err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // farSource is a source with both, and an image of 400 blocks of 30 kB or so.
@@ -138,12 +167,24 @@ func TestFarPeers(t *testing.T) {
 		src, peers, place, list := farSource(t, 5*time.Millisecond, 10*time.Millisecond)
 		peers.set(300*time.Millisecond, 0)
 		ctx := t.Context()
-		wait(ctx, t, src, list[:1])
-		for _, b := range list[1:20] {
+		wait(ctx, t, src, list[:1]) // it comes with what the layer is mounted by
+		wait(ctx, t, src, list[1:2])
+		for _, b := range list[2:20] {
 			if d := wait(ctx, t, src, []ipfs.Block{b}); d > 50*time.Millisecond {
 				t.Errorf("a block took %v", d)
 			}
 		}
+		place.fails.Store(true)
+		for i, b := range list[100:110] {
+			if d := wait(ctx, t, src, []ipfs.Block{b}); d > 450*time.Millisecond {
+				t.Errorf("the registry refuses: peers brought block %d after %v", i, d)
+			}
+		}
+		if n := place.asked.Load(); n > 12 {
+			t.Errorf("the registry refuses, and was asked %d times for 10 blocks: first, and then beside peers", n)
+		}
+		place.fails.Store(false)
+		time.Sleep(11 * time.Second)
 		place.first = time.Minute
 		if d := wait(ctx, t, src, list[200:201]); d > 1500*time.Millisecond {
 			t.Errorf("the registry says nothing: peers brought it after %v", d)
@@ -168,7 +209,15 @@ func TestRankedSpare(t *testing.T) {
 				src, peers, place, list := farSource(t, 5*time.Millisecond, c.place)
 				peers.set(0, c.peer)
 				ctx := ipfs.WithRank(t.Context(), ipfs.Spare)
-				took := wait(ctx, t, src, list[:100]) + wait(ctx, t, src, list[100:])
+				began, batches := time.Now(), slices.Collect(slices.Chunk(list, 70)) // of 2 MB, as a fetcher has them, a few at a time
+				for group := range slices.Chunk(batches, 2) {
+					var wg sync.WaitGroup
+					for _, batch := range group {
+						wg.Go(func() { wait(ctx, t, src, batch) })
+					}
+					wg.Wait()
+				}
+				took := time.Since(began)
 				t.Logf("%v, %d bytes of the registry", took, place.bytes.Load())
 				if n := place.bytes.Load(); n < c.least || n > c.most || took > c.time {
 					t.Errorf("it took %v; the registry was asked for %d bytes, of which %d to %d were expected", took, n, c.least, c.most)

@@ -89,6 +89,7 @@ type Origin struct {
 	frames frameCache // as they came
 	blocks frameCache // decompressed
 	pace   pace
+	meter  meter
 	counts counts
 	failed failure
 	more   chan struct{} // closed when more is known

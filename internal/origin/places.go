@@ -11,11 +11,9 @@ import (
 // lastTime is for how long a place that failed is asked after the others.
 const lastTime = 30 * time.Second
 
-// inTurn returns places in the order in which they are to be asked: those last that have failed lately. A place that does not answer would
-// else cost its time with every request.
-func (o *Origin) inTurn(places []Place) []Place {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+// inTurnLocked returns places in the order in which they are to be asked: those last that have failed lately. A place that does not answer
+// would else cost its time with every request.
+func (o *Origin) inTurnLocked(places []Place) []Place {
 	now := time.Now()
 	var well, ill []Place
 	for _, p := range places {
@@ -35,10 +33,10 @@ func (o *Origin) noteTurn(ctx context.Context, p Place, err error) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err == nil {
-		delete(o.ill, p)
-	} else {
-		o.ill[p] = time.Now().Add(lastTime)
+	now := time.Now()
+	maps.DeleteFunc(o.ill, func(q Place, until time.Time) bool { return q == p || now.After(until) })
+	if err != nil {
+		o.ill[p] = now.Add(lastTime)
 	}
 }
 
@@ -57,16 +55,21 @@ func withClaims(places, claims []Place) []Place {
 	return places
 }
 
+// placesLocked returns where an image is, in turn; what it claims itself comes last all the same.
+func (im *image) placesLocked(o *Origin) []Place {
+	return withClaims(o.inTurnLocked(slices.Concat(im.always, im.located)), o.inTurnLocked(im.claims))
+}
+
 // placesLocked are those of all images that have the seed: those that are known, and then, as many again, those that images claim. It is
 // called with Origin.mu.
-func (s *opened) placesLocked() []Place {
+func (s *opened) placesLocked(o *Origin) []Place {
 	users := slices.SortedFunc(maps.Keys(s.users), func(a, b *image) int { return strings.Compare(a.record.KeyString(), b.record.KeyString()) })
 	var known, claimed []Place
 	for _, im := range users {
 		known = appendPlaces(known, im.always, im.located)
 		claimed = appendPlaces(claimed, im.claims)
 	}
-	return withClaims(known, claimed)
+	return withClaims(o.inTurnLocked(known), o.inTurnLocked(claimed))
 }
 
 func appendPlaces(list []Place, more ...[]Place) []Place {

@@ -45,6 +45,14 @@ type wantedBlock struct {
 	place seed.Place
 }
 
+// size is how many bytes of it are wanted.
+func (fr frameRead) size() (bytes int) {
+	for _, w := range fr.wanted {
+		bytes += w.place.To - w.place.From
+	}
+	return bytes
+}
+
 // knows says whether one of the blocks may be had.
 func (o *Origin) knows(cids []cid.Cid) bool {
 	o.mu.Lock()
@@ -55,7 +63,7 @@ func (o *Origin) knows(cids []cid.Cid) bool {
 		}
 	}
 	for _, s := range o.seeds {
-		if s.table == nil && len(s.placesLocked()) > 0 {
+		if s.table == nil && len(s.placesLocked(o)) > 0 {
 			return true
 		}
 	}
@@ -141,7 +149,7 @@ func (o *Origin) lookup(cids []cid.Cid, found map[*opened]*hit, but tried, roots
 		s := seeds[i]
 		if found[s] == nil {
 			o.useLocked(s)
-			found[s] = &hit{table: s.table, places: s.placesLocked(), frames: map[int][]wantedBlock{}}
+			found[s] = &hit{table: s.table, places: s.placesLocked(o), frames: map[int][]wantedBlock{}}
 		}
 		frames := found[s].frames
 		for _, p := range hits[s][c] {
@@ -161,7 +169,7 @@ func (o *Origin) blobLocked(c cid.Cid) *read {
 		if _, ok := im.blobs[c]; !ok {
 			continue
 		}
-		places := im.places()
+		places := im.placesLocked(o)
 		if len(places) == 0 {
 			continue
 		}
@@ -202,7 +210,7 @@ func (o *Origin) lately() []*image {
 	defer o.mu.Unlock()
 	images := make([]*image, 0, len(o.images))
 	for _, im := range o.images {
-		if len(closedLocked(im.seeds)) > 0 {
+		if len(o.closedLocked(im.seeds)) > 0 {
 			images = append(images, im)
 		}
 	}
@@ -211,9 +219,9 @@ func (o *Origin) lately() []*image {
 }
 
 // closedLocked returns those seeds whose tables are not here and may be had. It is called with Origin.mu.
-func closedLocked(seeds []*opened) (closed []*opened) {
+func (o *Origin) closedLocked(seeds []*opened) (closed []*opened) {
 	for _, s := range seeds {
-		if s.table == nil && len(s.placesLocked()) > 0 {
+		if s.table == nil && len(s.placesLocked(o)) > 0 {
 			closed = append(closed, s)
 		}
 	}
@@ -223,7 +231,7 @@ func closedLocked(seeds []*opened) (closed []*opened) {
 // openAll reads the tables of seeds.
 func (o *Origin) openAll(ctx context.Context, seeds []*opened) error {
 	o.mu.Lock()
-	closed := closedLocked(seeds)
+	closed := o.closedLocked(seeds)
 	o.mu.Unlock()
 	var group errgroup.Group
 	group.SetLimit(maxRequests)

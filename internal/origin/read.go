@@ -47,7 +47,7 @@ func (o *Origin) open(ctx context.Context, s *opened) error {
 		return ctx.Err()
 	}
 	o.mu.Lock()
-	here, places, failed := s.table != nil, s.placesLocked(), s.failed
+	here, places, failed := s.table != nil, s.placesLocked(o), s.failed
 	wait := time.Now().Before(s.again)
 	o.mu.Unlock()
 	if here {
@@ -85,12 +85,12 @@ func (o *Origin) readHead(ctx context.Context, s *opened, places []Place) (h *se
 		return nil, nil, "", fmt.Errorf("its head has %d bytes: %w", size, seed.ErrTooLarge)
 	}
 	var errs []error
-	for _, p := range o.inTurn(places) {
+	for _, p := range places {
 		head, err = o.readRange(ctx, p, s.Digest, s.Head, size)
-		o.noteTurn(ctx, p, err)
 		if err == nil {
 			h, err = seed.ParseHead(o.codec, head, s.Head)
 		}
+		o.noteTurn(ctx, p, err)
 		if err == nil {
 			return h, head, p.String(), nil
 		}
@@ -144,18 +144,20 @@ func (f *fetch) read(ctx context.Context, r *read) error {
 	}
 	f.drop(r)
 	mine := f.mine(r)
-	for _, p := range f.inTurn(r.places) {
+	for _, p := range r.places {
 		frames := f.left(mine)
 		if len(frames) == 0 || ctx.Err() != nil {
 			break
 		}
 		err := f.readFrames(ctx, p, r, frames)
-		f.noteTurn(ctx, p, err)
 		if err != nil {
 			if ended := f.fail(ctx, fmt.Errorf("seed %s from %s: %w", r.blob, p, err)); ended != nil {
 				return ended
 			}
+		} else if len(f.left(frames)) > 0 {
+			err = seed.ErrSeed
 		}
+		f.noteTurn(ctx, p, err)
 	}
 	if len(f.left(mine)) > 0 && ctx.Err() == nil && !f.wasAway() {
 		// All places were read, and have other blocks than the table says: it may be one that a place made up.
@@ -205,6 +207,8 @@ func (f *fetch) readFrames(ctx context.Context, p Place, r *read, frames []frame
 	s, all, read := r.seed, r.table.Frames, int64(0)
 	ended := f.pace.begin()
 	defer func() { ended(read) }()
+	t := f.meter.begin()
+	defer t.end(false)
 	first, last := all[frames[0].number], all[frames[len(frames)-1].number]
 	body, err := f.watch(ctx, p, s.Digest, first.Off, last.Off+int64(last.Len)-first.Off)
 	if err != nil {
@@ -221,6 +225,9 @@ func (f *fetch) readFrames(ctx context.Context, p Place, r *read, frames []frame
 		good, err := f.deliverFrame(r, fr, came)
 		if err != nil {
 			return err
+		}
+		if wanted := fr.size(); wanted > 0 {
+			t.brought(wanted)
 		}
 		if good {
 			f.Origin.mu.Lock()
@@ -272,7 +279,7 @@ func (f *fetch) decompressed(r *read, number int, came cachedFrame) (blocks []by
 
 // readBlob reads a block that is a blob.
 func (f *fetch) readBlob(ctx context.Context, r *read) error {
-	for _, p := range f.inTurn(r.places) {
+	for _, p := range r.places {
 		data, err := f.blob(ctx, p, r.blob)
 		f.noteTurn(ctx, p, err)
 		if err != nil {

@@ -44,7 +44,9 @@ type Source struct {
 }
 
 // NewSource returns a Source.
-func NewSource(node Node, origin *Origin) *Source { return &Source{node: node, origin: origin} }
+func NewSource(node Node, origin *Origin) *Source {
+	return &Source{node: node, origin: origin, rank: ranking{origin: &origin.meter}}
+}
 
 // Get implements ipfs.Getter. What came from elsewhere is kept.
 func (s *Source) Get(ctx context.Context, c cid.Cid) (data []byte, err error) {
@@ -131,12 +133,15 @@ func (s *Source) first(ctx, live context.Context, f *both, cids []cid.Cid) error
 	var limit time.Duration
 	if !s.together() {
 		if s.rank.originFirst(bytes) {
-			_ = f.alone(live, &s.rank.origin, s.origin, cids, originPatience, 0) // what does not come is asked for again
+			_ = f.alone(live, s.origin, cids, originPatience, 0) // what does not come is asked for again
+			if len(f.left(cids)) == len(cids) {
+				s.rank.originFailed()
+			}
 			return f.over(ctx)
 		}
 		limit = s.rank.limit(bytes)
 	}
-	return f.alone(ipfs.WithoutPatience(ctx), &s.rank.peers, f.node, cids, demandPatience, limit)
+	return f.alone(ipfs.WithoutPatience(ctx), measuredPeers{f.node, &s.rank.peers}, cids, demandPatience, limit)
 }
 
 // beside has from the origin what it has, while peers are waited for as if there were none. It is over when all has come, or
@@ -145,12 +150,11 @@ func (f *both) beside(ctx, live context.Context, s *Source, cids []cid.Cid, paus
 	if len(cids) == 0 {
 		return true, nil
 	}
-	pctx, stop := context.WithCancelCause(ctx)
-	cancel := func() { stop(errOvertaken) }
+	pctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- s.rank.peers.fetch(pctx, f.node, cids, f.deliver) }()
-	oerr := s.rank.origin.fetch(live, s.origin, cids, f.deliver)
+	go func() { done <- f.node.Fetch(pctx, cids, f.deliver) }()
+	oerr := s.origin.Fetch(live, cids, f.deliver)
 	var again <-chan time.Time
 	if errors.Is(oerr, ErrAway) {
 		timer := time.NewTimer(pause)
@@ -244,11 +248,11 @@ func (f *both) until(ctx context.Context, cids []cid.Cid, more <-chan struct{}) 
 }
 
 // alone has from one source what comes without a pause, in no more than limit (0: as long as it takes). The error is that of fn, or of who asks.
-func (f *both) alone(ctx context.Context, m *meter, from ipfs.Fetcher, cids []cid.Cid, patience, limit time.Duration) error {
+func (f *both) alone(ctx context.Context, from ipfs.Fetcher, cids []cid.Cid, patience, limit time.Duration) error {
 	actx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	done := make(chan error, 1)
-	go func() { done <- m.fetch(actx, from, cids, f.deliver) }()
+	go func() { done <- from.Fetch(actx, cids, f.deliver) }()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	var end <-chan time.Time
@@ -267,7 +271,7 @@ func (f *both) alone(ctx context.Context, m *meter, from ipfs.Fetcher, cids []ci
 		case <-timer.C:
 		case <-end:
 		}
-		stop(errOvertaken)
+		stop(errGivenUp)
 		<-done
 		return f.over(ctx)
 	}

@@ -71,7 +71,7 @@ func (r *spare) round(ctx, live context.Context) (again bool, err error) {
 	r.fromOrigin(live)
 	pctx, cancel := context.WithCancel(ipfs.WithLack(ctx, r.lack))
 	peers := make(chan error, 1)
-	go func() { peers <- r.rank.peers.fetch(pctx, r.node, r.left(r.cids), r.fromPeer) }()
+	go func() { peers <- measuredPeers{r.node, &r.rank.peers}.Fetch(pctx, r.left(r.cids), r.fromPeer) }()
 	var perr error
 	for ended := false; !ended; {
 		if len(r.left(r.cids)) == 0 || r.over(ctx) != nil {
@@ -182,11 +182,10 @@ func (r *spare) quiet() (here, anywhere time.Duration) {
 func (r *spare) wanted(ctx context.Context) (list []cid.Cid, told int) {
 	left := r.left(r.cids)
 	here, anywhere := r.quiet()
-	slow, unsure := r.rank.peersSlow()
-	together := r.src.together()
-	all := anywhere > sparePatience || here > spareTurn || slow && !together
+	alone := !r.src.together()
+	all := anywhere > sparePatience || here > spareTurn || alone && r.rank.peersSlow()
 	measured, size := len(left), sizeOf(ctx, 1)
-	if unsure && !together && int64(len(left))*size >= leastMeasured {
+	if alone && int64(len(left))*size >= leastMeasured && r.rank.probes() {
 		measured = max(0, len(left)-int(maxRange/size))
 	}
 	r.mu.Lock()
@@ -237,7 +236,7 @@ func (r *spare) fromOrigin(ctx context.Context) {
 		r.told, r.others = told, who.others
 		return
 	}
-	err = r.rank.origin.fetch(ctx, unlessCame{r}, mine, r.deliver)
+	err = r.src.origin.fetch(ctx, mine, r.deliver, r.owners, r.left)
 	switch came := len(r.left(mine)) < len(mine); {
 	case came || err == nil:
 		r.pause, r.fails = firstPause, 0
@@ -249,14 +248,6 @@ func (r *spare) fromOrigin(ctx context.Context) {
 			r.forget(mine, nil, nil)
 		}
 	}
-}
-
-// unlessCame is the origin that is asked for this node's frames, of what has not come of peers by then.
-type unlessCame struct{ *spare }
-
-// Fetch implements ipfs.Fetcher.
-func (u unlessCame) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
-	return u.src.origin.fetch(ctx, cids, fn, u.owners, u.left)
 }
 
 // later has the origin be asked again after a pause.

@@ -57,13 +57,13 @@ func (s *Source) shared(ctx, live context.Context, f *both, cids []cid.Cid) erro
 	}
 	var group errgroup.Group
 	group.Go(func() error {
-		err := f.alone(ctx, &s.rank.peers, f.node, theirs, demandTurn, 0)
+		err := f.alone(ctx, f.node, theirs, demandTurn, 0)
 		s.trust.note(len(theirs), len(theirs)-len(f.left(theirs)))
 		return err
 	})
 	if len(mine) > 0 {
 		group.Go(func() error {
-			_ = s.rank.origin.fetch(live, s.origin, mine, f.deliver) // what does not come is asked for again
+			_ = s.origin.Fetch(live, mine, f.deliver) // what does not come is asked for again
 			return f.over(ctx)
 		})
 	}
