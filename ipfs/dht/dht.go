@@ -30,8 +30,9 @@ const (
 )
 
 var (
-	errAlone   = errors.New("no node of the DHT is connected yet")
-	errNowhere = errors.New("this node listens on no address that others may dial")
+	// ErrAlone says that there is nobody to ask or to tell: it may be otherwise soon.
+	ErrAlone   = errors.New("no node of the DHT is connected yet")
+	errNowhere = fmt.Errorf("this node listens on no address that others may dial: %w", ErrAlone)
 )
 
 // Config says what the DHT may do on its host.
@@ -92,7 +93,7 @@ func (d *DHT) Find(ctx context.Context, key cid.Cid) ([]peer.AddrInfo, error) {
 		}
 	}
 	if len(found) == 0 && d.kad.RoutingTable().Size() == 0 {
-		return nil, errAlone
+		return nil, ErrAlone
 	}
 	return found, nil
 }
@@ -104,7 +105,7 @@ func (d *DHT) Announce(ctx context.Context, keys []cid.Cid, _ time.Duration) err
 		return nil
 	}
 	if d.kad.RoutingTable().Size() == 0 {
-		return errAlone
+		return ErrAlone
 	}
 	if len(d.kad.FilteredAddrs()) == 0 {
 		return errNowhere

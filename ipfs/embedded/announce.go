@@ -2,10 +2,13 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs/dht"
 )
 
 // announce tells a source what is here, and what is new soon, until ctx ends. It may take its time: others
@@ -27,7 +30,11 @@ func (f *finder) announce(ctx context.Context, s source) {
 		if len(news) == 0 {
 			continue
 		}
-		if err := f.tell(ctx, s, news); err != nil {
+		err := f.tell(ctx, s, news)
+		if errors.Is(err, dht.ErrAlone) {
+			continue // as soon as somebody is there
+		}
+		if err != nil {
 			f.log.Info("others may not learn what is here", "by", string(s.name), "err", err)
 			next, retry = now.Add(retry), min(2*retry, s.every)
 			continue

@@ -20,6 +20,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hinshun/ipcs/internal/thishost"
+
+	"github.com/hinshun/ipcs/ipfs/dht"
 )
 
 const (
@@ -164,7 +166,7 @@ func (f *finder) lookUp(ctx context.Context) bool {
 				ctx, cancel := context.WithTimeout(ctx, lookupTime)
 				defer cancel()
 				infos, err := s.Find(ctx, key)
-				if err != nil {
+				if err != nil && !errors.Is(err, dht.ErrAlone) {
 					f.log.Info("cannot find out who has a layer", "layer", key.String(), "err", err)
 				}
 				for _, info := range infos {
