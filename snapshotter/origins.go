@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	snapshots "github.com/containerd/containerd/v2/pkg/snapshotters"
 	"github.com/ipfs/go-cid"
@@ -72,10 +73,10 @@ func withPort(pulled string, repositories []string) []string {
 // provenRef returns what containerd says that it pulls a layer of, if it is containerd that says so: an image can have the same among its
 // annotations, which containerd only then does not put in the place of its own when it says nothing of it. Its own stand in no manifest.
 func (s *Snapshotter) provenRef(ctx context.Context, req *request, depth int) string {
-	if req.pulled == "" || s.manifests == nil {
+	if req.pulled == "" || s.manifests == nil || containerdNamespace(req.key) == "" {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, manifestTimeout)
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, containerdNamespace(req.key)), manifestTimeout)
 	defer cancel()
 	found, said := 0, false
 	err := s.manifests.Walk(ctx, func(info content.Info) error {
@@ -121,21 +122,21 @@ func sourcesOf(info content.Info) (repositories []string) {
 
 // locate tells where the image is kept that a layer is pulled of: where containerd pulls its manifest from, which it
 // has by then, and else where it was written to.
-func (s *Snapshotter) locate(ctx context.Context, record cid.Cid, l digest.Digest, depth int, pulled, origin string) {
+func (s *Snapshotter) locate(ctx context.Context, req *request, depth int) {
 	var repositories []string
-	if s.manifests != nil {
-		ctx, cancel := context.WithTimeout(ctx, manifestTimeout)
+	if namespace := containerdNamespace(req.key); s.manifests != nil && namespace != "" {
+		ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, namespace), manifestTimeout)
 		defer cancel()
 		err := s.manifests.Walk(ctx, func(info content.Info) error {
 			repositories = append(repositories, sourcesOf(info)...)
 			return nil
-		}, manifestFilter(depth, l))
+		}, manifestFilter(depth, req.digest))
 		if err != nil && ctx.Err() == nil {
-			s.log.Debug("containerd does not say where an image is pulled from", "layer", l.String(), "err", err)
+			s.log.Debug("containerd does not say where an image is pulled from", "layer", req.digest.String(), "err", err)
 		}
 	}
-	s.origins.Located(record, withPort(pulled, repositories)...)
-	s.origins.Claimed(record, origin)
+	s.origins.Located(req.image, withPort(req.pulled, repositories)...)
+	s.origins.Claimed(req.image, req.origin)
 }
 
 // locateImage returns the hints of an image, and tells who it is said to be on: peers, and where images are kept. These

@@ -93,7 +93,7 @@ func TestProvenRef(t *testing.T) {
 		"it is larger than most": {manifests{make([]byte, maxManifest+1)}, ""},
 	} {
 		s := &Snapshotter{manifests: c.manifests}
-		if got := s.provenRef(t.Context(), &request{pulled: "127.0.0.1:5000/app"}, 0); got != c.want {
+		if got := s.provenRef(t.Context(), &request{key: "default/1/extract", pulled: "127.0.0.1:5000/app"}, 0); got != c.want {
 			t.Errorf("%s: %q", name, got)
 		}
 	}

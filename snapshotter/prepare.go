@@ -193,7 +193,7 @@ func (s *Snapshotter) prepareLayer(ctx context.Context, req *request, parent str
 	s.hint(req.digest, req.peers)
 	req.pulled = s.provenRef(ctx, req, len(links))
 	s.opener.prefetch(ctx, req.image, s.files.known, func(ctx context.Context) {
-		s.locate(ctx, req.image, req.digest, len(links), req.pulled, req.origin)
+		s.locate(ctx, req, len(links))
 	})
 	l, err := s.opener.open(ctx, req.root)
 	if err != nil {
