@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -54,7 +55,10 @@ func TestWithPort(t *testing.T) {
 // manifests is a content store of manifests.
 type manifests [][]byte
 
-func (m manifests) Walk(_ context.Context, fn content.WalkFunc, _ ...string) error {
+func (m manifests) Walk(ctx context.Context, fn content.WalkFunc, _ ...string) error {
+	if _, err := namespaces.NamespaceRequired(ctx); err != nil {
+		return err
+	}
 	for _, b := range m {
 		if err := fn(content.Info{Digest: digest.FromBytes(b), Size: int64(len(b))}); err != nil {
 			return err

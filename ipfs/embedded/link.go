@@ -50,7 +50,7 @@ func openLink(h host.Host, start func(host.Host, func(peer.AddrInfo)) discovery,
 func (l *link) heard(p peer.AddrInfo) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if l.closed || p.ID == l.finder.host.ID() || !l.rate.Allow() {
+	if l.closed || !l.rate.Allow() {
 		return
 	}
 	l.finder.add(p, FoundMDNS, false)
