@@ -17,13 +17,16 @@ type node struct {
 	tsize uint64 // bytes of all blocks of the subtree
 }
 
-// BuildFile builds the dag-pb nodes of a file from its leaves (32 bytes of sha2-256
-// each, at least two leaves), balanced, Width links a node, as profile
-// unixfs-v1-2025 and every IPFS importer do, and returns the CID of the root. Each
-// node is handed to emit, children first; emit may be nil.
-func BuildFile(size int64, leaves string, emit func(Block) error) (cid.Cid, error) {
-	root, err := buildFile(size, leaves, emit)
+// Build builds the dag-pb nodes of a file from its leaves (at least two), balanced, as every IPFS importer does, and
+// returns the CID of the root, whatever f.Cid is. Each node is handed to emit, children first; emit may be nil.
+func (f File) Build(emit func(Block) error) (cid.Cid, error) {
+	root, err := f.build(emit)
 	return root.cid, err
+}
+
+// BuildFile is Build of a file of LayoutFile, from its leaves (32 bytes of sha2-256 each).
+func BuildFile(size int64, leaves string, emit func(Block) error) (cid.Cid, error) {
+	return File{Size: size, Leaves: leaves}.Build(emit)
 }
 
 // DagSize returns the sum of the sizes of all blocks of the file: the Tsize of a
@@ -32,26 +35,26 @@ func (f File) DagSize() (uint64, error) {
 	if f.NumLeaves() == 1 {
 		return uint64(f.Size), nil
 	}
-	root, err := buildFile(f.Size, f.Leaves, nil)
+	root, err := f.build(nil)
 	return root.tsize, err
 }
 
-func buildFile(size int64, leaves string, emit func(Block) error) (node, error) {
-	n := NumLeaves(size)
-	if n < 2 || len(leaves) != n*hashSize {
-		return node{}, fmt.Errorf("%w: %d bytes need %d leaves, %d hash bytes given", ErrFile, size, n, len(leaves))
+func (f File) build(emit func(Block) error) (node, error) {
+	n, width := f.NumLeaves(), f.Layout.width()
+	if n < 2 || len(f.Leaves) != n*hashSize {
+		return node{}, fmt.Errorf("%w: %d bytes need %d leaves, %d hash bytes given", ErrFile, f.Size, n, len(f.Leaves))
 	}
 	level := make([]node, n)
 	for i := range level {
-		l := uint64(min(size-int64(i)*LeafSize, LeafSize))
-		level[i] = node{RawCid(leaves[i*hashSize : (i+1)*hashSize]), l, l}
+		l := uint64(f.LeafLen(i))
+		level[i] = node{f.Leaf(i), l, l}
 	}
 	// A level of one node is the root. Filling each level from the left gives the
 	// same tree as growing the root by one level at a time.
 	for len(level) > 1 {
 		next := level[:0]
-		for i := 0; i < len(level); i += Width {
-			b, parent, err := fileNode(level[i:min(i+Width, len(level))])
+		for i := 0; i < len(level); i += width {
+			b, parent, err := fileNode(level[i:min(i+width, len(level))])
 			if err != nil {
 				return node{}, err
 			}

@@ -18,30 +18,58 @@ const (
 	hashSize = 32
 )
 
+// A Layout says how a file is cut: into leaves of one size, and how many of these, or of nodes, one node links to.
+type Layout uint8
+
+const (
+	// LayoutFile is that of profile unixfs-v1-2025: the files of a layer.
+	LayoutFile Layout = iota
+	// LayoutBlob is that of blobs which are kept as they are: chunks of 262,144 bytes and 174 links a node, as importers of IPFS
+	// have by default when CIDv1 is asked for.
+	LayoutBlob
+)
+
+// LeafSize is the size in bytes of every leaf but the last.
+func (l Layout) LeafSize() int64 {
+	if l == LayoutBlob {
+		return 256 << 10
+	}
+	return LeafSize
+}
+
+func (l Layout) width() int {
+	if l == LayoutBlob {
+		return 174
+	}
+	return Width
+}
+
+// NumLeaves returns the number of leaves of a file of size bytes.
+func (l Layout) NumLeaves(size int64) int {
+	each := l.LeafSize()
+	return int(max(1, (size+each-1)/each))
+}
+
 // ErrFile says that a File's leaves do not make the file it claims to be.
 var ErrFile = errors.New("file does not match its leaves")
 
-// A File names a UnixFS file of profile unixfs-v1-2025 together with its leaves, so
-// that it can be fetched without walking a DAG. A file of at most LeafSize bytes is
+// A File names a UnixFS file together with its leaves, so
+// that it can be fetched without walking a DAG. A file of no more bytes than a leaf has is
 // one raw leaf, whose CID is the file's, and Leaves is empty.
 type File struct {
-	Cid  cid.Cid
-	Size int64 // bytes
+	Cid    cid.Cid
+	Size   int64 // bytes
+	Layout Layout
 	// Leaves holds the sha2-256 digests of the leaves, 32 bytes each, one after the
 	// other, for a file of more than one leaf.
 	Leaves string
 }
 
 // NumLeaves returns the number of leaves: one for an empty file.
-func (f File) NumLeaves() int { return NumLeaves(f.Size) }
+func (f File) NumLeaves() int { return f.Layout.NumLeaves(f.Size) }
 
-// NumLeaves returns the number of leaves of a file of size bytes.
-func NumLeaves(size int64) int {
-	if size <= LeafSize {
-		return 1
-	}
-	return int((size + LeafSize - 1) / LeafSize)
-}
+// NumLeaves returns the number of leaves of a file of size bytes, of LayoutFile.
+func NumLeaves(size int64) int { return LayoutFile.NumLeaves(size) }
 
 // Leaf returns the CID of leaf i.
 func (f File) Leaf(i int) cid.Cid {
@@ -53,7 +81,8 @@ func (f File) Leaf(i int) cid.Cid {
 
 // LeafLen returns the size in bytes of leaf i.
 func (f File) LeafLen(i int) int {
-	return int(min(f.Size-int64(i)*LeafSize, LeafSize))
+	each := f.Layout.LeafSize()
+	return int(min(f.Size-int64(i)*each, each))
 }
 
 // RawCid returns the CID of the raw block with this sha2-256 digest (32 bytes).
@@ -68,7 +97,7 @@ func sha256Multihash(digest string) mh.Multihash {
 }
 
 // Check proves that the leaves and the size make the file's CID, by building the
-// dag-pb nodes above them as the profile says. What Check accepts needs no more
+// dag-pb nodes above them as the layout says. What Check accepts needs no more
 // than the hashes of its leaves verified. The error is ErrFile, wrapped.
 func (f File) Check() error {
 	if f.Size < 0 {
@@ -85,7 +114,7 @@ func (f File) Check() error {
 	if len(f.Leaves) != n*hashSize {
 		return fmt.Errorf("file %s: %w: %d bytes need %d leaves, %d hash bytes listed", f.Cid, ErrFile, f.Size, n, len(f.Leaves))
 	}
-	c, err := BuildFile(f.Size, f.Leaves, nil)
+	c, err := f.Build(nil)
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,9 @@ const (
 	// AnnotationDiffID is the diffID of the layer that was converted: the sha256 of
 	// its uncompressed tar.
 	AnnotationDiffID = "com.github.hinshun.ipcs.diff-id"
+	// AnnotationBlob, on a config or a layer that is kept as it is, is the CID of the UnixFS file of its bytes (spec/image.md, "Chunked
+	// blobs").
+	AnnotationBlob = "com.github.hinshun.ipcs.blob"
 	// AnnotationSource is the digest of the layer blob that was converted.
 	AnnotationSource = "com.github.hinshun.ipcs.source"
 )

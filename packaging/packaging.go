@@ -13,6 +13,7 @@ import (
 const (
 	socket = `"/run/ipcs/snapshotter.sock"`
 	diff   = `"/run/ipcs/diff.sock"`
+	blobs  = `"/run/ipcs/content.sock"`
 	root   = `"/var/lib/ipcs"`
 )
 
@@ -21,6 +22,9 @@ var containerd string
 
 //go:embed containerd-unpack.toml
 var unpack string
+
+//go:embed containerd-content.toml
+var content string
 
 //go:embed hosts.toml
 var hosts string
@@ -41,6 +45,12 @@ func Rootless() string { return rootless }
 // Unpack returns the configuration, in addition to that of Containerd, of a containerd that
 // unpacks ipcs images on snapshotters that mount nothing lazily.
 func Unpack() string { return unpack }
+
+// Content returns the configuration, in addition to that of Containerd, of a containerd whose content is in the content store of a daemon that has
+// this socket for it.
+func Content(socketPath string) string {
+	return strings.ReplaceAll(content, blobs, fmt.Sprintf("%q", socketPath))
+}
 
 // Hosts returns containerd's configuration of the registry Host, for a daemon whose registry
 // has this address.

@@ -69,7 +69,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	rest := string(readme)
-	for name, text := range map[string]string{"containerd-config.toml": containerd, "containerd-unpack.toml": unpack} {
+	for name, text := range map[string]string{"containerd-config.toml": containerd, "containerd-unpack.toml": unpack, "containerd-content.toml": content} {
 		var shipped map[string]any
 		if err := toml.Unmarshal([]byte(text), &shipped); err != nil {
 			t.Fatalf("%s: %v", name, err)

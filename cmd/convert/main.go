@@ -56,8 +56,14 @@ func exitCode(err error, interrupted bool) int {
 }
 
 // longHelp is what --help begins with.
-const longHelp = `convert reads the image SOURCE, puts its files on an IPFS node and writes the image
-TARGET, whose layers name those files. The source stays as it is.
+const longHelp = `convert reads the image SOURCE, puts what is in it on an IPFS node and writes the image
+TARGET, which says how to find it there. The source stays as it is.
+
+Without --mediatype, layers stay what they are: TARGET is SOURCE with the CIDs of its blobs in
+the manifest, and their chunks are on the node. Whoever has the content store of ipcs pulls it
+without a byte of its layers, and reads these from peers.
+
+With --mediatype unixfs, the layers of TARGET name the files that are in them.
 
 With --mediatype tar, SOURCE is such an image, and TARGET becomes the ordinary one that it
 was made from: every layer's tar to the last bit, and the same config. With tar+gzip or
@@ -91,13 +97,17 @@ if anything fails it stays what it was.`
 func rootCommand() *cobra.Command {
 	var opts options
 	cmd := &cobra.Command{
-		Use: `convert --mediatype unixfs SOURCE TARGET
+		Use: `convert [--mediatype chunked] SOURCE TARGET
+  convert --mediatype unixfs SOURCE TARGET
   convert --mediatype tar SOURCE TARGET
   convert --verify REF`,
 		Short: "rewrite an image so that its files come from IPFS peers, and back",
 		Long:  longHelp,
 		Example: `  # from a registry and back, on the node of the daemon
   convert --mediatype unixfs registry.example.com/app:1 registry.example.com/app:1-ipcs
+
+  # the same layers as they are, for the content store
+  convert registry.example.com/app:1 registry.example.com/app:1-chunked
 
   # on the Kubo that runs here
   convert --mediatype unixfs --ipfs-api auto registry.example.com/app:1 registry.example.com/app:1-ipcs

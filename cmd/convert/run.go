@@ -39,7 +39,7 @@ type options struct {
 
 func (o *options) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	flags.StringVar(&o.mediatype, "mediatype", "", "what becomes of the layers: unixfs for an ipcs image; tar, tar+gzip or tar+zstd for an ordinary one again")
+	flags.StringVar(&o.mediatype, "mediatype", "", "what becomes of the layers: unixfs for an ipcs image; chunked for the same blobs, which peers have in chunks (default); tar, tar+gzip or tar+zstd for an ordinary one again")
 	flags.BoolVar(&o.verify, "verify", false, "prove that the ipcs image REF is what it was made from, and write nothing")
 	flags.StringVar(&o.node.api, "ipfs-api", "", "`address` of an IPFS node: auto (the Kubo of $IPFS_PATH or ~/.ipfs), the path of a socket or of Kubo's repository, a multiaddr or a URL (default "+daemonSocket+" if it is there)")
 	flags.StringVar(&o.node.repo, "repo", "", "repository `folder` to write to without a daemon")
@@ -99,6 +99,10 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		report, err := convert.Verify(ctx, opts)
 		progress.Close()
 		return errors.Join(err, o.printVerified(stdout, report))
+	case o.mediatype == chunked:
+		report, err := convert.Chunked(ctx, opts)
+		progress.Close()
+		return errors.Join(err, o.print(stdout, report))
 	case o.mediatype == "unixfs":
 		report, err := convert.Image(ctx, opts)
 		if err == nil && report.Cid != "" && !o.json {
@@ -185,20 +189,24 @@ func (o *options) open(ctx context.Context, opts *convert.Options, opened *close
 	return nil
 }
 
+// chunked is the --mediatype of blobs that stay what they are.
+const chunked = "chunked"
+
 // compressions of what --mediatype names.
 var compressions = map[string]string{
-	"unixfs": convert.None, "tar": convert.None, "tar+gzip": convert.Gzip, "tar+zstd": convert.Zstd,
+	chunked: convert.None, "unixfs": convert.None, "tar": convert.None, "tar+gzip": convert.Gzip, "tar+zstd": convert.Zstd,
 }
 
 func (o *options) check() error {
+	if o.mediatype == "" && !o.verify {
+		o.mediatype = chunked
+	}
 	_, known := compressions[o.mediatype]
 	switch {
 	case o.verify && o.mediatype != "":
 		return errors.New("--verify and --mediatype exclude each other")
-	case o.mediatype == "" && !o.verify:
-		return errors.New("--mediatype is missing: chunked blobs, which will be the default, are not there yet; pass --mediatype unixfs, or tar for the way back")
 	case !known && !o.verify:
-		return fmt.Errorf("--mediatype %s is not known; pass unixfs, tar, tar+gzip or tar+zstd", o.mediatype)
+		return fmt.Errorf("--mediatype %s is not known; pass unixfs, chunked, tar, tar+gzip or tar+zstd", o.mediatype)
 	case o.mediatype != "unixfs" && (o.keepDiffIDs || len(o.peers) > 0 || o.profile != "" || o.fill != "" || o.seeds != "" || o.withOriginal):
 		return errors.New("--keep-diff-ids, --peer-hint, --profile, --fill, --seeds and --with-original are for --mediatype unixfs")
 	case o.mediatype != "unixfs" && strings.HasPrefix(o.target, "ipfs:"):

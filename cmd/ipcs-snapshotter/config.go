@@ -123,6 +123,7 @@ func defaultConfig() config {
 func (c config) snapshotterSocket() string { return filepath.Join(c.State, "snapshotter.sock") }
 func (c config) apiSocket() string         { return filepath.Join(c.State, "api.sock") }
 func (c config) relaySocket() string       { return filepath.Join(c.State, "fuse.sock") }
+func (c config) contentSocket() string     { return filepath.Join(c.State, "content.sock") }
 func (c config) diffSocket() string        { return filepath.Join(c.State, "diff.sock") }
 func (c config) criSocket() string         { return filepath.Join(c.State, "cri.sock") }
 

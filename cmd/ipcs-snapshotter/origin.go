@@ -65,7 +65,7 @@ func (p *parts) criServer(containerd *grpc.ClientConn) *grpc.Server {
 
 // openOrigin makes the source of blocks that peers, and what is configured, have. What this daemon serves as a registry has the
 // hosts own in references.
-func (p *parts) openOrigin(ctx context.Context, cfg originConfig, own []string, log *slog.Logger) error {
+func (p *parts) openOrigin(ctx context.Context, cfg originConfig, own []string, log *slog.Logger, started *closers) error {
 	options := origin.Options{Logger: log}
 	if cfg.Registries {
 		ctx := context.WithoutCancel(ctx)
@@ -98,6 +98,7 @@ func (p *parts) openOrigin(ctx context.Context, cfg originConfig, own []string, 
 	if p.origin, err = origin.New(options); err != nil {
 		return err
 	}
+	started.add("origin", p.origin.Close)
 	p.source = origin.NewSource(p.node, p.origin)
 	return nil
 }

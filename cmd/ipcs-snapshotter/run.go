@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/hinshun/ipcs/content"
 	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/memory"
@@ -82,6 +83,7 @@ type parts struct {
 	spare   string // socket of who keeps the device of lazy files
 	snaps   *snapshotter.Snapshotter
 	differ  *unpack.Differ
+	content *content.Store
 	tasks   tasksapi.TasksClient // of containerd
 	secrets pullsecrets.Secrets
 	cri     *grpc.Server
@@ -138,7 +140,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("node", p.node.Close)
-	if err := p.openOrigin(ctx, cfg.Origin, cfg.Registry.names(), log); err != nil {
+	if err := p.openOrigin(ctx, cfg.Origin, cfg.Registry.names(), log, started); err != nil {
 		return nil, err
 	}
 	options := fetch.Options{
@@ -150,6 +152,9 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		options.Busy = meter.Busy
 	}
 	p.startFetcher(options, started)
+	if err := p.openContent(ctx, cfg, log, started); err != nil {
+		return nil, err
+	}
 	containerd, err := dialContainerd(cfg.Containerd.Address)
 	if err != nil {
 		return nil, err
@@ -280,7 +285,7 @@ func (p *parts) serveHTTP(cfg config, socks sockets, seen http.Handler, https ma
 
 // serve answers on all sockets until ctx is done or one of them fails.
 func serve(ctx context.Context, cfg config, log *slog.Logger, p *parts, socks sockets) error {
-	snaps, diffs := grpc.NewServer(), diffServer(p.differ)
+	snaps, diffs, contents := grpc.NewServer(), diffServer(p.differ), contentServer(p.content)
 	snapshotsapi.RegisterSnapshotsServer(snaps, snapshotservice.FromSnapshotter(p.snaps))
 	mux := http.NewServeMux()
 	mux.Handle("/api/v0/", kubo.NewHandler(p.repo(cfg), p.node, log))
@@ -302,6 +307,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, p *parts, socks so
 	mux.Handle("POST "+recordPath, recordHandler(gctx, p.snaps, p.tasks, log))
 	group.Go(func() error { return serveGRPC(snaps, socks.snaps) })
 	group.Go(func() error { return serveGRPC(diffs, socks.diff) })
+	group.Go(func() error { return serveGRPC(contents, socks.content) })
 	group.Go(func() error { return serveGRPC(p.cri, socks.cri) })
 	for server, listener := range https {
 		group.Go(func() error {
@@ -326,10 +332,10 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, p *parts, socks so
 	group.Go(func() error {
 		<-gctx.Done()
 		notify(log, daemon.SdNotifyStopping)
-		return stopServers(context.WithoutCancel(gctx), slices.Collect(maps.Keys(https)), snaps, diffs, p.cri)
+		return stopServers(context.WithoutCancel(gctx), slices.Collect(maps.Keys(https)), snaps, diffs, contents, p.cri)
 	})
 	notify(log, daemon.SdNotifyReady)
-	log.Info("ready", "snapshotter", socks.snaps.Addr().String(), "diff", socks.diff.Addr().String(), "api", socks.api.Addr().String(), "id", p.node.ID(), "addrs", p.node.Addrs())
+	log.Info("ready", "snapshotter", socks.snaps.Addr().String(), "diff", socks.diff.Addr().String(), "content", socks.content.Addr().String(), "api", socks.api.Addr().String(), "id", p.node.ID(), "addrs", p.node.Addrs())
 	err := group.Wait()
 	log.Info("stopping")
 	return err

@@ -66,7 +66,7 @@ func (p *parts) ready(ctx context.Context, cfg config) error {
 		errs = append(errs, err)
 	}
 	// What is there may be removed or moved away from a daemon that goes on.
-	for _, socket := range []string{cfg.snapshotterSocket(), cfg.diffSocket(), cfg.apiSocket()} {
+	for _, socket := range []string{cfg.snapshotterSocket(), cfg.diffSocket(), cfg.contentSocket(), cfg.apiSocket()} {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		if err == nil {
 			err = conn.Close()

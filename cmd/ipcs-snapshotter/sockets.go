@@ -7,7 +7,7 @@ import (
 )
 
 // sockets are what the daemon answers on. metrics, registry, routing and gateway may be nil.
-type sockets struct{ snaps, diff, api, cri, metrics, registry, routing, gateway net.Listener }
+type sockets struct{ snaps, diff, content, api, cri, metrics, registry, routing, gateway net.Listener }
 
 // listen opens the sockets.
 func listen(ctx context.Context, cfg config, started *closers) (s sockets, err error) {
@@ -17,6 +17,7 @@ func listen(ctx context.Context, cfg config, started *closers) (s sockets, err e
 	}{
 		{"snapshotter socket", cfg.snapshotterSocket(), &s.snaps},
 		{"diff socket", cfg.diffSocket(), &s.diff},
+		{"content socket", cfg.contentSocket(), &s.content},
 		{"API socket", cfg.apiSocket(), &s.api},
 		{"CRI socket", cfg.criSocket(), &s.cri},
 	} {

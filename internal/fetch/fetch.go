@@ -256,8 +256,9 @@ func (f *Fetcher) readAt(ctx context.Context, file ipfs.File, p []byte, off int6
 		return object.ReadAt(p, off)
 	}
 	defer f.done(st)
-	first := int(off / ipfs.LeafSize)
-	last := int((min(off+int64(len(p)), file.Size) - 1) / ipfs.LeafSize)
+	each := st.Layout.LeafSize() // whatever file says: that of st is proven
+	first := int(off / each)
+	last := int((min(off+int64(len(p)), file.Size) - 1) / each)
 	if err := f.demand(ctx, st, first, last); err != nil {
 		f.count(func(s *Stats) { s.Failures++ })
 		return 0, fmt.Errorf("read %s: %w", file.Cid, err)

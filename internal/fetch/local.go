@@ -36,7 +36,7 @@ func (f *Fetcher) Leaf(c cid.Cid) ([]byte, error) {
 		return nil, fmt.Errorf("leaf %s: %w", c, ipfs.ErrNotFound)
 	}
 	data := make([]byte, at.file.LeafLen(at.leaf))
-	if _, err := at.file.partial.ReadAt(data, int64(at.leaf)*ipfs.LeafSize); err != nil {
+	if _, err := at.file.partial.ReadAt(data, int64(at.leaf)*at.file.Layout.LeafSize()); err != nil {
 		return nil, fmt.Errorf("leaf %s: %w (%w)", c, ipfs.ErrNotFound, err) // it was evicted, or is an object by now
 	}
 	if err := ipfs.Verify(c, data); err != nil {

@@ -292,7 +292,7 @@ func (f *Fetcher) local(ctx context.Context, w *want) []byte {
 	f.mu.Unlock()
 	if ok {
 		data := make([]byte, at.file.LeafLen(at.leaf))
-		if _, err := at.file.partial.ReadAt(data, int64(at.leaf)*ipfs.LeafSize); err == nil {
+		if _, err := at.file.partial.ReadAt(data, int64(at.leaf)*at.file.Layout.LeafSize()); err == nil {
 			return data
 		}
 	}

@@ -36,12 +36,13 @@ type Containerd struct {
 
 // ContainerdOptions say what a containerd is given.
 type ContainerdOptions struct {
-	Root   string  // names its folder on the machine's disk; default "containerd"
-	Daemon *Daemon // the snapshotter "ipcs"; nil for none
-	CRI    *CRI    // what Kubernetes speaks to; nil for none
-	Erofs  bool    // its own erofs snapshotter, which needs mkfs.erofs of 1.8.2 or newer
-	Unpack bool    // with Daemon: ipcs images are unpacked on overlayfs and native, and for CRI
-	Import string  // text of a further file of configuration, as other snapshotters need it
+	Root    string  // names its folder on the machine's disk; default "containerd"
+	Daemon  *Daemon // the snapshotter "ipcs"; nil for none
+	CRI     *CRI    // what Kubernetes speaks to; nil for none
+	Erofs   bool    // its own erofs snapshotter, which needs mkfs.erofs of 1.8.2 or newer
+	Unpack  bool    // with Daemon: ipcs images are unpacked on overlayfs and native, and for CRI
+	Content bool    // with Daemon: its content is in the daemon's content store
+	Import  string  // text of a further file of configuration, as other snapshotters need it
 }
 
 // CRI says what containerd's CRI plugin is given.
@@ -114,6 +115,13 @@ func (o ContainerdOptions) files(state string, values map[string]string) error {
 	if o.Unpack {
 		values["Unpack"] = filepath.Join(state, "unpack.toml")
 		if err := os.WriteFile(values["Unpack"], []byte(packaging.Unpack()+criOnOverlayfs), 0o600); err != nil {
+			return err
+		}
+	}
+	if o.Content {
+		values["Content"] = filepath.Join(state, "content.toml")
+		text := packaging.Content(filepath.Join(filepath.Dir(o.Daemon.Snapshotter), "content.sock"))
+		if err := os.WriteFile(values["Content"], []byte(text), 0o600); err != nil {
 			return err
 		}
 	}

@@ -71,7 +71,7 @@ func (s *Store) get(c cid.Cid) ([]byte, error) {
 
 // getRaw reads a leaf: the object of that name, or out of a larger object.
 func (s *Store) getRaw(c cid.Cid, digest string) ([]byte, error) {
-	data, loose := s.readLeaf(c, c, 0)
+	data, loose := s.readLeaf(c, ref{object: c})
 	if loose == nil {
 		s.Touch(c)
 		return data, nil
@@ -82,7 +82,7 @@ func (s *Store) getRaw(c cid.Cid, digest string) ([]byte, error) {
 	}
 	worst := loose
 	for _, r := range refs {
-		data, err := s.readLeaf(c, r.object, r.leaf)
+		data, err := s.readLeaf(c, r)
 		if err == nil {
 			s.Touch(r.object)
 			return data, nil
@@ -94,8 +94,9 @@ func (s *Store) getRaw(c cid.Cid, digest string) ([]byte, error) {
 	return nil, worst
 }
 
-// readLeaf reads leaf i of an object and verifies it. A damaged object is removed.
-func (s *Store) readLeaf(c, object cid.Cid, i int) ([]byte, error) {
+// readLeaf reads a leaf of an object and verifies it. A damaged object is removed.
+func (s *Store) readLeaf(c cid.Cid, r ref) ([]byte, error) {
+	object := r.object
 	f, err := os.Open(s.objectPath(object))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, ipfs.ErrNotFound
@@ -108,7 +109,7 @@ func (s *Store) readLeaf(c, object cid.Cid, i int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	off, length := leafRange(object, info.Size(), i)
+	off, length := r.in(info.Size())
 	data := make([]byte, length)
 	if _, err := f.ReadAt(data, off); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err // the disk may recover: keep the object
@@ -126,9 +127,16 @@ func (s *Store) readLeaf(c, object cid.Cid, i int) ([]byte, error) {
 // salvage writes the leaves of a damaged object that are still good as loose ones: they
 // may be the only copies there are.
 func (s *Store) salvage(f *os.File, object cid.Cid, size int64) {
-	buf := make([]byte, ipfs.LeafSize)
-	for i := 0; ; i++ {
-		off, length := leafRange(object, size, i)
+	for _, layout := range layouts {
+		s.salvageAs(f, ref{object: object, layout: layout}, size)
+	}
+}
+
+// salvageAs is salvage of an object that was cut so, if it was.
+func (s *Store) salvageAs(f *os.File, r ref, size int64) {
+	object, buf := r.object, make([]byte, r.layout.LeafSize())
+	for ; ; r.leaf++ {
+		off, length := r.in(size)
 		if length == 0 {
 			return
 		}
@@ -151,25 +159,34 @@ func (s *Store) salvage(f *os.File, object cid.Cid, size int64) {
 	}
 }
 
-// leafRange says where leaf i of an object of this size lies. A loose leaf is read
+// in says where the leaf lies in an object of this size. A loose leaf is read
 // whole, up to the largest block, but never more: a damaged one may have any size.
-func leafRange(object cid.Cid, size int64, i int) (off, length int64) {
-	if isRaw(object) {
+func (r ref) in(size int64) (off, length int64) {
+	if isRaw(r.object) {
 		return 0, min(size, ipfs.MaxBlock)
 	}
-	off = int64(i) * ipfs.LeafSize
-	return off, max(0, min(size-off, ipfs.LeafSize))
+	off = int64(r.leaf) * r.layout.LeafSize()
+	return off, max(0, min(size-off, r.layout.LeafSize()))
 }
 
-// ref says that a block is leaf number leaf of an object.
+// layouts are those that an object may have.
+var layouts = [...]ipfs.Layout{ipfs.LayoutFile, ipfs.LayoutBlob}
+
+// ref says that a block is leaf number leaf of an object, which was cut so.
 type ref struct {
 	object cid.Cid
 	leaf   int
+	layout ipfs.Layout
 }
 
+// entry is the reference in the database: the number, and the layout unless it is LayoutFile.
 func (r ref) entry(digest string) entry {
 	object, _ := digestOf(r.object)
-	return entry{bucketRefs, []byte(digest + object), binary.AppendUvarint(nil, uint64(r.leaf))}
+	value := binary.AppendUvarint(nil, uint64(r.leaf))
+	if r.layout != ipfs.LayoutFile {
+		value = append(value, byte(r.layout))
+	}
+	return entry{bucketRefs, []byte(digest + object), value}
 }
 
 // refs returns where a leaf may lie within larger objects; some may be gone since.
@@ -179,7 +196,11 @@ func (s *Store) refs(digest string) ([]ref, error) {
 		leaf, n := binary.Uvarint(value)
 		hash, err := mh.Encode(key[len(digest):], mh.SHA2_256)
 		if n > 0 && err == nil {
-			refs = append(refs, ref{cid.NewCidV1(cid.DagProtobuf, hash), int(leaf)})
+			r := ref{object: cid.NewCidV1(cid.DagProtobuf, hash), leaf: int(leaf)}
+			if len(value) > n {
+				r.layout = ipfs.Layout(value[n])
+			}
+			refs = append(refs, r)
 		}
 		return len(refs) < 16 // the same leaf in very many files: some of them will do
 	})
@@ -234,7 +255,7 @@ func (s *Store) find(c cid.Cid, digest string) (object cid.Cid, size int, err er
 	}
 	for _, r := range refs {
 		if info, err := os.Lstat(s.objectPath(r.object)); err == nil {
-			_, n := leafRange(r.object, info.Size(), r.leaf)
+			_, n := r.in(info.Size())
 			return r.object, int(n), nil
 		}
 	}

@@ -68,9 +68,9 @@ func damaged(t *testing.T, s *Store) (right []ipfs.Block) {
 	absent, _ := objectstest.NewFile(t, objectstest.Random(7, ipfs.LeafSize+1))
 	leafDigest, _ := digestOf(wholeLeaves[0].Cid)
 	unlisted, _ := digestOf(wholeLeaves[1].Cid)
-	del := ref{whole.Cid, 1}.entry(unlisted)
+	del := ref{object: whole.Cid, leaf: 1}.entry(unlisted)
 	del.value = nil
-	err = s.db.flush(entry{bucketBlocks, []byte(digest), []byte("something else")}, ref{absent.Cid, 0}.entry(leafDigest), del)
+	err = s.db.flush(entry{bucketBlocks, []byte(digest), []byte("something else")}, ref{object: absent.Cid}.entry(leafDigest), del)
 	if err != nil {
 		t.Fatal(err)
 	}

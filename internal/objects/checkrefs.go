@@ -34,7 +34,7 @@ func (c *check) listed(f ipfs.File) error {
 			continue
 		}
 		seen[digest] = true
-		e := ref{f.Cid, i}.entry(digest)
+		e := ref{f.Cid, i, f.Layout}.entry(digest)
 		value, err := c.store.db.get(e.bucket, string(e.key))
 		if err != nil {
 			return err

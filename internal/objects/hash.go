@@ -63,19 +63,28 @@ func (h *hasher) hash(path string) (ipfs.File, error) {
 		}
 		return f, ipfs.Verify(c, data)
 	}
-	if f.Size <= ipfs.LeafSize { // such a file is a raw leaf, never this
-		return f, fmt.Errorf("%d bytes: %w", f.Size, ipfs.ErrHash)
+	// Its name does not say how it was cut. Most are files.
+	err = fmt.Errorf("%d bytes: %w", f.Size, ipfs.ErrHash)
+	for _, f.Layout = range layouts {
+		if f.NumLeaves() == 1 { // such a file is a raw leaf, never this
+			continue
+		}
+		if f.Leaves, err = h.leaves(r, f); err != nil {
+			return f, err
+		}
+		if err = f.Check(); err == nil {
+			return f, nil
+		}
 	}
-	if f.Leaves, err = h.leaves(r, f.Size); err != nil {
-		return f, err
-	}
-	return f, f.Check()
+	return f, err
 }
 
-func (h *hasher) leaves(r *diskFile, size int64) (string, error) {
+func (h *hasher) leaves(r *diskFile, f ipfs.File) (string, error) {
 	var leaves strings.Builder
-	for off := int64(0); off < size; off += ipfs.LeafSize {
-		data, err := h.piece(r, off, min(size-off, ipfs.LeafSize))
+	off := int64(0)
+	for i := range f.NumLeaves() {
+		data, err := h.piece(r, off, int64(f.LeafLen(i)))
+		off += int64(f.LeafLen(i))
 		if err != nil {
 			return "", err
 		}

@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// formatVersion is the version of the directory's layout, in DIR/version.
-const formatVersion = 2
+// formatVersion is the version of the directory's layout, in DIR/version. What was written before is read: version 3 has blobs, whose
+// references say so.
+const formatVersion, oldestVersion = 3, 2
 
 var (
 	// ErrLocked says that another process has the store open.
@@ -69,6 +70,9 @@ func checkVersion(dir string) error {
 	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || v < 1 {
 		return fmt.Errorf("%w: %s says %q: restore that file, or use another directory", ErrVersion, path, b)
+	}
+	if v == oldestVersion {
+		return writeVersion(path)
 	}
 	if v < formatVersion {
 		return fmt.Errorf("%w: it has version %d, this program writes %d: use another directory", ErrVersion, v, formatVersion)

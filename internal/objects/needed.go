@@ -1,9 +1,11 @@
 package objects
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 
@@ -118,6 +120,15 @@ func (w *dagWalk) node(c cid.Cid, digest string) ([]cid.Cid, error) {
 	return links, nil
 }
 
+// unseen is 1 if an object is not needed as far as is known, and 0 if it is.
+func (w *dagWalk) unseen(object cid.Cid) int {
+	k, ok := keyOf(object)
+	if _, seen := w.seen[k]; ok && seen {
+		return 0
+	}
+	return 1
+}
+
 // leaf finds a larger object that holds a leaf too: its loose copy may be about to go.
 func (w *dagWalk) leaf(c cid.Cid, digest string) error {
 	found := w.missing == nil || w.here(c)
@@ -125,14 +136,14 @@ func (w *dagWalk) leaf(c cid.Cid, digest string) error {
 	if err != nil {
 		return err
 	}
+	// One that is needed anyway will do, such as the file whose leaf this is.
+	slices.SortStableFunc(refs, func(a, b ref) int { return cmp.Compare(w.unseen(a.object), w.unseen(b.object)) })
 	for _, r := range refs {
 		if !w.here(r.object) {
 			continue
 		}
-		if k, ok := keyOf(r.object); ok {
-			if _, seen := w.seen[k]; !seen {
-				w.seen[k] = false
-			}
+		if k, ok := keyOf(r.object); ok && w.unseen(r.object) > 0 {
+			w.seen[k] = false
 		}
 		found = true
 		break

@@ -102,7 +102,7 @@ func (p *Partial) writeVerified(i int, data []byte) error {
 	if p.Have(i) {
 		return nil // and it may be an object by now, which is not written to
 	}
-	if err := writeSparse(h.File(), data, int64(i)*ipfs.LeafSize, p.file.Size); err != nil {
+	if err := writeSparse(h.File(), data, int64(i)*p.file.Layout.LeafSize(), p.file.Size); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -234,7 +234,8 @@ func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
 // haveRange returns ErrMissing, wrapped, if not all leaves of a range are here.
 func (p *Partial) haveRange(off, length int64) error {
 	end := min(off+length, p.file.Size)
-	for i := off / ipfs.LeafSize; i*ipfs.LeafSize < end; i++ {
+	each := p.file.Layout.LeafSize()
+	for i := off / each; i*each < end; i++ {
 		if !p.Have(int(i)) {
 			return fmt.Errorf("read file %s: leaf %d: %w", p.file.Cid, i, ErrMissing)
 		}
@@ -361,13 +362,13 @@ func (s *Store) record(f ipfs.File) (loose []string, err error) {
 			continue
 		}
 		seen[digest] = true
-		entries = append(entries, ref{f.Cid, i}.entry(digest))
+		entries = append(entries, ref{f.Cid, i, f.Layout}.entry(digest))
 		if _, err := os.Lstat(s.objectPath(leaf)); err == nil {
 			loose = append(loose, digest)
 			entries = append(entries, entry{bucketLoose, []byte(digest), []byte{}})
 		}
 	}
-	_, err = ipfs.BuildFile(f.Size, f.Leaves, func(b ipfs.Block) error {
+	_, err = f.Build(func(b ipfs.Block) error {
 		digest, _ := digestOf(b.Cid)
 		entries = append(entries, entry{bucketBlocks, []byte(digest), b.Data})
 		return nil

@@ -209,7 +209,7 @@ func TestOpenRefuses(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, version := range []string{"1\n", "3\n", "no number"} {
+	for _, version := range []string{"1\n", "4\n", "no number"} {
 		if err := os.WriteFile(filepath.Join(dir, "version"), []byte(version), 0o600); err != nil {
 			t.Fatal(err)
 		}

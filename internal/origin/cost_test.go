@@ -121,6 +121,11 @@ func newFarOrigin(t *testing.T, im *origintest.Image, place *farPlace) *origin.O
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := o.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	o.Located(im.Record, "place")
 	o.Recorded(im.Record, im.Image)
 	return o

@@ -26,6 +26,8 @@ type cachedFrame struct {
 	data  []byte
 	from  string      // the place
 	table *seed.Table // by which it was decompressed; nil: it is not
+	// around says that it lay around others, and nobody has wanted it yet.
+	around bool
 }
 
 type frameEntry struct {

@@ -93,6 +93,9 @@ type Origin struct {
 	counts counts
 	failed failure
 	more   chan struct{} // closed when more is known
+	around surroundings
+	// together says whether others get something at the same time, who share the registry's link.
+	together func() bool
 }
 
 // A claim is the name of a repository, and whether only the image says that it has it.
@@ -124,6 +127,7 @@ func New(opts Options) (*Origin, error) {
 	return &Origin{
 		opts: opts, codec: codec, slots: semaphore.NewWeighted(maxRequests), spare: semaphore.NewWeighted(maxSpare), log: opts.Logger,
 		images: map[cid.Cid]*image{}, places: map[claim]Place{}, ill: map[Place]time.Time{}, seeds: map[layer.Seed]*opened{}, index: newIndex(maxIndexed), frames: newFrameCache(maxFrames), blocks: newFrameCache(maxBlocks), more: make(chan struct{}),
+		around: newSurroundings(), together: func() bool { return false },
 	}, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hinshun/ipcs/internal/seed"
+	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/layer"
 	"github.com/opencontainers/go-digest"
 )
@@ -30,6 +31,7 @@ type opened struct {
 	failed error       // why it is not here
 	pause  time.Duration
 	again  time.Time // when it is tried again
+	vicinity
 
 	opening chan struct{} // full while somebody reads the table
 }
@@ -131,6 +133,10 @@ func (f *fetch) read(ctx context.Context, r *read) error {
 	if r.seed == nil {
 		return f.readBlob(ctx, r)
 	}
+	if ipfs.RankOf(ctx) == ipfs.Demanded {
+		f.readAround(r)
+	}
+	f.await(ctx, r)
 	if err := f.fromCache(r); err != nil {
 		return err
 	}
@@ -190,7 +196,11 @@ func (f *fetch) fail(ctx context.Context, err error) error {
 func (f *fetch) fromCache(r *read) error {
 	for _, fr := range r.frames {
 		f.Origin.mu.Lock()
-		cached, ok := f.frames.get(frameKey{r.seed, fr.number})
+		key := frameKey{r.seed, fr.number}
+		cached, ok := f.frames.get(key)
+		if ok && len(fr.wanted) > 0 {
+			f.wasOfUseLocked(key, cached)
+		}
 		f.Origin.mu.Unlock()
 		if !ok {
 			continue

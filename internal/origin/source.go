@@ -43,9 +43,11 @@ type Source struct {
 	lately atomic.Int64 // when a peer brought something that nobody waits for, in nanoseconds
 }
 
-// NewSource returns a Source.
+// NewSource returns a Source, which alone uses the origin from now on.
 func NewSource(node Node, origin *Origin) *Source {
-	return &Source{node: node, origin: origin, rank: ranking{origin: &origin.meter}}
+	s := &Source{node: node, origin: origin, rank: ranking{origin: &origin.meter}}
+	origin.together = s.together
+	return s
 }
 
 // Get implements ipfs.Getter. What came from elsewhere is kept.

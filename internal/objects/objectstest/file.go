@@ -21,11 +21,17 @@ func Random(seed int64, n int) []byte {
 // NewFile cuts data into leaves, and returns the file and its leaves in order.
 func NewFile(t testing.TB, data []byte) (ipfs.File, []ipfs.Block) {
 	t.Helper()
-	f := ipfs.File{Size: int64(len(data))}
+	return New(t, ipfs.LayoutFile, data)
+}
+
+// New is NewFile of a layout.
+func New(t testing.TB, layout ipfs.Layout, data []byte) (ipfs.File, []ipfs.Block) {
+	t.Helper()
+	f := ipfs.File{Size: int64(len(data)), Layout: layout}
 	var leaves []ipfs.Block
 	var digests strings.Builder
 	for i := range f.NumLeaves() {
-		off := i * ipfs.LeafSize
+		off := i * int(layout.LeafSize())
 		b, err := ipfs.NewBlock(cid.Raw, data[off:off+f.LeafLen(i)])
 		if err != nil {
 			t.Fatal(err)
@@ -37,7 +43,7 @@ func NewFile(t testing.TB, data []byte) (ipfs.File, []ipfs.Block) {
 	if len(leaves) > 1 {
 		f.Leaves = digests.String()
 		var err error
-		if f.Cid, err = ipfs.BuildFile(f.Size, f.Leaves, nil); err != nil {
+		if f.Cid, err = f.Build(nil); err != nil {
 			t.Fatal(err)
 		}
 	}

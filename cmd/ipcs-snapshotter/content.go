@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/containerd/v2/plugins/services/content/contentserver"
+	"google.golang.org/grpc"
+
+	"github.com/hinshun/ipcs/content"
+	"github.com/hinshun/ipcs/internal/blobs"
+)
+
+// openContent opens the content store, which shares the store of objects and the fetcher with the snapshotter.
+func (p *parts) openContent(ctx context.Context, cfg config, log *slog.Logger, started *closers) (err error) {
+	kept := blobs.New(blobs.Options{Store: p.store, Fetcher: p.fetcher, Nodes: p.source, Node: p.node, Elsewhere: cfg.Node.Kubo != "", Logger: log})
+	started.add("blobs", kept.Close)
+	if p.content, err = content.Open(ctx, filepath.Join(cfg.Root, "content"), kept, content.Options{Logger: log}); err != nil {
+		return err
+	}
+	started.add("content store", p.content.Close)
+	return nil
+}
+
+// contentServer returns the server of the content store. When it is stopped it waits for what is being read or written: that uses the node.
+func contentServer(s *content.Store) *grpc.Server {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
+		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
+		grpc.WaitForHandlers(true))
+	contentapi.RegisterContentServer(server, contentserver.New(s))
+	return server
+}

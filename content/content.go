@@ -1,0 +1,206 @@
+// Package content is containerd's content store whose blobs are files of an IPFS node: each is cut into chunks (ipfs.LayoutBlob), and kept
+// under its digest, which is that of its bytes, as ever. So peers have chunks of each other, and what layers of files have is in the
+// same repository.
+//
+//	DIR/blobs/ALG/HEX        what is known of a blob that was ingested: its root, size, times and labels (JSON)
+//	DIR/ingest/HASH/data     bytes of an ingest, by the hash of its ref
+//	DIR/ingest/HASH/state    its ref, total and times (JSON)
+//	DIR/bound/ALG/HEX        what the manifest with this digest says of its blobs (JSON)
+//	DIR/lock                 one process at a time
+//
+// Ingests. Bytes go to the file of the ingest, and are hashed as they come, for the digest and for the chunks. Commit gives the file to the
+// node, which keeps it under a pin, and then writes the record: in this order, and each durable, so that a blob is there as a whole or not at
+// all. Pins without a record, which a crash leaves, are removed by Open. An ingest goes on where it was after whatever ended
+// the process: what is in the file is hashed again.
+//
+// Bound blobs. A manifest whose descriptors carry a root (mediatype.AnnotationBlob) binds digests to roots. Such blobs are had before a byte of
+// them is here; reads fetch what they need, verified block by block. That the blob is the one of that digest only its bytes can tell: they are hashed as
+// they are read, and the last of them is given out only if all are right. Then the blob is ingested. A root that is wrong is not believed again.
+//
+// Concurrency. All methods may be called by any number of goroutines; one writer has an ingest at a time. Striped locks order what is done to one
+// digest; nothing is held while blobs are read.
+package content
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	ctd "github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// A Node keeps blobs. Errors are those of package ipfs.
+type Node interface {
+	// Keep makes the file at path, which lies in the Store's directory and is f to the last byte, one of the node's, and keeps it under a pin of
+	// this name. Both are durable when Keep returns; the file may be gone from path, also after an error.
+	Keep(ctx context.Context, path string, f ipfs.File, name string) error
+	// KeepFetched keeps a file of which all was fetched.
+	KeepFetched(ctx context.Context, f ipfs.File, name string) error
+	// Drop removes a pin, and what nothing else needs of it.
+	Drop(ctx context.Context, pin ipfs.Pin) error
+	// Pins lists the pins.
+	Pins(ctx context.Context, name string) ([]ipfs.Pin, error)
+	// Open opens a file that is here; only Cid and Size are needed. The error is ipfs.ErrNotFound if it is not.
+	Open(f ipfs.File) (*os.File, error)
+	// Load finds the leaves of a file of LayoutBlob.
+	Load(ctx context.Context, root cid.Cid, size int64) (ipfs.File, error)
+	// ReadAt reads as io.ReaderAt does, and fetches what is not here.
+	ReadAt(ctx context.Context, f ipfs.File, p []byte, off int64) (int, error)
+}
+
+// pinPrefix begins the names of the pins of blobs: the digest follows.
+const pinPrefix = "ipcs-blob "
+
+// Options configure a Store.
+type Options struct {
+	Logger *slog.Logger // default: discard
+}
+
+// A Store is containerd's content.Store.
+type Store struct {
+	dir    string
+	node   Node
+	log    *slog.Logger
+	lock   *os.File
+	stripe [64]sync.Mutex // of digests
+
+	mu     sync.Mutex // guards what follows
+	active map[string]*writer
+	bound  map[digest.Digest]*bound
+	away   map[digest.Digest]*bound // that were ingested, and are not here
+}
+
+var _ ctd.Store = (*Store)(nil)
+
+// Open opens the store in dir, and makes it if there is none. Two processes cannot have it open.
+func Open(ctx context.Context, dir string, node Node, opts Options) (*Store, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{dir: dir, node: node, log: opts.Logger, active: map[string]*writer{}, bound: map[digest.Digest]*bound{}, away: map[digest.Digest]*bound{}}
+	err := s.open(ctx)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open content store %s: %w", dir, err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) error {
+	var err error
+	for _, name := range []string{blobsName, boundName} {
+		for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
+			err = errors.Join(err, os.MkdirAll(filepath.Join(s.dir, name, algorithm.String()), 0o700))
+		}
+		err = errors.Join(err, syncDir(filepath.Join(s.dir, name)))
+	}
+	if err = errors.Join(err, os.MkdirAll(filepath.Join(s.dir, ingestName), 0o700), syncDir(s.dir)); err != nil {
+		return err
+	}
+	if s.lock, err = os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("another process has it open: %w", err)
+	}
+	if err := s.removeUnfinished(); err != nil {
+		return err
+	}
+	if err := s.dropUnrecorded(ctx); err != nil {
+		s.log.Warn("what a crash may have left of blobs is not removed; trying again at the next start", "err", err)
+	}
+	return s.loadBound()
+}
+
+// Close ends the use of the store. Nothing else may be called after it; ingests that are under way go on when it is opened again.
+func (s *Store) Close() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Close()
+}
+
+// dropUnrecorded removes the pins of blobs that a crash came between.
+func (s *Store) dropUnrecorded(ctx context.Context) error {
+	pins, err := s.node.Pins(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, pin := range pins {
+		d, ours := strings.CutPrefix(pin.Name, pinPrefix)
+		if !ours {
+			continue
+		}
+		r, err := s.record(digest.Digest(d))
+		if err == nil && r.Root == pin.Root.String() {
+			continue
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		s.log.Info("a blob was not committed before the process ended; it is removed", "digest", d)
+		if err := s.node.Drop(ctx, pin); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lockDigest orders what is done to one digest.
+func (s *Store) lockDigest(d digest.Digest) (unlock func()) {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, string(d)) // never fails
+	m := &s.stripe[h.Sum32()%uint32(len(s.stripe))]
+	m.Lock()
+	return m.Unlock
+}
+
+// Info implements content.InfoProvider. Of a blob that a manifest binds, it says what is known.
+func (s *Store) Info(_ context.Context, d digest.Digest) (ctd.Info, error) {
+	r, err := s.record(d)
+	if err == nil {
+		return r.info(d), nil
+	}
+	if b := s.boundTo(d); b != nil && errdefs.IsNotFound(err) {
+		return ctd.Info{Digest: d, Size: b.size, CreatedAt: b.since, UpdatedAt: b.since}, nil
+	}
+	return ctd.Info{}, err
+}
+
+// Delete implements content.Manager. The node's space comes back, but for what other blobs, files and pins need.
+func (s *Store) Delete(ctx context.Context, d digest.Digest) error {
+	defer s.lockDigest(d)()
+	r, err := s.record(d)
+	if err != nil {
+		if errdefs.IsNotFound(err) && s.forget(d) {
+			return nil
+		}
+		return err
+	}
+	root, err := cid.Decode(r.Root)
+	if err != nil {
+		return fmt.Errorf("delete content %s: %w", d, err)
+	}
+	if err := s.unbind(d); err != nil {
+		return fmt.Errorf("delete content %s: %w", d, err)
+	}
+	if err := removeFile(s.recordPath(d)); err != nil {
+		return fmt.Errorf("delete content %s: %w", d, err)
+	}
+	if err := s.node.Drop(ctx, ipfs.Pin{Root: root, Name: pinPrefix + d.String()}); err != nil {
+		return fmt.Errorf("delete content %s: %w", d, err)
+	}
+	return nil
+}

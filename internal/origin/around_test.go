@@ -1,0 +1,82 @@
+package origin_test
+
+import (
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hinshun/ipcs/internal/origin"
+	"github.com/hinshun/ipcs/internal/origin/origintest"
+	"github.com/hinshun/ipcs/ipfs"
+)
+
+// readOneByOne waits for blocks of one part of a layer, in no order, and says for how many of them it had to wait for the place.
+func readOneByOne(t *testing.T, o *origin.Origin, part []ipfs.Block) (waited int) {
+	t.Helper()
+	for _, i := range rand.New(rand.NewPCG(1, 1)).Perm(len(part)) {
+		began := time.Now()
+		fetchAll(t, o, part[i:i+1])
+		if time.Since(began) > 50*time.Millisecond {
+			waited++
+		}
+	}
+	return waited
+}
+
+// TestAround reads a part of a layer, block by block, from a place that is far away: most of it comes beside what was waited for. From one that is near, nothing does.
+func TestAround(t *testing.T) {
+	for _, c := range []struct {
+		first       time.Duration
+		least, most int // that were waited for
+	}{
+		{100 * time.Millisecond, 4, 22},
+		{5 * time.Millisecond, 0, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			im := origintest.NewImage(t, 1, 1200, 60<<10)
+			place := &farPlace{Place: &origintest.Place{Name: "place", Blobs: im.Blobs}, first: c.first, each: 8 * time.Millisecond}
+			o := newFarOrigin(t, im, place)
+			part := im.Layers[0][300:900]
+			if waited := readOneByOne(t, o, part); waited < c.least || waited > c.most {
+				t.Errorf("first byte after %v: %d of %d blocks were waited for, want %d to %d", c.first, waited, len(part), c.least, c.most)
+			}
+			t.Logf("first byte after %v: %d bytes", c.first, place.bytes.Load())
+		})
+	}
+}
+
+// TestAroundIsBounded reads here and there, each time near what was read before, and never what came around it: that ends.
+func TestAroundIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		im := origintest.NewImage(t, 1, 4000, 60<<10)
+		place := &farPlace{Place: &origintest.Place{Name: "place", Blobs: im.Blobs}, first: 100 * time.Millisecond, each: 8 * time.Millisecond}
+		o := newFarOrigin(t, im, place)
+		var wanted int64
+		for i := 0; i < 4000; i += 40 {
+			fetchAll(t, o, im.Layers[0][1+i:2+i])
+			wanted += 600 << 10 // its frame
+		}
+		time.Sleep(time.Minute)
+		if extra := place.bytes.Load() - wanted; extra > 24<<20 {
+			t.Errorf("%d bytes came that nobody wanted", extra)
+		}
+	})
+}
+
+// TestAroundFails has a place that fails for what lies around: who waits for some of it reads it himself.
+func TestAroundFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		im := origintest.NewImage(t, 1, 400, 60<<10)
+		inner := &origintest.Place{Name: "place", Blobs: im.Blobs}
+		place := &farPlace{Place: inner, first: 100 * time.Millisecond, each: 8 * time.Millisecond}
+		o := newFarOrigin(t, im, place)
+		inner.Change(func(r origintest.Request, answer []byte) ([]byte, error) {
+			if r.N > 700<<10 && r.N < 4<<20 {
+				return answer[:100_000], nil
+			}
+			return answer, nil
+		})
+		readOneByOne(t, o, im.Layers[0][1:])
+	})
+}
