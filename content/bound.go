@@ -3,12 +3,11 @@ package content
 import (
 	"encoding/json"
 	"errors"
-	"hash"
 	"os"
 	"slices"
-	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,8 +20,9 @@ const (
 	// maxManifest bounds what is looked at as a manifest, and maxBindings what one may bind.
 	maxManifest = 4 << 20
 	maxBindings = 1024
-	// maxBound bounds the blobs that are bound, of all manifests.
-	maxBound = 1 << 18
+	// maxBound bounds the blobs that are bound, of all manifests, and maxCandidates the files that one may be.
+	maxBound      = 1 << 18
+	maxCandidates = 16
 	// MaxBound bounds the size of a blob that is only bound.
 	MaxBound = 64 << 30
 )
@@ -40,19 +40,12 @@ type bindings struct {
 	Blobs []binding `json:"blobs"`
 }
 
-// bound is a blob that is had because manifests say which file it is. Store.mu guards manifests.
-type bound struct {
-	digest    digest.Digest
+// A candidate is a file that manifests say a blob is. Store.mu guards manifests.
+type candidate struct {
 	root      cid.Cid
 	size      int64
 	since     time.Time
 	manifests []digest.Digest // who says so
-
-	mu   sync.Mutex
-	file ipfs.File // with its leaves, once they are known
-	hash hash.Hash // of the bytes before next, in the order in which they were read
-	next int64
-	bad  error // it is not the blob of this digest
 }
 
 // parseBindings returns what a manifest binds; of what is none, nothing.
@@ -104,37 +97,24 @@ func (s *Store) readBindings(path string, size int64) ([]binding, error) {
 	return parseBindings(data), nil
 }
 
-// bind believes a manifest that was ingested, durably.
-func (s *Store) bind(manifest digest.Digest, list []binding) error {
-	if len(list) == 0 {
-		return nil
-	}
-	b := bindings{Since: time.Now(), Blobs: list}
-	if err := writeJSON(s.pathOf(boundName, manifest), b); err != nil {
-		return err
-	}
-	s.addBound(manifest, b)
-	return nil
-}
-
+// addBound believes a manifest: what several say of a blob, each other candidate is for.
 func (s *Store) addBound(manifest digest.Digest, list bindings) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range list.Blobs {
 		root, err := cid.Decode(one.Root)
-		if err != nil || !isBlobRoot(root, one.Size) || one.Digest.Validate() != nil || len(s.bound) >= maxBound {
+		if err != nil || !isBlobRoot(root, one.Size) || one.Digest.Validate() != nil {
 			continue
 		}
-		if _, err := os.Stat(s.recordPath(one.Digest)); err == nil {
+		all := s.bound[one.Digest]
+		i := slices.IndexFunc(all, func(c *candidate) bool { return c.root.Equals(root) && c.size == one.Size })
+		switch {
+		case i < 0 && (len(s.bound) >= maxBound || len(all) >= maxCandidates):
 			continue
-		}
-		b := s.bound[one.Digest]
-		if b == nil {
-			b = &bound{digest: one.Digest, root: root, size: one.Size, since: list.Since}
-			s.bound[one.Digest] = b
-		}
-		if b.root.Equals(root) && b.size == one.Size && !slices.Contains(b.manifests, manifest) {
-			b.manifests = append(b.manifests, manifest)
+		case i < 0:
+			s.bound[one.Digest] = append(all, &candidate{root: root, size: one.Size, since: list.Since, manifests: []digest.Digest{manifest}})
+		case !slices.Contains(all[i].manifests, manifest):
+			all[i].manifests = append(all[i].manifests, manifest)
 		}
 	}
 }
@@ -154,20 +134,14 @@ func (s *Store) loadBound() error {
 	})
 }
 
-// boundTo returns what a digest is bound to, or nil.
-func (s *Store) boundTo(d digest.Digest) *bound {
+// candidate returns the first file that a manifest says a blob is, or nil.
+func (s *Store) candidate(d digest.Digest) *candidate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bound[d]
-}
-
-// forget ends the binding of a digest, because it is here or not what was said, and says whether there was one.
-func (s *Store) forget(d digest.Digest) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.bound[d]
-	delete(s.bound, d)
-	return ok
+	if all := s.bound[d]; len(all) > 0 {
+		return all[0]
+	}
+	return nil
 }
 
 // unbind forgets what a manifest says, which is about to be deleted.
@@ -177,32 +151,62 @@ func (s *Store) unbind(manifest digest.Digest) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for d, b := range s.bound {
-		b.manifests = slices.DeleteFunc(b.manifests, func(m digest.Digest) bool { return m == manifest })
-		if len(b.manifests) == 0 {
-			delete(s.bound, d)
+	for d, all := range s.bound {
+		for _, c := range all {
+			c.manifests = slices.DeleteFunc(c.manifests, func(m digest.Digest) bool { return m == manifest })
 		}
+		s.keepLocked(d, func(c *candidate) bool { return len(c.manifests) > 0 })
 	}
 	return nil
 }
 
-// refute ends a binding that is wrong, durably: no manifest that says so is believed again.
-func (s *Store) refute(b *bound) error {
-	s.mu.Lock()
-	if s.bound[b.digest] == b {
-		delete(s.bound, b.digest)
+// keepLocked keeps those candidates of a blob.
+func (s *Store) keepLocked(d digest.Digest, keep func(*candidate) bool) {
+	s.bound[d] = slices.DeleteFunc(s.bound[d], func(c *candidate) bool { return !keep(c) })
+	if len(s.bound[d]) == 0 {
+		delete(s.bound, d)
 	}
-	manifests := slices.Clone(b.manifests)
+}
+
+// refute ends the belief that a blob is this file, durably. Its record is of the next candidate then, or goes.
+func (s *Store) refute(d digest.Digest, root cid.Cid) error {
+	var manifests []digest.Digest
+	s.mu.Lock()
+	delete(s.lazy, d)
+	s.keepLocked(d, func(c *candidate) bool {
+		wrong := c.root.Equals(root)
+		if wrong {
+			manifests = append(manifests, c.manifests...)
+		}
+		return !wrong
+	})
 	s.mu.Unlock()
 	var errs []error
 	for _, manifest := range manifests {
-		errs = append(errs, s.withdraw(manifest, b.digest))
+		errs = append(errs, s.withdraw(manifest, d, root))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.next(d, root))...)
 }
 
-// withdraw removes one blob from what a manifest says.
-func (s *Store) withdraw(manifest, d digest.Digest) error {
+// next gives a blob whose file was refuted the next candidate.
+func (s *Store) next(d digest.Digest, wrong cid.Cid) error {
+	defer s.lockDigest(d)()
+	r, err := s.record(d)
+	if err != nil || !r.Unseen || r.Root != wrong.String() {
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		return err
+	}
+	if c := s.candidate(d); c != nil && c.size == r.Size {
+		r.Root = c.root.String()
+		return s.setRecord(d, r)
+	}
+	return removeFile(s.recordPath(d))
+}
+
+// withdraw removes what a manifest says of one blob.
+func (s *Store) withdraw(manifest, d digest.Digest, root cid.Cid) error {
 	defer s.lockDigest(manifest)()
 	var list bindings
 	if err := readJSON(s.pathOf(boundName, manifest), &list); err != nil {
@@ -211,6 +215,6 @@ func (s *Store) withdraw(manifest, d digest.Digest) error {
 		}
 		return err
 	}
-	list.Blobs = slices.DeleteFunc(list.Blobs, func(one binding) bool { return one.Digest == d })
+	list.Blobs = slices.DeleteFunc(list.Blobs, func(one binding) bool { return one.Digest == d && one.Root == root.String() })
 	return writeJSON(s.pathOf(boundName, manifest), list)
 }

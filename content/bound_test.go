@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -132,6 +133,9 @@ func TestBound(t *testing.T) {
 		b := newBlob(t, peer, int64(i), n)
 		before := peer.Counts().Blocks
 		manifest := bind(t, h, b.desc)
+		if all := listed(t, h); len(all) != 1 || !all[manifest] {
+			t.Errorf("Walk lists %v, and nobody was told of more", all)
+		}
 		info, err := h.Info(t.Context(), b.desc.Digest)
 		if err != nil || info.Size != int64(n) || peer.Counts().Blocks != before {
 			t.Fatalf("%d bytes: Info = %+v, %v, after %d blocks", n, info, err, peer.Counts().Blocks-before)
@@ -139,7 +143,7 @@ func TestBound(t *testing.T) {
 		if _, err := h.Writer(t.Context(), ctd.WithRef("x"), ctd.WithDescriptor(b.desc)); !errdefs.IsAlreadyExists(err) {
 			t.Errorf("Writer of what is bound: %v", err)
 		}
-		if all := listed(t, h); len(all) != 1 || !all[manifest] {
+		if all := listed(t, h); len(all) != 2 || !all[manifest] || !all[b.desc.Digest] {
 			t.Errorf("Walk lists %v", all)
 		}
 		if err := h.Close(); err != nil {
@@ -235,23 +239,85 @@ func TestPeerVanishes(t *testing.T) {
 	}
 }
 
-// TestManifestsShare has two manifests bind one blob: it is had as long as one of them is here.
-func TestManifestsShare(t *testing.T) {
-	peer := ipfstest.NewMemory()
-	h := openHost(t, t.TempDir(), peer)
+// TestOwed has a blob that somebody was told of, by a manifest that is gone since: it can be read until it is deleted. Nobody is told of one whose manifest is gone.
+func TestOwed(t *testing.T) {
+	peer, dir := ipfstest.NewMemory(), t.TempDir()
+	h := openHost(t, dir, peer)
 	b, c := newBlob(t, peer, 1, 1<<20), newBlob(t, peer, 2, 10)
 	one, two := bind(t, h, b.desc), bind(t, h, b.desc, c.desc)
+	if _, err := h.Info(t.Context(), b.desc.Digest); err != nil {
+		t.Fatal(err)
+	}
 	for _, manifest := range []digest.Digest{one, two} {
-		if _, err := h.Info(t.Context(), b.desc.Digest); err != nil {
-			t.Errorf("with a manifest that binds it: %v", err)
-		}
 		if err := h.Delete(t.Context(), manifest); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, d := range []digest.Digest{b.desc.Digest, c.desc.Digest} {
-		if _, err := h.Info(t.Context(), d); !errdefs.IsNotFound(err) {
-			t.Errorf("no manifest binds it any more: %v", err)
+	if _, err := h.Info(t.Context(), c.desc.Digest); !errdefs.IsNotFound(err) {
+		t.Errorf("no manifest binds it any more: %v", err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h = openHost(t, dir, peer)
+	if data, err := read(t.Context(), h, b.desc.Digest, 1<<20); err != nil || !bytes.Equal(data, b.data) {
+		t.Errorf("somebody was told of it: %d bytes, %v", len(data), err)
+	}
+	if err := h.Delete(t.Context(), b.desc.Digest); err != nil {
+		t.Error(err)
+	}
+	if _, err := h.Info(t.Context(), b.desc.Digest); !errdefs.IsNotFound(err) {
+		t.Errorf("it was deleted: %v", err)
+	}
+}
+
+// TestAnyOrder reads a blob that is bound wrongly, and one that is not, in other orders than from its beginning: the end is given out of the true one alone, which is
+// ingested then.
+func TestAnyOrder(t *testing.T) {
+	const size, piece = 3 << 20, 1 << 20
+	for _, order := range [][]int64{{2, 1, 0}, {1, 2, 0}, {2}, {0, 2, 1, 2}} {
+		peer := ipfstest.NewMemory()
+		h := openHost(t, t.TempDir(), peer)
+		honest, other := newBlob(t, peer, 1, size), newBlob(t, peer, 2, size)
+		lie := newBlob(t, peer, 3, size).desc
+		lie.Annotations = other.desc.Annotations
+		bind(t, h, honest.desc, lie)
+		for _, desc := range []ocispec.Descriptor{honest.desc, lie} {
+			r, err := h.ReaderAt(t.Context(), desc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range order {
+				p := make([]byte, piece)
+				_, err := r.ReadAt(p, i*piece)
+				switch {
+				case desc.Digest == honest.desc.Digest && (err != nil || !bytes.Equal(p, honest.data[i*piece:][:piece])):
+					t.Errorf("%v: piece %d: %v", order, i, err)
+				case desc.Digest == lie.Digest && i == 2 && !errors.Is(err, content.ErrWrongRoot):
+					t.Errorf("%v: the end of what is wrong: %v", order, err)
+				}
+			}
 		}
+		pins, err := h.Objects.Pins(t.Context(), "")
+		if err != nil || !slices.ContainsFunc(pins, func(p ipfs.Pin) bool { return p.Root.Equals(honest.file.Cid) }) {
+			t.Errorf("%v: it was read, and is not pinned: %v, %v", order, pins, err)
+		}
+	}
+}
+
+// TestNextCandidate has one manifest that lies of a blob, and then one that does not: the blob can be read as soon as the lie is found out.
+func TestNextCandidate(t *testing.T) {
+	peer := ipfstest.NewMemory()
+	h := openHost(t, t.TempDir(), peer)
+	honest, other := newBlob(t, peer, 1, 1<<20), newBlob(t, peer, 2, 1<<20)
+	lie := honest.desc
+	lie.Annotations = other.desc.Annotations
+	bind(t, h, lie)
+	bind(t, h, honest.desc)
+	if _, err := read(t.Context(), h, honest.desc.Digest, 1<<20); !errors.Is(err, content.ErrWrongRoot) {
+		t.Errorf("the lie: %v", err)
+	}
+	if data, err := read(t.Context(), h, honest.desc.Digest, 1<<20); err != nil || !bytes.Equal(data, honest.data) {
+		t.Errorf("another manifest tells the truth: %d bytes, %v", len(data), err)
 	}
 }

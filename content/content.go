@@ -6,6 +6,7 @@
 //	DIR/ingest/HASH/data     bytes of an ingest, by the hash of its ref
 //	DIR/ingest/HASH/state    its ref, total and times (JSON)
 //	DIR/bound/ALG/HEX        what the manifest with this digest says of its blobs (JSON)
+//	DIR/id                   names the pins of this store, since others may pin on the same node
 //	DIR/lock                 one process at a time
 //
 // Ingests. Bytes go to the file of the ingest, and are hashed as they come, for the digest and for the chunks. Commit gives the file to the
@@ -14,19 +15,23 @@
 // the process: what is in the file is hashed again.
 //
 // Bound blobs. A manifest whose descriptors carry a root (mediatype.AnnotationBlob) binds digests to roots. Such blobs are had before a byte of
-// them is here; reads fetch what they need, verified block by block. That the blob is the one of that digest only its bytes can tell: they are hashed as
-// they are read, and the last of them is given out only if all are right. Then the blob is ingested. A root that is wrong is not believed again.
+// them is here; reads fetch what they need, verified block by block. Whoever is told that one is here is owed it until he deletes it, whatever
+// becomes of the manifest: so it gets a record then, which says that nobody has seen its bytes. That the blob is the one of that digest only they can tell: they are hashed as
+// they are read, and the last of them is given out only if all are right. Then the blob is pinned as one that was ingested. A root that is wrong is not believed again, and the next is
+// taken that a manifest names.
 //
 // Concurrency. All methods may be called by any number of goroutines; one writer has an ingest at a time. Striped locks order what is done to one
-// digest; nothing is held while blobs are read.
+// digest; of one blob that is bound, one reader at a time hashes what it has read. Locks are taken in this order: a writer's, a digest's, the Store's.
 package content
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -49,8 +54,10 @@ type Node interface {
 	Keep(ctx context.Context, path string, f ipfs.File, name string) error
 	// KeepFetched keeps a file of which all was fetched.
 	KeepFetched(ctx context.Context, f ipfs.File, name string) error
-	// Drop removes a pin, and what nothing else needs of it.
-	Drop(ctx context.Context, pin ipfs.Pin) error
+	// Drop removes a pin, and what nothing else needs of it, soon. If the process ends before, Pins has it still.
+	Drop(pin ipfs.Pin)
+	// MakeRoom removes what can be done without, for somebody who found the disk full, and says whether it is worth to try again.
+	MakeRoom() bool
 	// Pins lists the pins.
 	Pins(ctx context.Context, name string) ([]ipfs.Pin, error)
 	// Open opens a file that is here; only Cid and Size are needed. The error is ipfs.ErrNotFound if it is not.
@@ -61,7 +68,7 @@ type Node interface {
 	ReadAt(ctx context.Context, f ipfs.File, p []byte, off int64) (int, error)
 }
 
-// pinPrefix begins the names of the pins of blobs: the digest follows.
+// pinPrefix begins the names of the pins of blobs: the store's ID and the digest follow.
 const pinPrefix = "ipcs-blob "
 
 // Options configure a Store.
@@ -74,13 +81,14 @@ type Store struct {
 	dir    string
 	node   Node
 	log    *slog.Logger
+	id     string
 	lock   *os.File
 	stripe [64]sync.Mutex // of digests
 
 	mu     sync.Mutex // guards what follows
 	active map[string]*writer
-	bound  map[digest.Digest]*bound
-	away   map[digest.Digest]*bound // that were ingested, and are not here
+	bound  map[digest.Digest][]*candidate
+	lazy   map[digest.Digest]*lazy // blobs that are read from elsewhere
 }
 
 var _ ctd.Store = (*Store)(nil)
@@ -90,7 +98,7 @@ func Open(ctx context.Context, dir string, node Node, opts Options) (*Store, err
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{dir: dir, node: node, log: opts.Logger, active: map[string]*writer{}, bound: map[digest.Digest]*bound{}, away: map[digest.Digest]*bound{}}
+	s := &Store{dir: dir, node: node, log: opts.Logger, active: map[string]*writer{}, bound: map[digest.Digest][]*candidate{}, lazy: map[digest.Digest]*lazy{}}
 	err := s.open(ctx)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open content store %s: %w", dir, err), s.Close())
@@ -115,7 +123,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("another process has it open: %w", err)
 	}
-	if err := s.removeUnfinished(); err != nil {
+	if err := errors.Join(s.removeUnfinished(), s.readID()); err != nil {
 		return err
 	}
 	if err := s.dropUnrecorded(ctx); err != nil {
@@ -132,6 +140,19 @@ func (s *Store) Close() error {
 	return s.lock.Close()
 }
 
+// readID reads the store's ID, and makes one for a new store.
+func (s *Store) readID() error {
+	path := filepath.Join(s.dir, "id")
+	err := readJSON(path, &s.id)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.id = rand.Text()
+		err = writeJSON(path, s.id)
+	}
+	return err
+}
+
+func (s *Store) pinName(d digest.Digest) string { return pinPrefix + s.id + " " + d.String() }
+
 // dropUnrecorded removes the pins of blobs that a crash came between.
 func (s *Store) dropUnrecorded(ctx context.Context) error {
 	pins, err := s.node.Pins(ctx, "")
@@ -139,21 +160,19 @@ func (s *Store) dropUnrecorded(ctx context.Context) error {
 		return err
 	}
 	for _, pin := range pins {
-		d, ours := strings.CutPrefix(pin.Name, pinPrefix)
+		d, ours := strings.CutPrefix(pin.Name, pinPrefix+s.id+" ")
 		if !ours {
 			continue
 		}
 		r, err := s.record(digest.Digest(d))
-		if err == nil && r.Root == pin.Root.String() {
+		if err == nil && !r.Unseen {
 			continue
 		}
 		if err != nil && !errdefs.IsNotFound(err) {
 			return err
 		}
-		s.log.Info("a blob was not committed before the process ended; it is removed", "digest", d)
-		if err := s.node.Drop(ctx, pin); err != nil {
-			return err
-		}
+		s.log.Info("a blob was not committed, or not deleted as a whole, before the process ended; it is removed", "digest", d)
+		s.node.Drop(pin)
 	}
 	return nil
 }
@@ -167,40 +186,53 @@ func (s *Store) lockDigest(d digest.Digest) (unlock func()) {
 	return m.Unlock
 }
 
-// Info implements content.InfoProvider. Of a blob that a manifest binds, it says what is known.
+// Info implements content.InfoProvider. Who is told of a blob that a manifest binds is owed it from now on.
 func (s *Store) Info(_ context.Context, d digest.Digest) (ctd.Info, error) {
+	r, err := s.told(d)
+	if err != nil {
+		return ctd.Info{}, err
+	}
+	return r.info(d), nil
+}
+
+// told returns the record of a blob, and makes one of what manifests say if there is none.
+func (s *Store) told(d digest.Digest) (record, error) {
 	r, err := s.record(d)
-	if err == nil {
-		return r.info(d), nil
+	if !errdefs.IsNotFound(err) || s.candidate(d) == nil {
+		return r, err
 	}
-	if b := s.boundTo(d); b != nil && errdefs.IsNotFound(err) {
-		return ctd.Info{Digest: d, Size: b.size, CreatedAt: b.since, UpdatedAt: b.since}, nil
+	defer s.lockDigest(d)()
+	if r, err = s.record(d); !errdefs.IsNotFound(err) {
+		return r, err
 	}
-	return ctd.Info{}, err
+	c := s.candidate(d)
+	if c == nil {
+		return r, err
+	}
+	r = record{Root: c.root.String(), Size: c.size, Created: c.since, Updated: c.since, Unseen: true}
+	return r, s.setRecord(d, r)
 }
 
 // Delete implements content.Manager. The node's space comes back, but for what other blobs, files and pins need.
-func (s *Store) Delete(ctx context.Context, d digest.Digest) error {
+func (s *Store) Delete(_ context.Context, d digest.Digest) error {
 	defer s.lockDigest(d)()
 	r, err := s.record(d)
 	if err != nil {
-		if errdefs.IsNotFound(err) && s.forget(d) {
-			return nil
-		}
 		return err
 	}
 	root, err := cid.Decode(r.Root)
+	if err == nil {
+		err = s.unbind(d)
+	}
+	if err == nil {
+		err = removeFile(s.recordPath(d))
+	}
 	if err != nil {
 		return fmt.Errorf("delete content %s: %w", d, err)
 	}
-	if err := s.unbind(d); err != nil {
-		return fmt.Errorf("delete content %s: %w", d, err)
-	}
-	if err := removeFile(s.recordPath(d)); err != nil {
-		return fmt.Errorf("delete content %s: %w", d, err)
-	}
-	if err := s.node.Drop(ctx, ipfs.Pin{Root: root, Name: pinPrefix + d.String()}); err != nil {
-		return fmt.Errorf("delete content %s: %w", d, err)
-	}
+	s.mu.Lock()
+	delete(s.lazy, d)
+	s.mu.Unlock()
+	s.node.Drop(ipfs.Pin{Root: root, Name: s.pinName(d)})
 	return nil
 }

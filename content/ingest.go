@@ -49,8 +49,8 @@ func (s *Store) Writer(_ context.Context, opts ...ctd.WriterOpt) (ctd.Writer, er
 	}
 	algorithm := digest.Canonical
 	if d := o.Desc.Digest; d != "" {
-		_, err := s.record(d)
-		if err == nil || errdefs.IsNotFound(err) && s.boundTo(d) != nil {
+		_, err := s.told(d)
+		if err == nil {
 			return nil, fmt.Errorf("content %s: %w", d, errdefs.ErrAlreadyExists)
 		}
 		if !errdefs.IsNotFound(err) {
@@ -59,6 +59,8 @@ func (s *Store) Writer(_ context.Context, opts ...ctd.WriterOpt) (ctd.Writer, er
 		algorithm = d.Algorithm()
 	}
 	w := &writer{store: s, dir: s.ingestDir(o.Ref), blob: algorithm.Digester(), chunks: newChunks(), state: state{Ref: o.Ref, Total: max(0, o.Desc.Size)}}
+	w.mu.Lock() // who finds it waits until it is open
+	defer w.mu.Unlock()
 	s.mu.Lock()
 	_, taken := s.active[o.Ref]
 	if !taken {
@@ -69,8 +71,7 @@ func (s *Store) Writer(_ context.Context, opts ...ctd.WriterOpt) (ctd.Writer, er
 		return nil, fmt.Errorf("ingest %q: another writes it: %w", o.Ref, errdefs.ErrUnavailable)
 	}
 	if err := w.open(); err != nil {
-		w.release()
-		return nil, fmt.Errorf("ingest %q: %w", o.Ref, err)
+		return nil, errors.Join(fmt.Errorf("ingest %q: %w", o.Ref, err), w.closeLocked())
 	}
 	return w, nil
 }
@@ -154,12 +155,16 @@ func adaptStatus(st ctd.Status) filters.Adaptor {
 
 // Abort implements content.IngestManager. A writer of the ingest can do nothing any more.
 func (s *Store) Abort(_ context.Context, ref string) error {
-	s.mu.Lock()
-	w := s.active[ref]
-	s.mu.Unlock()
-	if w != nil {
-		w.abort()
-		return nil
+	for {
+		s.mu.Lock()
+		w := s.active[ref]
+		s.mu.Unlock()
+		if w == nil {
+			break
+		}
+		if w.abort() {
+			return nil
+		}
 	}
 	dir := s.ingestDir(ref)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {

@@ -24,13 +24,14 @@ const (
 	boundName  = "bound"
 )
 
-// A record is what is known of a blob that was ingested.
+// A record is what is known of a blob that is owed to somebody.
 type record struct {
 	Root    string            `json:"root"` // of the file of LayoutBlob, a CID
 	Size    int64             `json:"size"`
 	Created time.Time         `json:"created"`
 	Updated time.Time         `json:"updated"`
 	Labels  map[string]string `json:"labels,omitempty"`
+	Unseen  bool              `json:"unseen,omitempty"` // only a manifest says that it is the one of its digest; it is not pinned
 }
 
 func (r record) info(d digest.Digest) ctd.Info {
@@ -101,7 +102,7 @@ func (s *Store) Update(_ context.Context, info ctd.Info, fields ...string) (ctd.
 	return r.info(info.Digest), nil
 }
 
-// Walk implements content.Manager. It lists what was ingested: what a manifest only binds is nobody's to collect.
+// Walk implements content.Manager. It lists what was ingested, and what somebody was told of.
 func (s *Store) Walk(ctx context.Context, fn ctd.WalkFunc, fs ...string) error {
 	filter, err := filters.ParseAll(fs...)
 	if err != nil {

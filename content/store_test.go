@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/hinshun/ipcs/content/contenttest"
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
 	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
@@ -228,79 +226,103 @@ func TestMany(t *testing.T) {
 	}
 }
 
-// killedEnv has the process of a test be the one that is killed.
-const killedEnv = "IPCS_TEST_KILLED"
-
-// TestKilled kills a process that ingests, again and again, at any moment: what was committed is there, what was not can go on, and nothing else is.
-func TestKilled(t *testing.T) {
-	if dir := os.Getenv(killedEnv); dir != "" {
-		ingestForever(t, dir)
-		return
-	}
-	dir := t.TempDir()
-	var said bytes.Buffer
-	for round := range 15 {
-		self, err := os.Executable()
-		if err != nil {
+// TestAgain deletes a blob and commits it again at once, again and again: it stays.
+func TestAgain(t *testing.T) {
+	h := openHost(t, t.TempDir(), ipfstest.NewMemory())
+	data := objectstest.Random(1, 300_000)
+	for range 30 {
+		d := ingest(t, h, data)
+		time.Sleep(50 * time.Millisecond)
+		if err := h.Delete(t.Context(), d); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(self, "-test.run=^TestKilled$")
-		cmd.Env = append(os.Environ(), killedEnv+"="+dir)
-		cmd.Stdout = &said
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(100+37*round) * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait() // it was killed
 	}
-	h := openHost(t, dir, ipfstest.NewMemory())
-	committed := 0
-	for _, line := range bytes.Split(said.Bytes(), []byte("\n")) {
-		var n int64
-		if _, err := fmt.Sscanf(string(line), "committed %d.", &n); err != nil {
-			continue
-		}
-		committed++
-		data := killedBlob(n)
-		if got, err := read(t.Context(), h, digest.FromBytes(data), 1<<20); err != nil || !bytes.Equal(got, data) {
-			t.Errorf("blob %d was committed: %d bytes, %v", n, len(got), err)
-		}
-	}
-	if committed == 0 {
-		t.Fatal("nothing was ever committed: the test tells nothing")
-	}
-	t.Logf("%d commits survived", committed)
-	pins, err := h.Objects.Pins(t.Context(), "")
-	if all := listed(t, h); err != nil || len(pins) != len(all) {
-		t.Errorf("%d blobs, %d pins, %v", len(all), len(pins), err)
-	}
-	left, err := filepath.Glob(filepath.Join(dir, "content", "blobs", "*", ".new-*"))
-	if err != nil || len(left) > 0 {
-		t.Errorf("records in the making are left: %v, %v", left, err)
+	d := ingest(t, h, data)
+	time.Sleep(2500 * time.Millisecond) // what was deleted is freed
+	if got, err := read(t.Context(), h, d, 1<<20); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
 
-func killedBlob(n int64) []byte { return objectstest.Random(n, int(1+n*37_813%900_000)) }
-
-// ingestForever ingests until the process is killed, and says what was committed.
-func ingestForever(t *testing.T, dir string) {
+// TestFreedByClose deletes a blob just before the store is closed: its space comes back all the same.
+func TestFreedByClose(t *testing.T) {
+	dir := t.TempDir()
 	h := openHost(t, dir, ipfstest.NewMemory())
-	for n := int64(0); ; n++ {
-		data := killedBlob(n)
-		d := digest.FromBytes(data)
-		w, err := h.Writer(t.Context(), ctd.WithRef(fmt.Sprint("ref-", n)), ctd.WithDescriptor(ocispec.Descriptor{Digest: d, Size: int64(len(data))}))
-		if errdefs.IsAlreadyExists(err) {
-			continue
-		}
-		if err == nil {
-			err = ctd.Copy(t.Context(), w, bytes.NewReader(data), int64(len(data)), d) // from where it was
-		}
+	d := ingest(t, h, objectstest.Random(1, 300_000))
+	if err := errors.Join(h.Delete(t.Context(), d), h.Close()); err != nil {
+		t.Fatal(err)
+	}
+	h = openHost(t, dir, ipfstest.NewMemory())
+	pins, err := h.Objects.Pins(t.Context(), "")
+	if stats := h.Objects.Stats(); err != nil || stats.Bytes > 0 || len(pins) > 0 {
+		t.Errorf("left are %+v, %v, %v", stats, pins, err)
+	}
+}
+
+// TestTwoStores has two stores on one node: neither touches the pins of the other.
+func TestTwoStores(t *testing.T) {
+	node := ipfstest.NewMemory()
+	data := objectstest.Random(1, 300_000)
+	var stores []*contenttest.Host
+	for range 2 {
+		dir := t.TempDir()
+		h, err := contenttest.OpenOn(dir, node)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Printf("committed %d.\n", n)
+		t.Cleanup(func() { h.Close() })
+		ingest(t, h, data)
+		stores = append(stores, h)
+	}
+	pins, err := node.Pins(t.Context(), "")
+	if err != nil || len(pins) != 2 {
+		t.Errorf("two stores have one blob: %v, %v", pins, err)
+	}
+	if err := errors.Join(stores[0].Delete(t.Context(), digest.FromBytes(data)), stores[0].Close()); err != nil {
+		t.Fatal(err)
+	}
+	if pins, err = node.Pins(t.Context(), ""); err != nil || len(pins) != 1 {
+		t.Errorf("one of them has deleted it: %v, %v", pins, err)
+	}
+	if got, err := read(t.Context(), stores[1], digest.FromBytes(data), 1<<20); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the other reads %d bytes, %v", len(got), err)
+	}
+}
+
+// TestStatusWhileResumed lists ingests, and aborts one, while it is hashed again.
+func TestStatusWhileResumed(t *testing.T) {
+	h := openHost(t, t.TempDir(), ipfstest.NewMemory())
+	data := objectstest.Random(1, 8<<20)
+	for range 5 {
+		w, err := h.Writer(t.Context(), ctd.WithRef("ref"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			w, err := h.Writer(t.Context(), ctd.WithRef("ref"))
+			if err != nil {
+				t.Errorf("resume: %v", err)
+				return
+			}
+			if err := w.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		})
+		wg.Go(func() {
+			if _, err := h.ListStatuses(t.Context()); err != nil {
+				t.Errorf("list: %v", err)
+			}
+		})
+		wg.Wait()
+		if err := h.Abort(t.Context(), "ref"); err != nil {
+			t.Errorf("abort: %v", err)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/ipfs"
 )
@@ -40,11 +41,14 @@ type writer struct {
 	broken error // the hashes are not those of the file
 }
 
-// open begins the ingest, or goes on with it.
+// open begins the ingest, or goes on with it. It is called with mu.
 func (w *writer) open() error {
 	st, err := readState(w.dir)
-	if err != nil {
+	if errdefs.IsNotFound(err) {
 		return w.begin()
+	}
+	if err != nil {
+		return err
 	}
 	if w.state.Total > 0 && st.Total > 0 && w.state.Total != st.Total {
 		return w.begin() // it is of something else
@@ -119,6 +123,11 @@ func (w *writer) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("ingest %q: %w", w.state.Ref, err)
 	}
 	n, err := w.file.WriteAt(p, w.offset)
+	if (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) && w.store.node.MakeRoom() {
+		var more int
+		more, err = w.file.WriteAt(p[n:], w.offset+int64(n))
+		n += more
+	}
 	w.hash(p[:n])
 	w.offset += int64(n)
 	w.state.Updated = time.Now()
@@ -203,14 +212,18 @@ func (w *writer) release() {
 	}
 }
 
-// abort removes the ingest.
-func (w *writer) abort() {
+// abort removes the ingest, unless the writer has ended.
+func (w *writer) abort() (ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.file == nil {
+		return false
+	}
 	w.broken = errAborted
 	if err := errors.Join(os.RemoveAll(w.dir), w.closeLocked()); err != nil {
 		w.store.log.Warn("cannot remove an ingest that was aborted", "ref", w.state.Ref, "err", err)
 	}
+	return true
 }
 
 // Commit implements content.Writer. The error is errdefs.ErrFailedPrecondition if it is not of this size or digest, and then the ingest can go on, and
@@ -285,29 +298,36 @@ func checkLabels(list map[string]string) error {
 	return nil
 }
 
-// commit makes a file the blob with this digest.
+// commit makes a file the blob with this digest. What it binds, if it is a manifest, is written before its record: without that it counts for nothing.
 func (s *Store) commit(ctx context.Context, d digest.Digest, path string, f ipfs.File, list map[string]string) error {
 	defer s.lockDigest(d)()
-	_, err := s.record(d)
-	if err == nil {
+	before, err := s.record(d)
+	if err == nil && !before.Unseen {
 		return fmt.Errorf("content %s: %w", d, errdefs.ErrAlreadyExists)
 	}
-	if !errdefs.IsNotFound(err) {
+	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	manifest, err := s.readBindings(path, f.Size)
+	said, err := s.readBindings(path, f.Size)
 	if err != nil {
 		return err
 	}
-	// It is committed though who waits for that may not.
-	ctx = context.WithoutCancel(ctx)
-	if err := s.node.Keep(ctx, path, f, pinPrefix+d.String()); err != nil {
-		return err
-	}
 	now := time.Now()
-	if err := s.setRecord(d, record{Root: f.Cid.String(), Size: f.Size, Created: now, Updated: now, Labels: list}); err != nil {
+	bound := bindings{Since: now, Blobs: said}
+	if len(said) > 0 {
+		if err := writeJSON(s.pathOf(boundName, d), bound); err != nil {
+			return err
+		}
+	}
+	// It is committed though who waits for that may not.
+	pin := ipfs.Pin{Root: f.Cid, Name: s.pinName(d)}
+	if err := s.node.Keep(context.WithoutCancel(ctx), path, f, pin.Name); err != nil {
 		return err
 	}
-	s.forget(d)
-	return s.bind(d, manifest)
+	if err := s.setRecord(d, record{Root: f.Cid.String(), Size: f.Size, Created: now, Updated: now, Labels: list}); err != nil {
+		s.node.Drop(pin)
+		return err
+	}
+	s.addBound(d, bound)
+	return nil
 }

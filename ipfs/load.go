@@ -3,14 +3,19 @@ package ipfs
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
 )
 
-// maxLevels is more levels of nodes than any file has.
-const maxLevels = 8
+const (
+	// maxLink is more than what a link takes in a node, with its size, and maxNode what a node takes besides.
+	maxLink, maxNode = 96, 64
+	// loadBatch is how many nodes are fetched at a time.
+	loadBatch = 16
+)
 
 // IsSHA256 says whether the hash of a CID is a sha2-256 of 32 bytes, as all are that ipcs uses.
 func IsSHA256(c cid.Cid) bool {
@@ -25,7 +30,7 @@ func LoadFile(ctx context.Context, src Fetcher, root cid.Cid, size int64, layout
 	if f.NumLeaves() == 1 {
 		return f, f.Check()
 	}
-	leaves, err := loadLeaves(ctx, src, root, f.NumLeaves())
+	leaves, err := f.loadLeaves(ctx, src)
 	if err != nil {
 		return f, fmt.Errorf("leaves of file %s: %w", root, err)
 	}
@@ -33,38 +38,38 @@ func LoadFile(ctx context.Context, src Fetcher, root cid.Cid, size int64, layout
 	return f, f.Check()
 }
 
-// loadLeaves returns the digests of the n leaves below a root.
-func loadLeaves(ctx context.Context, src Fetcher, root cid.Cid, n int) (string, error) {
-	level := []cid.Cid{root}
-	for depth := 0; len(level) > 0 && level[0].Type() == cid.DagProtobuf; depth++ {
-		if depth == maxLevels {
-			return "", fmt.Errorf("%w: more than %d levels of nodes", ErrFile, maxLevels)
+// levels are the numbers of nodes on each level of a file, from the root down, and last of its leaves.
+func (f File) levels() []int {
+	n, width := f.NumLeaves(), f.Layout.width()
+	list := []int{n}
+	for n > 1 {
+		n = (n + width - 1) / width
+		list = append(list, n)
+	}
+	slices.Reverse(list)
+	return list
+}
+
+// loadLeaves returns the digests of the leaves of a file. The size says how many nodes each level has, and the layout how large one can be: what has more is refused
+// before it is kept.
+func (f File) loadLeaves(ctx context.Context, src Fetcher) (string, error) {
+	level := []cid.Cid{f.Cid}
+	for depth, want := range f.levels() {
+		if len(level) != want {
+			return "", fmt.Errorf("%w: level %d has %d nodes, its size needs %d", ErrFile, depth, len(level), want)
 		}
-		nodes := make(map[cid.Cid][]byte, len(level))
-		for _, c := range level {
-			nodes[c] = nil
-		}
-		err := src.Fetch(ctx, keys(nodes), func(b Block) error {
-			nodes[b.Cid] = b.Data
-			return nil
-		})
-		if err != nil {
-			return "", err
+		if want == f.NumLeaves() {
+			break
 		}
 		var next []cid.Cid
-		for _, c := range level {
-			links, err := Links(Block{Cid: c, Data: nodes[c]})
+		for batch := range slices.Chunk(level, loadBatch) {
+			links, err := f.below(ctx, src, batch)
 			if err != nil {
 				return "", err
 			}
-			if next = append(next, links...); len(next) > n {
-				return "", fmt.Errorf("%w: more leaves than its size needs, which are %d", ErrFile, n)
-			}
+			next = append(next, links...)
 		}
 		level = next
-	}
-	if len(level) != n {
-		return "", fmt.Errorf("%w: %d leaves, its size needs %d", ErrFile, len(level), n)
 	}
 	var leaves strings.Builder
 	for _, c := range level {
@@ -77,7 +82,33 @@ func loadLeaves(ctx context.Context, src Fetcher, root cid.Cid, n int) (string, 
 	return leaves.String(), nil
 }
 
-func keys(nodes map[cid.Cid][]byte) []cid.Cid {
+// below returns what some nodes link to, in order.
+func (f File) below(ctx context.Context, src Fetcher, nodes []cid.Cid) (next []cid.Cid, err error) {
+	links := make(map[cid.Cid][]cid.Cid, len(nodes))
+	for _, c := range nodes {
+		if c.Type() != cid.DagProtobuf {
+			return nil, fmt.Errorf("%w: %s is no node", ErrFile, c)
+		}
+		links[c] = nil
+	}
+	err = src.Fetch(ctx, keys(links), func(b Block) error {
+		if len(b.Data) > maxNode+f.Layout.width()*maxLink {
+			return fmt.Errorf("%w: node %s has %d bytes", ErrFile, b.Cid, len(b.Data))
+		}
+		list, err := Links(b)
+		if err == nil && len(list) > f.Layout.width() {
+			err = fmt.Errorf("%w: node %s has %d links", ErrFile, b.Cid, len(list))
+		}
+		links[b.Cid] = list
+		return err
+	})
+	for _, c := range nodes {
+		next = append(next, links[c]...)
+	}
+	return next, err
+}
+
+func keys(nodes map[cid.Cid][]cid.Cid) []cid.Cid {
 	list := make([]cid.Cid, 0, len(nodes))
 	for c := range nodes {
 		list = append(list, c)

@@ -17,7 +17,7 @@ import (
 // fetchTimeout is how long a read waits for peers that have nothing.
 const fetchTimeout = 2 * time.Second
 
-// A Host has a content store.
+// A Host has a content store. Closing it leaves the node open that it is on.
 type Host struct {
 	*content.Store
 	Objects *objects.Store
@@ -26,22 +26,34 @@ type Host struct {
 
 // Open opens the store in dir, whose blobs that are elsewhere peers have.
 func Open(dir string, peers ipfs.Fetcher) (*Host, error) {
+	return open(dir, peers, nil)
+}
+
+// OpenOn opens the store in dir on a node that has a repository of its own.
+func OpenOn(dir string, node ipfs.Node) (*Host, error) {
+	return open(dir, node, node)
+}
+
+func open(dir string, peers ipfs.Fetcher, elsewhere blobs.Node) (*Host, error) {
 	h := &Host{}
-	err := h.open(dir, peers)
-	if err != nil {
+	if err := h.open(dir, peers, elsewhere); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
 	return h, nil
 }
 
-func (h *Host) open(dir string, peers ipfs.Fetcher) (err error) {
+func (h *Host) open(dir string, peers ipfs.Fetcher, elsewhere blobs.Node) (err error) {
 	if h.Objects, err = objects.Open(filepath.Join(dir, "repo"), objects.Options{}); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.Objects.Close)
 	fetcher := fetch.New(h.Objects, peers, fetch.Options{Timeout: fetchTimeout})
 	h.closers = append(h.closers, fetcher.Close)
-	kept := blobs.New(blobs.Options{Store: h.Objects, Fetcher: fetcher, Nodes: peers, Node: h.Objects})
+	opts := blobs.Options{Store: h.Objects, Fetcher: fetcher, Nodes: peers, Node: h.Objects}
+	if elsewhere != nil {
+		opts.Node, opts.Elsewhere = elsewhere, true
+	}
+	kept := blobs.New(opts)
 	h.closers = append(h.closers, kept.Close)
 	if h.Store, err = content.Open(context.Background(), filepath.Join(dir, "content"), kept, content.Options{}); err == nil {
 		h.closers = append(h.closers, h.Store.Close)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/internal/objects"
@@ -23,8 +24,10 @@ import (
 )
 
 const (
-	// freeDelay is how long blobs are gathered before they are freed.
-	freeDelay = time.Second
+	// freeDelay is how long blobs are gathered before they are freed, freeAgain after how long it is tried again, and freeTimeout how long that may take, or closeTimeout at the end.
+	freeDelay, freeAgain = time.Second, time.Minute
+	freeTimeout          = 10 * time.Minute
+	closeTimeout         = 5 * time.Second
 	// putBytes is how much Kubo is given at a time.
 	putBytes = 8 << 20
 )
@@ -49,9 +52,11 @@ type Options struct {
 // Blobs implements content.Node.
 type Blobs struct {
 	opts Options
+	// turn is held to read while a blob is kept, and to write while pins of such that were dropped are removed: one of them may be kept again.
+	turn sync.RWMutex
 
 	mu      sync.Mutex // guards what follows
-	dropped []cid.Cid
+	dropped map[ipfs.Pin]time.Time
 	wake    chan struct{}
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
@@ -63,12 +68,12 @@ func New(opts Options) *Blobs {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	b := &Blobs{opts: opts, wake: make(chan struct{}, 1), stop: stop}
-	b.wg.Go(func() { b.free(ctx) })
+	b := &Blobs{opts: opts, dropped: map[ipfs.Pin]time.Time{}, wake: make(chan struct{}, 1), stop: stop}
+	b.wg.Go(func() { b.freeAll(ctx) })
 	return b
 }
 
-// Close stops freeing. What was dropped just now goes when there is no room for it.
+// Close frees what was dropped.
 func (b *Blobs) Close() error {
 	b.stop()
 	b.wg.Wait()
@@ -77,24 +82,61 @@ func (b *Blobs) Close() error {
 
 // Keep implements content.Node.
 func (b *Blobs) Keep(ctx context.Context, path string, f ipfs.File, name string) error {
-	var err error
-	if b.opts.Elsewhere {
-		err = errors.Join(b.put(ctx, path, f), os.Remove(path))
-	} else {
-		err = b.opts.Store.Adopt(path, f)
-	}
-	if err != nil {
-		return err
-	}
-	return b.opts.Node.Pin(ctx, ipfs.Pin{Root: f.Cid, Name: name})
+	return b.pinned(ctx, f, name, func() error {
+		if b.opts.Elsewhere {
+			return b.put(ctx, path, f)
+		}
+		return b.opts.Store.Adopt(path, f)
+	})
 }
 
 // KeepFetched implements content.Node.
 func (b *Blobs) KeepFetched(ctx context.Context, f ipfs.File, name string) error {
-	if err := b.opts.Fetcher.Ensure(ctx, f); err != nil {
+	return b.pinned(ctx, f, name, func() error {
+		b.opts.Store.Hold(f.Cid)
+		return b.opts.Fetcher.Ensure(ctx, f)
+	})
+}
+
+// pinned pins what keep keeps.
+func (b *Blobs) pinned(ctx context.Context, f ipfs.File, name string, keep func() error) error {
+	pin := ipfs.Pin{Root: f.Cid, Name: name}
+	w, err := wrapper(pin)
+	if err != nil {
 		return err
 	}
-	return b.opts.Node.Pin(ctx, ipfs.Pin{Root: f.Cid, Name: name})
+	b.turn.RLock()
+	defer b.turn.RUnlock()
+	b.mu.Lock()
+	delete(b.dropped, pin)
+	delete(b.dropped, ipfs.Pin{Root: w.Cid, Name: name})
+	b.mu.Unlock()
+	if err := keep(); err != nil {
+		return err
+	}
+	if b.opts.Elsewhere {
+		if err := b.opts.Node.Put(ctx, w); err != nil {
+			return err
+		}
+		pin.Root = w.Cid
+	}
+	return b.opts.Node.Pin(ctx, pin)
+}
+
+// wrapper is a node that links to the root of a blob, and has the name of its pin: Kubo has one name for a root, and others pin the roots of blobs, too.
+func wrapper(pin ipfs.Pin) (ipfs.Block, error) {
+	var link, out []byte
+	link = protowire.AppendTag(link, 1, protowire.BytesType)
+	link = protowire.AppendBytes(link, pin.Root.Bytes())
+	link = protowire.AppendTag(link, 2, protowire.BytesType)
+	link = protowire.AppendBytes(link, nil)
+	link = protowire.AppendTag(link, 3, protowire.VarintType)
+	link = protowire.AppendVarint(link, 0)
+	out = protowire.AppendTag(out, 2, protowire.BytesType)
+	out = protowire.AppendBytes(out, link)
+	out = protowire.AppendTag(out, 1, protowire.BytesType)
+	out = protowire.AppendString(out, pin.Name)
+	return ipfs.NewBlock(cid.DagProtobuf, out)
 }
 
 // put gives the node the blocks of a file.
@@ -139,46 +181,104 @@ func (b *Blobs) put(ctx context.Context, path string, f ipfs.File) error {
 	return flush()
 }
 
-// Drop implements content.Node.
-func (b *Blobs) Drop(ctx context.Context, pin ipfs.Pin) error {
-	if err := b.opts.Node.Unpin(ctx, pin); err != nil {
-		return err
-	}
+// Drop implements content.Node. Until the pin is removed, which is soon, a crash leaves it.
+func (b *Blobs) Drop(pin ipfs.Pin) {
 	b.mu.Lock()
-	b.dropped = append(b.dropped, pin.Root)
+	b.dropped[pin] = time.Now()
 	b.mu.Unlock()
 	select {
 	case b.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
-// free frees what was dropped, until ctx is done.
-func (b *Blobs) free(ctx context.Context) {
-	for {
+// freeAll frees what is dropped, until ctx is done, and then what is left.
+func (b *Blobs) freeAll(ctx context.Context) {
+	for ctx.Err() == nil {
 		select {
 		case <-b.wake:
+		case <-time.After(freeAgain):
 		case <-ctx.Done():
-			return
 		}
 		select {
 		case <-time.After(freeDelay):
 		case <-ctx.Done():
-			return
 		}
-		since := time.Now()
-		b.mu.Lock()
-		list := b.dropped
-		b.dropped = nil
-		b.mu.Unlock()
-		if freed, err := b.opts.Store.Free(ctx, list, since); err != nil && ctx.Err() == nil {
-			b.opts.Logger.Warn("cannot free blobs that were deleted; they go when there is no room", "err", err)
-		} else {
-			b.opts.Logger.Debug("freed blobs that were deleted", "blobs", len(list), "bytes", freed)
-		}
+		b.free(ctx)
 	}
 }
+
+// free removes the pins of what was dropped, and frees it. What fails is tried again.
+func (b *Blobs) free(ctx context.Context) {
+	timeout := freeTimeout
+	if ctx.Err() != nil { // somebody waits for the end
+		timeout = closeTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	pins, since := b.unpin(ctx)
+	if len(pins) == 0 {
+		return
+	}
+	roots := make([]cid.Cid, 0, len(pins))
+	for _, pin := range pins {
+		roots = append(roots, pin.Root)
+	}
+	freed, err := b.opts.Store.Free(ctx, roots, since)
+	if err != nil {
+		b.opts.Logger.Warn("cannot free blobs that were deleted; trying again", "err", err)
+		b.again(pins, since)
+		return
+	}
+	b.opts.Logger.Debug("freed blobs that were deleted", "blobs", len(roots), "bytes", freed)
+}
+
+// again drops pins once more.
+func (b *Blobs) again(pins []ipfs.Pin, at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, pin := range pins {
+		b.dropped[pin] = at
+	}
+}
+
+// unpin removes the pins of what was dropped, and says since when none of it was of use.
+func (b *Blobs) unpin(ctx context.Context) (pins []ipfs.Pin, since time.Time) {
+	b.turn.Lock()
+	defer b.turn.Unlock()
+	b.mu.Lock()
+	dropped := b.dropped
+	b.dropped = map[ipfs.Pin]time.Time{}
+	b.mu.Unlock()
+	since = time.Now()
+	for pin, at := range dropped {
+		if err := b.unpinOne(ctx, pin); err != nil {
+			b.opts.Logger.Warn("cannot remove the pin of a blob that was deleted; trying again", "name", pin.Name, "err", err)
+			b.again([]ipfs.Pin{pin}, at)
+			continue
+		}
+		if pins = append(pins, pin); at.Before(since) {
+			since = at
+		}
+	}
+	return pins, since
+}
+
+// unpinOne removes a pin: Pins gives those of wrappers as they are.
+func (b *Blobs) unpinOne(ctx context.Context, pin ipfs.Pin) error {
+	err := b.opts.Node.Unpin(ctx, pin)
+	if b.opts.Elsewhere {
+		w, werr := wrapper(pin)
+		if werr == nil {
+			werr = b.opts.Node.Unpin(ctx, ipfs.Pin{Root: w.Cid, Name: pin.Name})
+		}
+		err = errors.Join(err, werr)
+	}
+	return err
+}
+
+// MakeRoom implements content.Node.
+func (b *Blobs) MakeRoom() bool { return b.opts.Store.MakeRoom() }
 
 // Pins implements content.Node.
 func (b *Blobs) Pins(ctx context.Context, name string) ([]ipfs.Pin, error) {

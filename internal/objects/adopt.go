@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
+
+	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
 )
@@ -37,7 +40,9 @@ func (s *Store) adopt(path string, f ipfs.File) error {
 		return err
 	}
 	s.room.wasPut(f.Cid, fetchedMode)
-	if err := errors.Join(os.Chmod(path, fetchedMode), s.place(path, f.Cid, f.Size, fetchedMode)); err != nil {
+	// It came now, whenever it was begun: what counts and hashes objects goes by that.
+	now := time.Now()
+	if err := errors.Join(os.Chmod(path, fetchedMode), os.Chtimes(path, now, now), s.place(path, f.Cid, f.Size, fetchedMode)); err != nil {
 		return err
 	}
 	if s.doomed.add(loose...); len(loose) > 0 {
@@ -46,3 +51,9 @@ func (s *Store) adopt(path string, f ipfs.File) error {
 	s.markDirty()
 	return nil
 }
+
+// Hold says that an object, if it is here, is about to be pinned: it stays for that time.
+func (s *Store) Hold(object cid.Cid) { s.room.wasPut(object, fetchedMode) }
+
+// MakeRoom removes what can be done without, for somebody who found the disk full, and says whether it is worth to try again.
+func (s *Store) MakeRoom() bool { return s.makeRoom() }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/hinshun/ipcs/internal/lab"
 	"github.com/hinshun/ipcs/internal/lab/labtest"
+	"github.com/hinshun/ipcs/internal/lab/tools"
 )
 
 // onContent returns a machine whose containerd has its content in the daemon's store, with peers.
@@ -169,4 +171,44 @@ func TestChunked(t *testing.T) {
 	if status.Fetch.Bytes < bytes {
 		t.Errorf("%d bytes are fetched of %d", status.Fetch.Bytes, bytes)
 	}
+}
+
+// TestContentBuildKit builds with stock buildkitd on a containerd whose content is in the daemon's store: an image, and again from the cache that the first build has exported, when
+// nothing else of it is left.
+func TestContentBuildKit(t *testing.T) {
+	labtest.Tools(t, tools.BuildKit...)
+	w := newWorldWith(t, "contbuild", options{loopback: true})
+	base := w.push(labtest.Image(t, "busybox"))
+	w = w.onContent("builder")
+	b, err := w.containerd.StartBuildKit(t.Context(), "overlayfs", w.registry.Addr)
+	w.must(err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s", b.Tail())
+		}
+		if err := b.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := t.TempDir()
+	w.must(os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+base+"\nRUN echo 1 >/made\nCOPY copied /copied\n"), 0o600))
+	w.must(os.WriteFile(filepath.Join(dir, "copied"), []byte("copied\n"), 0o644))
+	target, cache := w.registry.Addr+"/built:latest", w.registry.Addr+"/built:cache"
+	build := func(args ...string) string {
+		cmd := b.Command(t.Context(), append([]string{"build", "--progress", "plain", "--frontend", "dockerfile.v0", "--local", "context=" + dir, "--local", "dockerfile=" + dir,
+			"--output", "type=image,name=" + target + ",push=true,registry.insecure=true"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+		}
+		return string(out)
+	}
+	build("--export-cache", "type=registry,ref="+cache+",mode=max,registry.insecure=true")
+	_, err = lab.Output(b.Command(t.Context(), "prune", "--all"))
+	w.must(err)
+	if out := build("--import-cache", "type=registry,ref="+cache+",registry.insecure=true"); !strings.Contains(out, "CACHED") {
+		t.Errorf("nothing came of the cache:\n%s", out)
+	}
+	w.pull(target, "overlayfs")
+	w.works(target, "overlayfs")
 }
