@@ -177,7 +177,7 @@ func TestChunked(t *testing.T) {
 // nothing else of it is left.
 func TestContentBuildKit(t *testing.T) {
 	labtest.Tools(t, tools.BuildKit...)
-	w := newWorldWith(t, "contbuild", options{loopback: true})
+	w := newWorldWith(t, "contbld", options{loopback: true})
 	base := w.push(labtest.Image(t, "busybox"))
 	w = w.onContent("builder")
 	b, err := w.containerd.StartBuildKit(t.Context(), "overlayfs", w.registry.Addr)
