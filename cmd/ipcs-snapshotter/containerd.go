@@ -10,7 +10,7 @@ import (
 	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	"github.com/containerd/containerd/v2/contrib/diffservice"
-	contentproxy "github.com/containerd/containerd/v2/core/content/proxy"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	leasesproxy "github.com/containerd/containerd/v2/core/leases/proxy"
 	"github.com/containerd/containerd/v2/core/mount"
@@ -28,13 +28,13 @@ const maxBackoff = 3 * time.Second
 
 // startDiffer makes the differ, which works in containerd's content store, and leaves layers
 // to the snapshotter where that has them mounted.
-func startDiffer(cfg config, conn *grpc.ClientConn, node unpack.Node, snaps unpack.Adopter, log *slog.Logger) (*unpack.Differ, error) {
+func startDiffer(cfg config, conn *grpc.ClientConn, blobs content.Store, node unpack.Node, snaps unpack.Adopter, log *slog.Logger) (*unpack.Differ, error) {
 	if err := prepareTempMounts(filepath.Join(cfg.State, "unpack"), log); err != nil {
 		return nil, err
 	}
 	return unpack.New(unpack.Config{
 		Node:    node,
-		Content: contentproxy.NewContentStore(conn),
+		Content: blobs,
 		Leases:  leasesproxy.NewLeaseManager(leasesapi.NewLeasesClient(conn)),
 		Adopter: snaps,
 		Logger:  log,

@@ -9,6 +9,7 @@ import (
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	diffapi "github.com/containerd/containerd/api/services/diff/v1"
+	contentproxy "github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/containerd/containerd/v2/core/diff"
 	diffproxy "github.com/containerd/containerd/v2/core/diff/proxy"
 	"github.com/containerd/containerd/v2/core/leases"
@@ -28,7 +29,8 @@ func startDiff(t *testing.T, dir, address string) diff.Applier {
 	t.Helper()
 	cfg := defaultConfig()
 	cfg.State, cfg.Containerd.Address = dir, address
-	d, err := startDiffer(cfg, dial(t, address), ipfstest.NewMemory(), nil, slog.New(slog.DiscardHandler))
+	conn := dial(t, address)
+	d, err := startDiffer(cfg, conn, contentproxy.NewContentStore(conn), ipfstest.NewMemory(), nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,8 +6,10 @@ import (
 	"path/filepath"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	ctd "github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/plugins/services/content/contentserver"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
 
 	"github.com/hinshun/ipcs/content"
@@ -23,6 +25,20 @@ func (p *parts) openContent(ctx context.Context, cfg config, log *slog.Logger, s
 	}
 	started.add("content store", p.content.Close)
 	return nil
+}
+
+// nearContent is containerd's content. What of it is in this daemon's store is read there, and not by way of containerd.
+type nearContent struct {
+	ctd.Store
+	own *content.Store
+}
+
+// ReaderAt implements content.Provider.
+func (c nearContent) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (ctd.ReaderAt, error) {
+	if r, err := c.own.ReaderAt(ctx, desc); err == nil {
+		return r, nil
+	}
+	return c.Store.ReaderAt(ctx, desc)
 }
 
 // contentServer returns the server of the content store. When it is stopped it waits for what is being read or written: that uses the node.

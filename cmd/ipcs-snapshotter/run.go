@@ -163,7 +163,8 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	p.tasks, p.cri = tasksapi.NewTasksClient(containerd), p.criServer(containerd)
 	images := &imageServer{state: cfg.State, listen: listenPackets(ctx)}
 	started.add("connection to the server of images", images.close)
-	snaps := p.snapshots(cfg, contentproxy.NewContentStore(containerd), log)
+	contents := contentproxy.NewContentStore(containerd)
+	snaps := p.snapshots(cfg, contents, log)
 	snaps.ServeImage = images.mount
 	p.snaps, err = snapshotter.New(ctx, snaps, indexSource{p.source, p.node, p.store}, func(dir string, files snapshotter.Files) (snapshotter.Lazy, error) {
 		p.lazy, err = p.serveLazy(ctx, cfg, dir, files, log)
@@ -175,7 +176,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 	started.add("snapshotter", p.snaps.Close)
 	p.asked.Store(p.snaps)
 	p.store.Limit(int64(cfg.Store.Limit), p.indexes(ctx, log))
-	if p.differ, err = startDiffer(cfg, containerd, p.node, p.snaps, log); err != nil {
+	if p.differ, err = startDiffer(cfg, containerd, nearContent{contents, p.content}, p.node, p.snaps, log); err != nil {
 		return nil, err
 	}
 	return p, nil
