@@ -37,6 +37,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	ctd "github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
@@ -70,6 +71,9 @@ type Node interface {
 
 // pinPrefix begins the names of the pins of blobs: the store's ID and the digest follow.
 const pinPrefix = "ipcs-blob "
+
+// pinsTime is how long Open waits for the pins: a Kubo need not run by then.
+const pinsTime = 2 * time.Second
 
 // Options configure a Store.
 type Options struct {
@@ -155,6 +159,8 @@ func (s *Store) pinName(d digest.Digest) string { return pinPrefix + s.id + " " 
 
 // dropUnrecorded removes the pins of blobs that a crash came between.
 func (s *Store) dropUnrecorded(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pinsTime)
+	defer cancel()
 	pins, err := s.node.Pins(ctx, "")
 	if err != nil {
 		return err

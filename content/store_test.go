@@ -289,6 +289,30 @@ func TestTwoStores(t *testing.T) {
 	}
 }
 
+// TestOpenWithoutPins opens a store whose node does not answer: it is there soon, with what it has.
+func TestOpenWithoutPins(t *testing.T) {
+	node, dir := ipfstest.NewMemory(), t.TempDir()
+	h, err := contenttest.OpenOn(dir, node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := ingest(t, h, []byte("something"))
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	node.SetLatency(time.Hour)
+	if h, err = contenttest.OpenOn(dir, node); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Info(t.Context(), d); err != nil {
+		t.Error(err)
+	}
+	node.SetLatency(0)
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestStatusWhileResumed lists ingests, and aborts one, while it is hashed again.
 func TestStatusWhileResumed(t *testing.T) {
 	h := openHost(t, t.TempDir(), ipfstest.NewMemory())
