@@ -30,14 +30,14 @@ func TestAround(t *testing.T) {
 		first       time.Duration
 		least, most int // that were waited for
 	}{
-		{100 * time.Millisecond, 4, 22},
+		{100 * time.Millisecond, 4, 17},
 		{5 * time.Millisecond, 0, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			im := origintest.NewImage(t, 1, 1200, 60<<10)
+			im := origintest.NewImage(t, 1, 800, 60<<10)
 			place := &farPlace{Place: &origintest.Place{Name: "place", Blobs: im.Blobs}, first: c.first, each: 8 * time.Millisecond}
 			o := newFarOrigin(t, im, place)
-			part := im.Layers[0][300:900]
+			part := im.Layers[0][200:600]
 			if waited := readOneByOne(t, o, part); waited < c.least || waited > c.most {
 				t.Errorf("first byte after %v: %d of %d blocks were waited for, want %d to %d", c.first, waited, len(part), c.least, c.most)
 			}
@@ -49,16 +49,16 @@ func TestAround(t *testing.T) {
 // TestAroundIsBounded reads here and there, each time near what was read before, and never what came around it: that ends.
 func TestAroundIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		im := origintest.NewImage(t, 1, 4000, 60<<10)
+		im := origintest.NewImage(t, 1, 2000, 60<<10)
 		place := &farPlace{Place: &origintest.Place{Name: "place", Blobs: im.Blobs}, first: 100 * time.Millisecond, each: 8 * time.Millisecond}
 		o := newFarOrigin(t, im, place)
 		var wanted int64
-		for i := 0; i < 4000; i += 40 {
+		for i := 0; i < 2000; i += 40 {
 			fetchAll(t, o, im.Layers[0][1+i:2+i])
 			wanted += 600 << 10 // its frame
 		}
 		time.Sleep(time.Minute)
-		if extra := place.bytes.Load() - wanted; extra > 24<<20 {
+		if extra := place.bytes.Load() - wanted; extra > 16<<20 {
 			t.Errorf("%d bytes came that nobody wanted", extra)
 		}
 	})

@@ -6,6 +6,7 @@ package origintest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"iter"
@@ -79,11 +80,11 @@ func newBlock(t testing.TB, codec uint64, data []byte) ipfs.Block {
 }
 
 func random(r *rand.Rand, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.UintN(256))
+	b := make([]byte, 0, n+8)
+	for len(b) < n {
+		b = binary.LittleEndian.AppendUint64(b, r.Uint64())
 	}
-	return b
+	return b[:n]
 }
 
 func all(blocks []ipfs.Block) iter.Seq2[ipfs.Block, error] {
