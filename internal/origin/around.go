@@ -167,8 +167,10 @@ func (o *Origin) keepAround(key frameKey, came cachedFrame) {
 	}
 }
 
-// await waits for frames that come because they lie around others.
+// await waits for frames that come because they lie around others, but not for a request that hangs.
 func (f *fetch) await(ctx context.Context, r *read) {
+	hangs := time.NewTimer(originPatience)
+	defer hangs.Stop()
 	for _, fr := range r.frames {
 		if len(fr.wanted) == 0 {
 			continue
@@ -181,6 +183,8 @@ func (f *fetch) await(ctx context.Context, r *read) {
 		}
 		select {
 		case <-coming:
+		case <-hangs.C:
+			return
 		case <-ctx.Done():
 			return
 		}

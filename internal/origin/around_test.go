@@ -1,10 +1,14 @@
 package origin_test
 
 import (
+	"context"
+	"io"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/hinshun/ipcs/internal/origin"
 	"github.com/hinshun/ipcs/internal/origin/origintest"
@@ -78,5 +82,38 @@ func TestAroundFails(t *testing.T) {
 			return answer, nil
 		})
 		readOneByOne(t, o, im.Layers[0][1:])
+	})
+}
+
+// hanging never answers requests for what lies around.
+type hanging struct{ *farPlace }
+
+func (p hanging) Range(ctx context.Context, d digest.Digest, off, n int64) (io.ReadCloser, error) {
+	if n > 700<<10 && n < 4<<20 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return p.farPlace.Range(ctx, d, off, n)
+}
+
+// TestAroundHangs has a place that hangs for what lies around: who waits for some of it does so for a second.
+func TestAroundHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		im := origintest.NewImage(t, 1, 400, 60<<10)
+		place := hanging{&farPlace{Place: &origintest.Place{Name: "place", Blobs: im.Blobs}, first: 100 * time.Millisecond, each: 8 * time.Millisecond}}
+		o, err := origin.New(origin.Options{Repository: func(string, bool) (origin.Place, error) { return place, nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer o.Close()
+		o.Located(im.Record, "place")
+		o.Recorded(im.Record, im.Image)
+		for _, b := range im.Layers[0][1:] {
+			began := time.Now()
+			fetchAll(t, o, []ipfs.Block{b})
+			if took := time.Since(began); took > 2*time.Second {
+				t.Fatalf("a block took %v", took)
+			}
+		}
 	})
 }

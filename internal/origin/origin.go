@@ -10,7 +10,7 @@
 //
 // Nothing that comes is believed: each block is hashed.
 //
-// All methods may be called concurrently. A Fetch waits for what it starts. What several ask for at the same
+// All methods may be called concurrently. A Fetch waits for what it starts, but for what lies around that (around.go), which Close ends. What several ask for at the same
 // time is asked for once (seeds' tables), or twice (frames): the fetcher above asks for no leaf twice.
 package origin
 
