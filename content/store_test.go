@@ -242,6 +242,9 @@ func TestAgain(t *testing.T) {
 	if got, err := read(t.Context(), h, d, 1<<20); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
+	if pins, err := h.Objects.Pins(t.Context(), ""); err != nil || len(pins) != 1 {
+		t.Errorf("it is kept by %v, %v", pins, err)
+	}
 }
 
 // TestFreedByClose deletes a blob just before the store is closed: its space comes back all the same.
