@@ -202,7 +202,7 @@ func (s *Store) next(d digest.Digest, wrong cid.Cid) error {
 		r.Root = c.root.String()
 		return s.setRecord(d, r)
 	}
-	return removeFile(s.recordPath(d))
+	return s.removeRecord(d)
 }
 
 // withdraw removes what a manifest says of one blob.

@@ -78,6 +78,8 @@ const pinsTime = 2 * time.Second
 // Options configure a Store.
 type Options struct {
 	Logger *slog.Logger // default: discard
+	// Committed is told of each blob that was committed. It must be quick; nil is told nothing.
+	Committed func(digest.Digest)
 }
 
 // A Store is containerd's content.Store.
@@ -89,10 +91,13 @@ type Store struct {
 	lock   *os.File
 	stripe [64]sync.Mutex // of digests
 
+	committed func(digest.Digest) // may be nil
+
 	mu     sync.Mutex // guards what follows
 	active map[string]*writer
 	bound  map[digest.Digest][]*candidate
 	lazy   map[digest.Digest]*lazy // blobs that are read from elsewhere
+	known  known
 }
 
 var _ ctd.Store = (*Store)(nil)
@@ -102,7 +107,7 @@ func Open(ctx context.Context, dir string, node Node, opts Options) (*Store, err
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{dir: dir, node: node, log: opts.Logger, active: map[string]*writer{}, bound: map[digest.Digest][]*candidate{}, lazy: map[digest.Digest]*lazy{}}
+	s := &Store{dir: dir, node: node, log: opts.Logger, active: map[string]*writer{}, bound: map[digest.Digest][]*candidate{}, lazy: map[digest.Digest]*lazy{}, known: newKnown(), committed: opts.Committed}
 	err := s.open(ctx)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open content store %s: %w", dir, err), s.Close())
@@ -133,7 +138,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.dropUnrecorded(ctx); err != nil {
 		s.log.Warn("what a crash may have left of blobs is not removed; trying again at the next start", "err", err)
 	}
-	return s.loadBound()
+	return errors.Join(s.loadBound(), s.loadKnown())
 }
 
 // Close ends the use of the store. Nothing else may be called after it; ingests that are under way go on when it is opened again.
@@ -231,7 +236,7 @@ func (s *Store) Delete(_ context.Context, d digest.Digest) error {
 		err = s.unbind(d)
 	}
 	if err == nil {
-		err = removeFile(s.recordPath(d))
+		err = s.removeRecord(d)
 	}
 	if err != nil {
 		return fmt.Errorf("delete content %s: %w", d, err)

@@ -32,6 +32,9 @@ type record struct {
 	Updated time.Time         `json:"updated"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Unseen  bool              `json:"unseen,omitempty"` // only a manifest says that it is the one of its digest; it is not pinned
+
+	Public   bool `json:"public,omitempty"`   // others may have it (Publish)
+	Manifest bool `json:"manifest,omitempty"` // and are told of it
 }
 
 func (r record) info(d digest.Digest) ctd.Info {
@@ -64,7 +67,17 @@ func (s *Store) setRecord(d digest.Digest, r record) error {
 	if err := writeJSON(s.recordPath(d), r); err != nil {
 		return fmt.Errorf("content %s: %w", d, err)
 	}
+	s.note(d, &r)
 	return nil
+}
+
+// removeRecord forgets a blob.
+func (s *Store) removeRecord(d digest.Digest) error {
+	err := removeFile(s.recordPath(d))
+	if err == nil {
+		s.note(d, nil)
+	}
+	return err
 }
 
 // Update implements content.Manager.

@@ -261,9 +261,14 @@ func (w *writer) commitLocked(ctx context.Context, size int64, expected digest.D
 		return err
 	}
 	d := w.blob.Digest()
-	if err := w.store.commit(ctx, d, filepath.Join(w.dir, dataName), f, base.Labels); err != nil && !errdefs.IsAlreadyExists(err) {
+	err = w.store.commit(ctx, d, filepath.Join(w.dir, dataName), f, base.Labels)
+	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return err
-	} else if rerr := os.RemoveAll(w.dir); rerr != nil || err != nil {
+	}
+	if err == nil && w.store.committed != nil {
+		w.store.committed(d)
+	}
+	if rerr := os.RemoveAll(w.dir); rerr != nil || err != nil {
 		return errors.Join(err, rerr)
 	}
 	return nil
@@ -321,7 +326,9 @@ func (s *Store) commit(ctx context.Context, d digest.Digest, path string, f ipfs
 	}
 	// It is committed though who waits for that may not.
 	pin := ipfs.Pin{Root: f.Cid, Name: s.pinName(d)}
+	s.note(d, &record{Size: f.Size}) // before peers could have it
 	if err := s.node.Keep(context.WithoutCancel(ctx), path, f, pin.Name); err != nil {
+		s.note(d, nil)
 		return err
 	}
 	if err := s.setRecord(d, record{Root: f.Cid.String(), Size: f.Size, Created: now, Updated: now, Labels: list}); err != nil {

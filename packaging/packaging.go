@@ -29,6 +29,9 @@ var content string
 //go:embed hosts.toml
 var hosts string
 
+//go:embed mirror.toml
+var mirror string
+
 // Host is what images that come from the daemon's own registry are named by, and registry is
 // where hosts.toml finds that.
 const (
@@ -55,6 +58,10 @@ func Content(socketPath string) string {
 // Hosts returns containerd's configuration of the registry Host, for a daemon whose registry
 // has this address.
 func Hosts(address string) string { return strings.ReplaceAll(hosts, registry, address) }
+
+// Mirror returns containerd's configuration of all registries, for a daemon whose registry has this address: what others have of
+// their images comes from there.
+func Mirror(address string) string { return strings.ReplaceAll(mirror, registry, address) }
 
 // Installed returns the configuration of containerd as it is installed.
 func Installed() string { return containerd }

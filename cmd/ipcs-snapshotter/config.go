@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/hinshun/ipcs/internal/mirror"
 	"github.com/hinshun/ipcs/ipfs/routing"
 	"github.com/hinshun/ipcs/snapshotter"
 )
@@ -39,6 +40,7 @@ type config struct {
 	Profile    profileConfig    `toml:"profile"`
 	Containerd containerdConfig `toml:"containerd"`
 	Store      storeConfig      `toml:"store"`
+	Content    contentConfig    `toml:"content"`
 	Mounts     mountsConfig     `toml:"mounts"`
 	Metrics    metricsConfig    `toml:"metrics"`
 	Registry   registryConfig   `toml:"registry"`
@@ -117,6 +119,7 @@ func defaultConfig() config {
 		Profile:    profileConfig{Window: duration(30 * time.Second)},
 		Containerd: containerdConfig{Address: "/run/containerd/containerd.sock"},
 		Store:      storeConfig{Compressed: true},
+		Content:    contentConfig{Share: mirror.SharePublic},
 	}
 }
 
@@ -163,6 +166,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	own.StringVar(&f.given.Metrics.Address, "metrics-address", "", "host:port to serve /metrics, /healthz and /readyz on, such as 127.0.0.1:9464 (default: off)")
 	own.BoolVar(&f.given.Metrics.Pprof, "metrics-pprof", false, "serve Go's /debug/pprof/ too, there and on the API's socket: whoever can connect can have this process profiled")
 	own.StringVar(&f.given.Registry.Address, "registry-address", "", "host:port to answer on as a read-only registry, for images that are on IPFS (HOST:PORT/ipfs/CID), such as 127.0.0.1:5050 (default: off)")
+	own.StringVar((*string)(&f.given.Content.Share), "share", string(def.Content.Share), "which blobs of the content store peers get: public (what anybody gets from its registry), all or none")
 	own.StringVar(&f.given.Gateway.Address, "gateway-address", "", "host:port to serve a trustless IPFS gateway on, of what is on this machine, such as 127.0.0.1:8080 (default: off)")
 	own.BoolVar(&f.given.AllowUnverifiedDiffIDs, "allow-unverified-diff-ids", false, "mount images that kept their diffIDs lazily, unproven: only if all images come from someone trusted")
 	own.StringVar(&f.given.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
@@ -193,6 +197,7 @@ func (f *daemonFlags) config(set *pflag.FlagSet) (config, error) {
 		"profile-window":            func() { cfg.Profile.Window = f.given.Profile.Window },
 		"containerd":                func() { cfg.Containerd.Address = f.given.Containerd.Address },
 		"store-limit":               func() { cfg.Store.Limit = f.given.Store.Limit },
+		"share":                     func() { cfg.Content.Share = f.given.Content.Share },
 		"store-compressed":          func() { cfg.Store.Compressed = f.given.Store.Compressed },
 		"metrics-address":           func() { cfg.Metrics.Address = f.given.Metrics.Address },
 		"gateway-address":           func() { cfg.Gateway.Address = f.given.Gateway.Address },
@@ -249,11 +254,11 @@ func parseConfig(path, text string, cfg *config) error {
 	}
 	// The decoder takes any text for what is a string, and asks for no UnmarshalText.
 	for name, err := range map[string]error{
-		"image": cfg.Mounts.Image.UnmarshalText([]byte(cfg.Mounts.Image)),
-		"data":  cfg.Mounts.Data.UnmarshalText([]byte(cfg.Mounts.Data)),
+		"mounts.image": cfg.Mounts.Image.UnmarshalText([]byte(cfg.Mounts.Image)),
+		"mounts.data":  cfg.Mounts.Data.UnmarshalText([]byte(cfg.Mounts.Data)),
 	} {
 		if err != nil {
-			return fmt.Errorf("configuration %s: mounts.%s: %w", path, name, err)
+			return fmt.Errorf("configuration %s: %s: %w", path, name, err)
 		}
 	}
 	if cfg.Version != configVersion {
@@ -294,6 +299,9 @@ func (c config) validate() error {
 	}
 	if err := c.Origin.validate(); err != nil {
 		return err
+	}
+	if err := c.Content.Share.UnmarshalText([]byte(c.Content.Share)); err != nil {
+		return fmt.Errorf("configuration: content.share: %w", err)
 	}
 	if err := c.checkKubo(); err != nil {
 		return err

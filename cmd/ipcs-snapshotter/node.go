@@ -35,9 +35,12 @@ type node interface {
 	away() error
 }
 
-// openNode opens the node that is configured.
+// openNode opens the node that is configured, and what tells peers of its blobs.
 func (p *parts) openNode(ctx context.Context, cfg config, log *slog.Logger) (node, error) {
 	timeout := time.Duration(cfg.Node.Timeout)
+	if err := p.openMirror(cfg, log); err != nil {
+		return nil, err
+	}
 	if cfg.Node.Kubo == "" {
 		n, err := embedded.Open(ctx, embedded.Config{
 			Listen:   cfg.Node.Listen,
@@ -48,6 +51,9 @@ func (p *parts) openNode(ctx context.Context, cfg config, log *slog.Logger) (nod
 			MDNS:     cfg.Node.MDNS,
 			NoHints:  !cfg.Node.Hints,
 			Roots:    p.layerRoots(log),
+			Keys:     p.mirror.Keys,
+			Blobs:    p.mirror.Lookup,
+			Withheld: p.mirror.Withheld,
 			KeyFile:  filepath.Join(cfg.Root, "identity.key"),
 			SwarmKey: cfg.Node.SwarmKey,
 			Timeout:  timeout,

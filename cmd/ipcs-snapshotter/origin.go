@@ -63,14 +63,15 @@ func (p *parts) criServer(containerd *grpc.ClientConn) *grpc.Server {
 	return s
 }
 
-// openOrigin makes the source of blocks that peers, and what is configured, have. What this daemon serves as a registry has the
-// hosts own in references.
-func (p *parts) openOrigin(ctx context.Context, cfg originConfig, own []string, log *slog.Logger, started *closers) error {
+// openOrigin makes the source of blocks that peers, and what is configured, have. What this daemon serves as a registry is
+// not asked.
+func (p *parts) openOrigin(ctx context.Context, cfg originConfig, served registryConfig, log *slog.Logger, started *closers) error {
 	options := origin.Options{Logger: log}
 	if cfg.Registries {
 		ctx := context.WithoutCancel(ctx)
+		own := served.names()
 		registries := origin.Registries{
-			HostsDir: cfg.HostsDir,
+			HostsDir: cfg.HostsDir, Own: served.own(),
 			Credentials: func(host, repository string) (user, secret string, err error) {
 				if user, secret := p.secrets.Lookup(host, repository); secret != "" {
 					return user, secret, nil

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/hinshun/ipcs/internal/mirror"
 	"github.com/hinshun/ipcs/internal/registry"
 )
 
@@ -33,6 +34,19 @@ func (c registryConfig) names() []string {
 	return names
 }
 
+// own are the host:port that this daemon's registry has for containerd, and for what is on this machine.
+func (c registryConfig) own() []string {
+	host, port, err := net.SplitHostPort(c.Address)
+	if err != nil {
+		return nil
+	}
+	own := []string{c.Address, net.JoinHostPort("localhost", port), net.JoinHostPort("127.0.0.1", port)}
+	if host == "" {
+		own = append(own, net.JoinHostPort("::1", port))
+	}
+	return own
+}
+
 // listenRegistry listens where images are pulled from, if that is set.
 func listenRegistry(cfg config, started *closers) (net.Listener, error) {
 	if cfg.Registry.Address == "" {
@@ -51,7 +65,7 @@ func serveRegistry(cfg config, p *parts, l net.Listener, https map[*http.Server]
 	if l == nil {
 		return
 	}
-	https[registry.NewServer(p.node, registry.Options{Timeout: time.Duration(cfg.Node.Timeout), Logger: log})] = l
+	https[registry.NewServer(p.node, registry.Options{Timeout: time.Duration(cfg.Node.Timeout), Logger: log, Below: map[string]http.Handler{mirror.Path: p.mirror}})] = l
 	log.Info("images are served as by a registry", "address", l.Addr().String())
 	if at, ok := l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
 		log.Warn("registry.address is not on loopback: whoever reaches it can make this node fetch blocks, and read images that it has, by their CIDs")

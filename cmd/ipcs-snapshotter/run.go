@@ -28,6 +28,7 @@ import (
 	"github.com/hinshun/ipcs/internal/fetch"
 	"github.com/hinshun/ipcs/internal/lazyfs"
 	"github.com/hinshun/ipcs/internal/memory"
+	"github.com/hinshun/ipcs/internal/mirror"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/origin"
 	"github.com/hinshun/ipcs/internal/packs"
@@ -84,6 +85,7 @@ type parts struct {
 	snaps   *snapshotter.Snapshotter
 	differ  *unpack.Differ
 	content *content.Store
+	mirror  *mirror.Mirror
 	tasks   tasksapi.TasksClient // of containerd
 	secrets pullsecrets.Secrets
 	cri     *grpc.Server
@@ -140,7 +142,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger, started *closers) 
 		return nil, err
 	}
 	started.add("node", p.node.Close)
-	if err := p.openOrigin(ctx, cfg.Origin, cfg.Registry.names(), log, started); err != nil {
+	if err := p.openOrigin(ctx, cfg.Origin, cfg.Registry, log, started); err != nil {
 		return nil, err
 	}
 	options := fetch.Options{

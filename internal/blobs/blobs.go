@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,6 +59,7 @@ type Blobs struct {
 
 	mu      sync.Mutex // guards what follows
 	dropped map[ipfs.Pin]time.Time
+	freeing []ipfs.Pin // that were dropped
 	wake    chan struct{}
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
@@ -192,6 +195,18 @@ func (b *Blobs) Drop(pin ipfs.Pin) {
 	}
 }
 
+// IsDropped says whether a blob is being freed.
+func (b *Blobs) IsDropped(root cid.Cid) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for pin := range b.dropped {
+		if pin.Root.Equals(root) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(b.freeing, func(pin ipfs.Pin) bool { return pin.Root.Equals(root) })
+}
+
 // freeAll frees what is dropped, until ctx is done, and then what is left.
 func (b *Blobs) freeAll(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -217,6 +232,11 @@ func (b *Blobs) free(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	pins, since := b.unpin(ctx)
+	defer func() {
+		b.mu.Lock()
+		b.freeing = nil
+		b.mu.Unlock()
+	}()
 	if len(pins) == 0 {
 		return
 	}
@@ -249,6 +269,7 @@ func (b *Blobs) unpin(ctx context.Context) (pins []ipfs.Pin, since time.Time) {
 	b.mu.Lock()
 	dropped := b.dropped
 	b.dropped = map[ipfs.Pin]time.Time{}
+	b.freeing = slices.Collect(maps.Keys(dropped))
 	b.mu.Unlock()
 	since = time.Now()
 	for pin, at := range dropped {
@@ -287,6 +308,9 @@ func (b *Blobs) Pins(ctx context.Context, name string) ([]ipfs.Pin, error) {
 
 // Open implements content.Node.
 func (b *Blobs) Open(f ipfs.File) (*os.File, error) { return b.opts.Store.OpenFile(f) }
+
+// Ensure returns when all of a file is here.
+func (b *Blobs) Ensure(ctx context.Context, f ipfs.File) error { return b.opts.Fetcher.Ensure(ctx, f) }
 
 // Load implements content.Node.
 func (b *Blobs) Load(ctx context.Context, root cid.Cid, size int64) (ipfs.File, error) {

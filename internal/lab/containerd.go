@@ -42,7 +42,9 @@ type ContainerdOptions struct {
 	Erofs   bool    // its own erofs snapshotter, which needs mkfs.erofs of 1.8.2 or newer
 	Unpack  bool    // with Daemon: ipcs images are unpacked on overlayfs and native, and for CRI
 	Content bool    // with Daemon: its content is in the daemon's content store
-	Import  string  // text of a further file of configuration, as other snapshotters need it
+	// Mirrored is host:port of a registry, in plain HTTP, of whose images the Daemon, which answers as a registry, is asked first (HostsDir).
+	Mirrored string
+	Import   string // text of a further file of configuration, as other snapshotters need it
 }
 
 // CRI says what containerd's CRI plugin is given.
@@ -137,6 +139,14 @@ func (o ContainerdOptions) files(state string, values map[string]string) error {
 	if o.Erofs {
 		values["Erofs"] = "linux/" + runtime.GOARCH
 	}
+	if o.Mirrored != "" {
+		if err := writeHosts(filepath.Join(state, hostsName), map[string]string{
+			o.Mirrored: fmt.Sprintf("server = %q\n", "http://"+o.Mirrored) + packaging.Mirror(o.Daemon.Registry),
+			"_default": packaging.Mirror(o.Daemon.Registry),
+		}); err != nil {
+			return err
+		}
+	}
 	if o.CRI == nil {
 		return nil
 	}
@@ -158,7 +168,7 @@ func (c CRI) files(state string, values map[string]string) error {
 			return err
 		}
 	}
-	values["Certs"] = filepath.Join(state, "certs.d")
+	values["Certs"] = filepath.Join(state, hostsName)
 	hosts := make(map[string]string)
 	if c.Registry != "" {
 		hosts[c.Registry] = fmt.Sprintf("server = 'http://%[1]s'\n[host.'http://%[1]s']\n", c.Registry)
@@ -169,8 +179,16 @@ func (c CRI) files(state string, values map[string]string) error {
 	if c.IPFS != "" {
 		hosts[packaging.Host] = packaging.Hosts(c.IPFS)
 	}
+	return writeHosts(values["Certs"], hosts)
+}
+
+// hostsName is the folder of what containerd is told of registries.
+const hostsName = "certs.d"
+
+// writeHosts writes what containerd is told of registries, by their names.
+func writeHosts(folder string, hosts map[string]string) error {
 	for name, text := range hosts {
-		dir := filepath.Join(values["Certs"], name)
+		dir := filepath.Join(folder, name)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
@@ -198,7 +216,7 @@ func (c *Containerd) connect(ctx context.Context) error {
 }
 
 // HostsDir is the folder in which the CRI plugin, and ctr with --hosts-dir, find registries.
-func (c *Containerd) HostsDir() string { return filepath.Join(filepath.Dir(c.Address), "certs.d") }
+func (c *Containerd) HostsDir() string { return filepath.Join(filepath.Dir(c.Address), hostsName) }
 
 // Context returns a context with containerd's namespace, for calls of the Client.
 func (c *Containerd) Context(ctx context.Context) context.Context {

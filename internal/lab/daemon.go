@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,6 +70,8 @@ type DaemonOptions struct {
 	Registries, Layouts []string
 	// DockerConfig is a file with credentials for registries; "" for none.
 	DockerConfig string
+	// Share is content.share; "" is public.
+	Share string
 	// Image and Data are mounts.image and mounts.data; "" is auto.
 	Image, Data string
 }
@@ -210,7 +213,7 @@ func (d *Daemon) configure(port int) error {
 		"Limit": d.opts.Limit, "Metrics": d.Metrics, "Registry": d.Registry, "Gateway": d.Gateway, "Image": d.opts.Image, "Data": d.opts.Data,
 		"Kubo": d.opts.Kubo, "Routers": d.opts.Routers, "Routing": d.opts.Routing,
 		"Registries": len(d.opts.Registries) > 0, "HostsDir": hosts, "Layouts": d.opts.Layouts, "DockerConfig": d.opts.DockerConfig,
-		"Fill": d.opts.Fill, "Window": d.opts.Window.String(),
+		"Share": cmp.Or(d.opts.Share, "public"), "Fill": d.opts.Fill, "Window": d.opts.Window.String(),
 		"Listen": fmt.Sprintf("/ip4/%s/tcp/%d", d.machine.Addr(), port), "Containerd": d.Containerd(),
 	})
 }

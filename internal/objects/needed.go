@@ -154,3 +154,28 @@ func (w *dagWalk) leaf(c cid.Cid, digest string) error {
 	}
 	return nil
 }
+
+// Needs says whether a pin with a name that counts needs a block.
+func (s *Store) Needs(c cid.Cid, counts func(name string) bool) (bool, error) {
+	k, ok := keyOf(c)
+	if !ok {
+		return false, nil
+	}
+	pins, err := s.pins("")
+	if err != nil {
+		return false, err
+	}
+	w := dagWalk{store: s, seen: make(map[key]bool), here: s.hasObject}
+	for _, p := range pins {
+		if !counts(p.Name) {
+			continue
+		}
+		if err := w.walk(p.Root); err != nil {
+			return false, fmt.Errorf("find out what %s needs: %w", p.Root, err)
+		}
+		if w.seen[k] {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -71,7 +71,7 @@ func (w *website) Range(ctx context.Context, d digest.Digest, off, n int64) (io.
 	}
 	u := *w.base
 	u.Path = strings.TrimSuffix(u.Path, "/") + "/" + ocispec.ImageBlobsDir + "/" + d.Algorithm().String() + "/" + d.Encoded()
-	req, err := newRequest(ctx, u.String(), nil, off, n)
+	req, err := newRequest(ctx, http.MethodGet, u.String(), rangeOf(off, n))
 	if err != nil {
 		return nil, err
 	}

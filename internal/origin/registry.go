@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,8 +30,6 @@ const (
 	responseTimeout = 15 * time.Second
 	// dialTimeout is how long a connection may take.
 	dialTimeout = 5 * time.Second
-	// redirectAge is how long a redirect is followed again without asking, if it does not say.
-	redirectAge = time.Minute
 )
 
 // Registries are the registries that images are in, as containerd is told to speak with them.
@@ -40,6 +39,8 @@ type Registries struct {
 	// Credentials returns user and secret for a host, to read from a repository, HOST/NAME; empty: none. The host is the
 	// registry's, or that of a mirror, and is told no more than this.
 	Credentials func(host, repository string) (user, secret string, err error)
+	// Own are the host:port of this daemon itself, which it does not ask.
+	Own []string
 }
 
 // Repository returns a repository by its name, as HOST/NAME. If it is only claimed, it leads to no address of this host or its link,
@@ -76,6 +77,7 @@ type repository struct {
 	registries Registries
 	host, path string
 	claimed    bool // by an image alone
+	anonymous  bool // nothing is said of who asks
 
 	mu        sync.Mutex
 	hosts     []configuredHost
@@ -87,13 +89,6 @@ type repository struct {
 type configuredHost struct {
 	docker.RegistryHost
 	elsewhere *http.Client
-}
-
-// A redirect is where a registry sends whoever wants a blob.
-type redirect struct {
-	url    string
-	client *http.Client
-	until  time.Time
 }
 
 func (r *repository) String() string { return r.host + "/" + r.path }
@@ -134,8 +129,20 @@ func (r *repository) Range(ctx context.Context, d digest.Digest, off, n int64) (
 
 // from reads from the registry itself, or one of its mirrors.
 func (r *repository) from(ctx context.Context, h configuredHost, d digest.Digest, off, n int64) (io.ReadCloser, error) {
+	resp, err := r.ask(ctx, h, http.MethodGet, "blobs/"+d.String(), rangeOf(off, n))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "" {
+		return r.follow(ctx, h, resp, d, off, n)
+	}
+	return partOf(resp, off, n)
+}
+
+// ask asks the registry itself, or one of its mirrors, for something of the repository, as whom it wants.
+func (r *repository) ask(ctx context.Context, h configuredHost, method, what string, header http.Header) (*http.Response, error) {
 	ctx = docker.WithScope(ctx, "repository:"+r.path+":pull")
-	target := fmt.Sprintf("%s://%s%s/%s/blobs/%s", h.Scheme, h.Host, h.Path, r.path, d)
+	target := fmt.Sprintf("%s://%s%s/%s/%s", h.Scheme, h.Host, h.Path, r.path, what)
 	if h.Host != r.host && (r.host != "docker.io" || h.Host != "registry-1.docker.io") {
 		target += "?ns=" + url.QueryEscape(r.host) // as containerd tells mirrors
 	}
@@ -143,7 +150,7 @@ func (r *repository) from(ctx context.Context, h configuredHost, d digest.Digest
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	var seen []*http.Response
 	for {
-		req, err := newRequest(ctx, target, h.Header, off, n)
+		req, err := newRequest(ctx, method, target, h.Header, header)
 		if err != nil {
 			return nil, err
 		}
@@ -157,19 +164,15 @@ func (r *repository) from(ctx context.Context, h configuredHost, d digest.Digest
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", hideQuery(err), ErrAway)
 		}
-		switch {
-		case resp.StatusCode == http.StatusUnauthorized && h.Authorizer != nil && len(seen) < 2:
-			seen = append(seen, resp)
-			err := h.Authorizer.AddResponses(ctx, seen)
-			if cerr := resp.Body.Close(); err != nil {
-				r.drop()
-				return nil, errors.Join(fmt.Errorf("%s wants credentials: see that this daemon has credentials for it: %w", h.Host, err), cerr)
-			}
-			continue
-		case resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "":
-			return r.follow(ctx, h, resp, d, off, n)
+		if resp.StatusCode != http.StatusUnauthorized || h.Authorizer == nil || len(seen) == 2 {
+			return resp, nil
 		}
-		return partOf(resp, off, n)
+		seen = append(seen, resp)
+		err = h.Authorizer.AddResponses(ctx, seen)
+		if cerr := resp.Body.Close(); err != nil {
+			r.drop()
+			return nil, errors.Join(fmt.Errorf("%s wants credentials: see that this daemon has credentials for it: %w", h.Host, err), cerr)
+		}
 	}
 }
 
@@ -191,7 +194,7 @@ func (r *repository) follow(ctx context.Context, h configuredHost, resp *http.Re
 
 // get reads from a URL that needs no credentials of ours.
 func get(ctx context.Context, client *http.Client, target string, off, n int64) (io.ReadCloser, error) {
-	req, err := newRequest(ctx, target, nil, off, n)
+	req, err := newRequest(ctx, http.MethodGet, target, rangeOf(off, n))
 	if err != nil {
 		return nil, err
 	}
@@ -202,20 +205,28 @@ func get(ctx context.Context, client *http.Client, target string, off, n int64) 
 	return partOf(resp, off, n)
 }
 
-func newRequest(ctx context.Context, target string, header http.Header, off, n int64) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+func newRequest(ctx context.Context, method, target string, headers ...http.Header) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, target, nil)
 	if err != nil {
 		return nil, hideQuery(err)
 	}
-	for name, values := range header {
-		req.Header[name] = values
+	for _, header := range headers {
+		for name, values := range header {
+			req.Header[name] = values
+		}
 	}
 	// What Go's transport would decompress has another length than what was asked for.
 	req.Header.Set("Accept-Encoding", "identity")
-	if n >= 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
-	}
 	return req, nil
+}
+
+// rangeOf is the header of a request for n bytes, or all if that is negative.
+func rangeOf(off, n int64) http.Header {
+	header := http.Header{}
+	if n >= 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+	}
+	return header
 }
 
 // partOf returns the body of a response that is what was asked for.
@@ -289,6 +300,9 @@ func (r *repository) configured(ctx context.Context) ([]configuredHost, error) {
 				return nil
 			}
 			limit(base)
+			if r.anonymous && base.TLSClientConfig != nil {
+				base.TLSClientConfig.Certificates = nil
+			}
 			if bases[c] = base; common == nil {
 				common = base
 			}
@@ -309,6 +323,12 @@ func (r *repository) configured(ctx context.Context) ([]configuredHost, error) {
 	}
 	r.hosts, r.until = nil, time.Now().Add(hostsAge)
 	for _, h := range hosts {
+		if slices.Contains(r.registries.Own, h.Host) {
+			continue
+		}
+		if r.anonymous {
+			h.Header = nil
+		}
 		r.hosts = append(r.hosts, configuredHost{h, elsewhere(bases[h.Client], h.Host)})
 	}
 	return r.hosts, nil
@@ -347,44 +367,4 @@ func (r *repository) drop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hosts = nil
-}
-
-func (r *repository) redirected(d digest.Digest) (redirect, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	to, ok := r.redirects[d]
-	if ok && time.Now().After(to.until) {
-		delete(r.redirects, d)
-		ok = false
-	}
-	return to, ok
-}
-
-func (r *repository) forget(d digest.Digest) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.redirects, d)
-}
-
-// expiry is until when a signed URL holds, less a few seconds, as the object stores of Amazon, Google, Microsoft and those
-// like them write it. Where none is written, it is soon.
-func expiry(u *url.URL, now time.Time) time.Time {
-	const margin = 10 * time.Second
-	q := u.Query()
-	for _, vendor := range []string{"X-Amz-", "X-Goog-"} {
-		begin, err := time.Parse("20060102T150405Z", q.Get(vendor+"Date"))
-		if err != nil {
-			continue
-		}
-		if lasts, err := time.ParseDuration(q.Get(vendor+"Expires") + "s"); err == nil {
-			return begin.Add(lasts - margin)
-		}
-	}
-	if until, err := time.Parse(time.RFC3339, q.Get("se")); err == nil {
-		return until.Add(-margin)
-	}
-	if seconds, err := time.ParseDuration(q.Get("Expires") + "s"); err == nil {
-		return time.Unix(0, 0).Add(seconds - margin)
-	}
-	return now.Add(redirectAge)
 }

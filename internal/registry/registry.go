@@ -74,6 +74,8 @@ type Node interface {
 type Options struct {
 	Timeout time.Duration // that a request may wait for peers; default 30 s
 	Logger  *slog.Logger  // default: discard
+	// Below are other handlers, by the paths that they are below, which they do not see.
+	Below map[string]http.Handler
 }
 
 func (o Options) withDefaults() Options {
@@ -90,8 +92,13 @@ func (o Options) withDefaults() Options {
 // It is to be given the listener that Listener returns.
 func NewServer(node Node, opts Options) *http.Server {
 	opts = opts.withDefaults()
+	mux := http.NewServeMux()
+	mux.Handle("/", NewHandler(node, opts))
+	for path, h := range opts.Below {
+		mux.Handle(path+"/", http.StripPrefix(path, h))
+	}
 	return &http.Server{
-		Handler:           NewHandler(node, opts),
+		Handler:           mux,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, IdleTimeout: idleTimeout,
 		WriteTimeout:   opts.Timeout + writeTimeout,
 		MaxHeaderBytes: 16 << 10,

@@ -23,6 +23,9 @@ func (f *finder) announce(ctx context.Context, s source) {
 			continue // nobody could come
 		}
 		roots := f.roots(ctx)
+		if f.also != nil {
+			roots = append(roots, f.also(ctx)...)
+		}
 		news, whole := roots, now.Sub(all) >= s.every
 		if !whole {
 			news = slices.DeleteFunc(slices.Clone(roots), func(c cid.Cid) bool { return slices.Contains(told, c) })

@@ -52,6 +52,12 @@ type Config struct {
 	// Roots returns the layers that are pinned or used here. Others are told of them, and asked who
 	// has them when blocks are wanted that nobody who is connected has. Default: none.
 	Roots func(context.Context) []cid.Cid
+	// Keys returns what else others are told of: the keys by which FindBlob finds this node. Default: none.
+	Keys func(context.Context) []cid.Cid
+	// Blobs returns the file of a blob, by its digest: what peers are told. Default: nothing.
+	Blobs func(ctx context.Context, digest string) (Blob, bool)
+	// Withheld says which blocks of the store peers do not get, over no protocol. It must be quick. Default: none.
+	Withheld func(context.Context, cid.Cid) bool
 }
 
 // Forms keeps blocks in compressed form, as zstd frames. It may lose any of them at any time.

@@ -85,12 +85,15 @@ type finder struct {
 	book    *peerBook
 	sources []source
 	roots   func(context.Context) []cid.Cid // of layers that are here or used here; may be nil
+	also    func(context.Context) []cid.Cid // what others are told of besides; may be nil
 	log     *slog.Logger
 	wake    chan struct{}
 
 	mu     sync.Mutex
-	wanted map[cid.Cid]struct{}  // blocks that nobody had, since the last look
-	asked  map[cid.Cid]time.Time // when it was asked who has these
+	lacks  bool                      // somebody waits for blocks that nobody had
+	wanted map[cid.Cid]struct{}      // these blocks, since the last look
+	asked  map[cid.Cid]time.Time     // when it was asked who has these
+	sought map[cid.Cid]chan struct{} // keys that somebody waits for; closed when they were asked for
 	found  map[peer.ID]*candidate
 	wg     sync.WaitGroup
 }
@@ -107,7 +110,7 @@ type candidate struct {
 func newFinder(h host.Host, book *peerBook, roots func(context.Context) []cid.Cid, log *slog.Logger) *finder {
 	return &finder{
 		host: h, book: book, roots: roots, log: log, wake: make(chan struct{}, 1),
-		wanted: map[cid.Cid]struct{}{}, asked: map[cid.Cid]time.Time{}, found: map[peer.ID]*candidate{},
+		wanted: map[cid.Cid]struct{}{}, asked: map[cid.Cid]time.Time{}, sought: map[cid.Cid]chan struct{}{}, found: map[peer.ID]*candidate{},
 	}
 }
 
@@ -125,6 +128,7 @@ func (f *finder) start(ctx context.Context) {
 // lack says that nobody who is connected has these blocks.
 func (f *finder) lack(blocks []cid.Cid) {
 	f.mu.Lock()
+	f.lacks = true
 	for _, c := range blocks {
 		if len(f.wanted) < maxLookups {
 			f.wanted[c] = struct{}{}
@@ -141,21 +145,35 @@ func (f *finder) run(ctx context.Context) {
 			return
 		case <-f.wake:
 		}
-		f.dialAll(ctx) // those that are known need no lookup
-		if f.lookUp(ctx) {
-			f.dialAll(ctx)
-		}
+		f.round(ctx)
 	}
 }
 
-// lookUp asks who has the layers that wanted blocks may be of, and says whether anybody was asked.
-func (f *finder) lookUp(ctx context.Context) bool {
+// round dials who is known, asks for what is wanted, and dials who was named then.
+func (f *finder) round(ctx context.Context) {
+	f.mu.Lock()
+	sought, lacks := f.sought, f.lacks
+	f.sought, f.lacks = map[cid.Cid]chan struct{}{}, false
+	f.mu.Unlock()
+	defer func() {
+		for _, done := range sought {
+			close(done)
+		}
+	}()
+	f.dialAll(ctx) // those that are known need no lookup
+	if f.lookUp(ctx, slices.Collect(maps.Keys(sought)), lacks) {
+		f.dialAll(ctx)
+	}
+}
+
+// lookUp asks who has what is sought and, if somebody lacks blocks, the layers that they may be of. It says whether anybody was asked.
+func (f *finder) lookUp(ctx context.Context, sought []cid.Cid, lacks bool) bool {
 	if len(f.sources) == 0 {
 		return false
 	}
-	var roots []cid.Cid
-	if f.roots != nil {
-		roots = f.roots(ctx)
+	roots := sought
+	if f.roots != nil && lacks {
+		roots = append(roots, f.roots(ctx)...)
 	}
 	keys := f.keys(roots, time.Now())
 	var g errgroup.Group

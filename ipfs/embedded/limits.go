@@ -67,7 +67,7 @@ func resourceManager() (network.ResourceManager, error) {
 		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{
 			identify.ID: streams(identifyStreams), identify.IDPush: streams(identifyStreams),
 			// Of more than maxStreams the handler refuses the rest.
-			transfer.ID: streams(2 * maxStreams), dht.Protocol: streams(dhtStreams),
+			transfer.ID: streams(2 * maxStreams), dht.Protocol: streams(dhtStreams), BlobsProtocol: streams(questionStreams),
 		},
 	}
 	for _, id := range bitswapProtocols() {

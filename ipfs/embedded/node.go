@@ -51,6 +51,7 @@ type online struct {
 	net      bsnetwork.BitSwapNetwork
 	streams  *blockStreams
 	exchange *exchange
+	blobs    *blobs
 	server   *server.Server
 	receiver *receiver
 	dialler  *dialler
@@ -110,17 +111,20 @@ func open(ctx context.Context, cfg Config, store Store, w world) (*Node, error) 
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	guarded := newGuardedHost(h)
 	o := &online{host: h, book: book, peers: peers, net: bsnet.NewFromIpfsHost(guarded), cancel: cancel, hints: !cfg.NoHints}
-	o.streams = newBlockStreams(h, book, store, cfg.Forms, codec)
+	seen := offered{store, cfg.Withheld}
+	o.streams = newBlockStreams(h, book, seen, cfg.Forms, codec)
 	o.exchange = newExchange(o.net, o.streams, book, cfg.Timeout, cfg.Logger)
+	o.blobs = newBlobs(h, book, cfg.Blobs)
 	o.dialler = newDialler(h, book, peers, o.exchange.busy, cfg.Logger)
 	o.exchange.demand = o.dialler.demand
 	o.finder = newFinder(h, book, cfg.Roots, cfg.Logger)
+	o.finder.also = cfg.Keys
 	o.exchange.lack = o.finder.lack
 	if err := o.openSources(cfg, guarded.room); err != nil {
 		cancel()
 		return nil, errors.Join(err, h.Close())
 	}
-	o.server = server.New(ctx, o.net, served{store},
+	o.server = server.New(ctx, o.net, served{seen},
 		server.MaxOutstandingBytesPerPeer(maxOutstanding), server.WithTargetMessageSize(messageSize),
 		server.MaxQueuedWantlistEntriesPerPeer(maxQueuedWants), server.TaskWorkerCount(serverWorkers),
 		server.EngineTaskWorkerCount(engineWorkers), server.EngineBlockstoreWorkerCount(storeWorkers))
@@ -154,6 +158,7 @@ func (o *online) openSources(cfg Config, room *messageRoom) (err error) {
 func (o *online) start(ctx context.Context) {
 	o.exchange.start(ctx)
 	o.streams.start(ctx)
+	o.blobs.start(ctx)
 	o.net.Start(o.receiver)
 	o.dialler.start(ctx, o.peers)
 	o.finder.start(ctx)
@@ -181,6 +186,7 @@ func (n *Node) Close() error {
 		}
 		o.exchange.wg.Wait()
 		o.streams.close()
+		o.blobs.close()
 		o.receiver.close()
 		o.net.Stop()
 		o.server.Close()

@@ -1,0 +1,262 @@
+package embedded
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// BlobsProtocol is by which nodes ask each other for the files of blobs: spec/blobs.md.
+const BlobsProtocol protocol.ID = "/ipcs/blobs/1.0.0"
+
+const (
+	// maxQuestion and maxReply bound the two messages of the protocol.
+	maxQuestion, maxReply = 512, 512
+	// questionStreams is how many questions a peer may have under way in one direction, and maxQuestions how many of all peers are answered at a time.
+	questionStreams, maxQuestions = 32, 128
+	// questionTime is how long a peer may take to ask, and to read the answer.
+	questionTime = 5 * time.Second
+	// askTime is how long peers may take to answer. Who takes longer is not asked for mutedTime.
+	askTime, mutedTime = 500 * time.Millisecond, 30 * time.Second
+	// maxAsked is how many peers are asked at most.
+	maxAsked = 128
+	// seekTime is how long it may take to find peers that are not connected.
+	seekTime = time.Second
+)
+
+// A Blob is the file of a blob that a registry knows by its digest.
+type Blob struct {
+	Root cid.Cid
+	Size int64
+}
+
+type question struct {
+	Digest string `json:"digest"`
+}
+
+// reply is empty if the peer has not got it, or gives it to nobody.
+type reply struct {
+	Root string `json:"root,omitempty"`
+	Size int64  `json:"size,omitempty"`
+}
+
+// blobs asks peers for the files of blobs, and answers them.
+type blobs struct {
+	host  host.Host
+	book  *peerBook
+	slots chan struct{} // has an element for each question that is being answered
+	// lookup is what peers are told; nil: nothing.
+	lookup func(ctx context.Context, digest string) (Blob, bool)
+
+	mu     sync.Mutex
+	muted  map[peer.ID]time.Time
+	closed bool
+	wg     sync.WaitGroup
+}
+
+func newBlobs(h host.Host, book *peerBook, lookup func(context.Context, string) (Blob, bool)) *blobs {
+	return &blobs{host: h, book: book, lookup: lookup, slots: make(chan struct{}, maxQuestions), muted: map[peer.ID]time.Time{}}
+}
+
+// start answers peers until close; ctx is that of answers.
+func (b *blobs) start(ctx context.Context) {
+	b.host.SetStreamHandler(BlobsProtocol, func(s network.Stream) {
+		if !b.begin(s.Conn().RemotePeer()) {
+			_ = s.Reset() // it may be over already
+			return
+		}
+		defer b.end()
+		if b.answer(ctx, s) != nil { // the peer's business
+			_ = s.Reset()
+			return
+		}
+		_ = s.Close()
+	})
+}
+
+// close waits for what is being answered.
+func (b *blobs) close() {
+	b.host.RemoveStreamHandler(BlobsProtocol)
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.wg.Wait()
+}
+
+func (b *blobs) begin(p peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.book.bannedFor(p) > 0 {
+		return false
+	}
+	select {
+	case b.slots <- struct{}{}:
+		b.wg.Add(1)
+		return true
+	default:
+		return false
+	}
+}
+
+func (b *blobs) end() {
+	<-b.slots
+	b.wg.Done()
+}
+
+func (b *blobs) answer(ctx context.Context, s network.Stream) error {
+	if err := s.SetDeadline(time.Now().Add(questionTime)); err != nil {
+		return err
+	}
+	var q question
+	if err := json.NewDecoder(io.LimitReader(s, maxQuestion)).Decode(&q); err != nil {
+		return err
+	}
+	var r reply
+	if b.lookup != nil {
+		if blob, ok := b.lookup(ctx, q.Digest); ok {
+			r = reply{Root: blob.Root.String(), Size: blob.Size}
+		}
+	}
+	return json.NewEncoder(s).Encode(r)
+}
+
+// parseReply returns what a peer has answered: no blob if it has none.
+func parseReply(r io.Reader) (Blob, error) {
+	var answer reply
+	if err := json.NewDecoder(io.LimitReader(r, maxReply)).Decode(&answer); err != nil {
+		return Blob{}, fmt.Errorf("answer of a peer: %w", err)
+	}
+	if answer.Root == "" {
+		return Blob{}, nil
+	}
+	root, err := cid.Decode(answer.Root)
+	if err == nil && (answer.Size <= 0 || !isSHA256(root)) {
+		err = errors.New("no file has this root and size")
+	}
+	if err != nil {
+		return Blob{}, fmt.Errorf("answer of a peer, %.100q: %w", answer.Root, err)
+	}
+	return Blob{root, answer.Size}, nil
+}
+
+// ask asks one peer.
+func (b *blobs) ask(ctx context.Context, p peer.ID, digest string) (Blob, error) {
+	s, err := b.host.NewStream(network.WithNoDial(ctx, "only peers that are connected"), p, BlobsProtocol)
+	if err != nil {
+		return Blob{}, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer func() {
+		if stop() {
+			_ = s.Reset() // all was read
+		}
+	}()
+	if err := json.NewEncoder(s).Encode(question{digest}); err != nil {
+		return Blob{}, err
+	}
+	if err := s.CloseWrite(); err != nil {
+		return Blob{}, err
+	}
+	return parseReply(s)
+}
+
+// who are the peers that may be asked, in any order, besides those in asked.
+func (b *blobs) who(asked map[peer.ID]bool) (list []peer.ID) {
+	now := time.Now()
+	for _, p := range b.host.Network().Peers() {
+		b.mu.Lock()
+		muted := now.Before(b.muted[p])
+		b.mu.Unlock()
+		speaks, err := b.host.Peerstore().SupportsProtocols(p, BlobsProtocol)
+		if !asked[p] && !muted && err == nil && len(speaks) > 0 && b.book.bannedFor(p) == 0 {
+			list = append(list, p)
+		}
+	}
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list[:min(len(list), maxAsked)]
+}
+
+// mute has a peer that did not answer left out for a while.
+func (b *blobs) mute(p peer.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	for q, until := range b.muted {
+		if now.After(until) {
+			delete(b.muted, q)
+		}
+	}
+	b.muted[p] = now.Add(mutedTime)
+}
+
+type answered struct {
+	peer peer.ID
+	blob Blob
+}
+
+// askAll asks peers at the same time, and gives fn what they say in the order in which they do, until fn says that it is enough.
+func (b *blobs) askAll(ctx context.Context, peers []peer.ID, digest string, fn func(string, Blob) bool) (enough bool) {
+	asking, cancel := context.WithTimeout(ctx, askTime)
+	answers := make(chan answered, len(peers))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for _, p := range peers {
+		wg.Go(func() {
+			blob, err := b.ask(asking, p, digest)
+			if err != nil && ctx.Err() == nil && errors.Is(asking.Err(), context.DeadlineExceeded) {
+				b.mute(p)
+			}
+			answers <- answered{p, blob}
+		})
+	}
+	for range peers {
+		a := <-answers
+		if a.blob.Root.Defined() && fn(a.peer.String(), a.blob) {
+			return true
+		}
+	}
+	return false
+}
+
+// FindBlob asks the connected peers for the file of a blob, all at the same time, and gives fn what they say, one after the other, until it returns true. If
+// none of that is enough and key is defined, whoever routers and the DHT name for it are connected and asked as well. When nobody has it this takes a round trip, and half a
+// second at most where a peer is silent, and a second longer with key. What peers say is not proven.
+func (n *Node) FindBlob(ctx context.Context, digest string, key cid.Cid, fn func(peer string, b Blob) (enough bool)) {
+	if n.online == nil {
+		return
+	}
+	o, asked := n.online, map[peer.ID]bool{}
+	for _, seek := range []bool{false, true} {
+		if seek {
+			if !key.Defined() || !o.finder.seek(ctx, key) {
+				return
+			}
+		}
+		peers := o.blobs.who(asked)
+		for _, p := range peers {
+			asked[p] = true
+		}
+		if o.blobs.askAll(ctx, peers, digest, fn) {
+			return
+		}
+	}
+}
+
+// Lied says that what a peer said of a blob is wrong: it counts as a wrong block does.
+func (n *Node) Lied(ctx context.Context, id string, err error) {
+	if p, perr := peer.Decode(id); perr == nil && n.online != nil {
+		n.online.exchange.misbehaved(ctx, p, err)
+	}
+}
