@@ -20,6 +20,9 @@
 // they are read, and the last of them is given out only if all are right. Then the blob is pinned as one that was ingested. A root that is wrong is not believed again, and the next is
 // taken that a manifest names.
 //
+// Roots as digests. The digest of a blob of several chunks is also that of its root, as the images of 2019 had it ("convert --root-digests"): a digest that nothing else is known of is looked for among the
+// roots that are here. What is read by it is proven by its blocks, and by no sum of its bytes.
+//
 // Concurrency. All methods may be called by any number of goroutines; one writer has an ingest at a time. Striped locks order what is done to one
 // digest; of one blob that is bound, one reader at a time hashes what it has read. Locks are taken in this order: a writer's, a digest's, the Store's.
 package content
@@ -55,6 +58,10 @@ type Node interface {
 	Keep(ctx context.Context, path string, f ipfs.File, name string) error
 	// KeepFetched keeps a file of which all was fetched.
 	KeepFetched(ctx context.Context, f ipfs.File, name string) error
+	// Root returns the root of LayoutBlob with this hash, and the size of its file, if the root is here. The error is ipfs.ErrNotFound if none is.
+	Root(ctx context.Context, d digest.Digest) (root cid.Cid, size int64, err error)
+	// KeepRoot keeps a file under a pin of this name, as far as it is here.
+	KeepRoot(ctx context.Context, f ipfs.File, name string) error
 	// Drop removes a pin, and what nothing else needs of it, soon. If the process ends before, Pins has it still.
 	Drop(pin ipfs.Pin)
 	// MakeRoom removes what can be done without, for somebody who found the disk full, and says whether it is worth to try again.
@@ -198,29 +205,40 @@ func (s *Store) lockDigest(d digest.Digest) (unlock func()) {
 }
 
 // Info implements content.InfoProvider. Who is told of a blob that a manifest binds is owed it from now on.
-func (s *Store) Info(_ context.Context, d digest.Digest) (ctd.Info, error) {
-	r, err := s.told(d)
+func (s *Store) Info(ctx context.Context, d digest.Digest) (ctd.Info, error) {
+	r, err := s.told(ctx, d)
 	if err != nil {
 		return ctd.Info{}, err
 	}
 	return r.info(d), nil
 }
 
-// told returns the record of a blob, and makes one of what manifests say if there is none.
-func (s *Store) told(d digest.Digest) (record, error) {
+// told returns the record of a blob, and makes one if there is none and manifests say which file it is, or if the digest is that of a root that is here.
+func (s *Store) told(ctx context.Context, d digest.Digest) (record, error) {
 	r, err := s.record(d)
-	if !errdefs.IsNotFound(err) || s.candidate(d) == nil {
+	if !errdefs.IsNotFound(err) {
 		return r, err
 	}
 	defer s.lockDigest(d)()
 	if r, err = s.record(d); !errdefs.IsNotFound(err) {
 		return r, err
 	}
-	c := s.candidate(d)
-	if c == nil {
+	if c := s.candidate(d); c != nil {
+		r = record{Root: c.root.String(), Size: c.size, Created: c.since, Updated: c.since, Unseen: true}
+		return r, s.setRecord(d, r)
+	}
+	root, size, rerr := s.node.Root(ctx, d)
+	if errors.Is(rerr, ipfs.ErrNotFound) {
 		return r, err
 	}
-	r = record{Root: c.root.String(), Size: c.size, Created: c.since, Updated: c.since, Unseen: true}
+	if rerr != nil {
+		return r, fmt.Errorf("content %s: %w", d, rerr)
+	}
+	now := time.Now()
+	r = record{Root: root.String(), Size: size, Created: now, Updated: now, DAG: true}
+	if err := s.node.KeepRoot(ctx, ipfs.File{Cid: root, Size: size, Layout: ipfs.LayoutBlob}, s.pinName(d)); err != nil {
+		return r, fmt.Errorf("content %s: %w", d, err)
+	}
 	return r, s.setRecord(d, r)
 }
 

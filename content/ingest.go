@@ -37,7 +37,7 @@ func (s *Store) ingestDir(ref string) string {
 
 // Writer implements content.Ingester. An ingest of this ref that was begun before goes on. The error is errdefs.ErrUnavailable while another writer
 // has it, and ErrAlreadyExists if the blob with the descriptor's digest is here.
-func (s *Store) Writer(_ context.Context, opts ...ctd.WriterOpt) (ctd.Writer, error) {
+func (s *Store) Writer(ctx context.Context, opts ...ctd.WriterOpt) (ctd.Writer, error) {
 	var o ctd.WriterOpts
 	for _, opt := range opts {
 		if err := opt(&o); err != nil {
@@ -49,7 +49,7 @@ func (s *Store) Writer(_ context.Context, opts ...ctd.WriterOpt) (ctd.Writer, er
 	}
 	algorithm := digest.Canonical
 	if d := o.Desc.Digest; d != "" {
-		_, err := s.told(d)
+		_, err := s.told(ctx, d)
 		if err == nil {
 			return nil, fmt.Errorf("content %s: %w", d, errdefs.ErrAlreadyExists)
 		}

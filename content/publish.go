@@ -1,6 +1,7 @@
 package content
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -30,8 +31,8 @@ func (s *Store) Blob(d digest.Digest) (f ipfs.File, public bool, err error) {
 	if err != nil {
 		return f, false, err
 	}
-	if r.Unseen {
-		return f, false, errdefs.ErrNotFound
+	if r.Unseen || r.DAG {
+		return f, false, fmt.Errorf("content %s: nobody has seen bytes of this digest: %w", d, errdefs.ErrNotFound)
 	}
 	root, err := cid.Decode(r.Root)
 	return ipfs.File{Cid: root, Size: r.Size, Layout: ipfs.LayoutBlob}, r.Public, err
@@ -42,7 +43,7 @@ func (s *Store) Blob(d digest.Digest) (f ipfs.File, public bool, err error) {
 func (s *Store) Publish(d digest.Digest, public, manifest bool) error {
 	defer s.lockDigest(d)()
 	r, err := s.record(d)
-	if err == nil && r.Unseen {
+	if err == nil && (r.Unseen || r.DAG) {
 		err = errdefs.ErrNotFound
 	}
 	before := r
@@ -92,7 +93,7 @@ func (s *Store) note(d digest.Digest, r *record) {
 	if err != nil {
 		return
 	}
-	if r != nil && !r.Public && !r.Unseen && ipfs.LayoutBlob.NumLeaves(r.Size) == 1 {
+	if r != nil && !r.Public && !r.Unseen && !r.DAG && ipfs.LayoutBlob.NumLeaves(r.Size) == 1 {
 		s.known.private[root] = struct{}{}
 	} else {
 		delete(s.known.private, root)

@@ -1,7 +1,10 @@
 package content_test
 
 import (
+	"bytes"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
@@ -10,6 +13,7 @@ import (
 	"github.com/hinshun/ipcs/content"
 	"github.com/hinshun/ipcs/content/contenttest"
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
+	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
 	"github.com/hinshun/ipcs/mediatype"
 )
@@ -87,5 +91,69 @@ func TestPublish(t *testing.T) {
 	}
 	if content.IsPin("ipcs:layer") {
 		t.Error("another's pin is taken for the store's")
+	}
+}
+
+// TestRootDigest has a blob by the digest of its root, once that is here: its bytes are what its blocks say, others are not told that they have this digest, and
+// the node keeps them until the blob is deleted.
+func TestRootDigest(t *testing.T) {
+	blocks := ipfstest.NewMemory() // of a node that is this one
+	h := openHost(t, t.TempDir(), blocks)
+	data := objectstest.Random(1, 3<<20)
+	f, leaves := objectstest.New(t, ipfs.LayoutBlob, data)
+	if _, err := f.Build(func(b ipfs.Block) error {
+		leaves = append(leaves, b)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	hash := f.Cid.Hash()
+	d := digest.NewDigestFromBytes(digest.SHA256, hash[len(hash)-32:])
+	if _, err := h.Info(t.Context(), d); !errdefs.IsNotFound(err) {
+		t.Errorf("a root that is not here: %v", err)
+	}
+	if err := errors.Join(blocks.Put(t.Context(), leaves...), h.Objects.Put(t.Context(), leaves...)); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := h.Info(t.Context(), d); err != nil || info.Size != f.Size {
+		t.Fatalf("%+v, %v", info, err)
+	}
+	if got, err := read(t.Context(), h.Store, d, 1<<20); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if _, _, err := h.Blob(d); !errdefs.IsNotFound(err) {
+		t.Errorf("others are told that bytes have a digest which they have not: %v", err)
+	}
+	if err := h.Publish(d, true, true); !errdefs.IsNotFound(err) {
+		t.Errorf("published: %v", err)
+	}
+	pins := func() int {
+		list, err := h.Objects.Pins(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	if n := pins(); n != 1 {
+		t.Errorf("%d pins", n)
+	}
+	if err := h.Delete(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); pins() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("what was deleted is pinned")
+		}
+	}
+	// A node that is the root of something else is no blob.
+	dir, err := ipfs.NewBlock(cid.DagProtobuf, []byte{0x0a, 2, 8, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Objects.Put(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Info(t.Context(), digest.FromBytes(dir.Data)); !errdefs.IsNotFound(err) {
+		t.Errorf("a directory: %v", err)
 	}
 }

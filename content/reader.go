@@ -32,7 +32,7 @@ const (
 // ReaderAt implements content.Provider. Of a blob that is not here as a whole, reads fetch what they need as long as ctx lives.
 func (s *Store) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (ctd.ReaderAt, error) {
 	d := desc.Digest
-	r, err := s.told(d)
+	r, err := s.told(ctx, d)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,8 @@ type record struct {
 	Labels  map[string]string `json:"labels,omitempty"`
 	Unseen  bool              `json:"unseen,omitempty"` // only a manifest says that it is the one of its digest; it is not pinned
 
+	DAG bool `json:"dag,omitempty"` // its digest is that of its root, and not that of its bytes
+
 	Public   bool `json:"public,omitempty"`   // others may have it (Publish)
 	Manifest bool `json:"manifest,omitempty"` // and are told of it
 }

@@ -11,10 +11,13 @@ import (
 // ErrNode says that a block is no dag-pb node although its CID says so.
 var ErrNode = errors.New("malformed dag-pb node")
 
-// Fields of dag-pb (PBNode, PBLink).
+// Fields of dag-pb (PBNode, PBLink), and of UnixFS (Data).
 const (
+	fieldNodeData  = 1
 	fieldNodeLinks = 2
 	fieldLinkHash  = 1
+	fieldDataType  = 1
+	fieldDataSize  = 3
 )
 
 // Links returns what a block links to, in order, if it is a dag-pb node. Raw blocks link to
@@ -56,6 +59,31 @@ func eachField(message []byte, field protowire.Number, fn func([]byte) error) er
 			if err := fn(value); err != nil {
 				return err
 			}
+			message = message[n:]
+			continue
+		}
+		if n = protowire.ConsumeFieldValue(num, typ, message); n < 0 {
+			return protowire.ParseError(n)
+		}
+		message = message[n:]
+	}
+	return nil
+}
+
+// eachNumber calls fn with each field that holds a number.
+func eachNumber(message []byte, fn func(field protowire.Number, value uint64)) error {
+	for len(message) > 0 {
+		num, typ, n := protowire.ConsumeTag(message)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		message = message[n:]
+		if typ == protowire.VarintType {
+			value, n := protowire.ConsumeVarint(message)
+			if n < 0 {
+				return protowire.ParseError(n)
+			}
+			fn(num, value)
 			message = message[n:]
 			continue
 		}

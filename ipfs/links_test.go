@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ipfs/boxo/ipld/merkledag"
+	"github.com/ipfs/boxo/ipld/unixfs"
 	"github.com/ipfs/go-cid"
 
 	"github.com/hinshun/ipcs/ipfs"
@@ -72,6 +73,7 @@ func FuzzLinks(f *testing.F) {
 	f.Add([]byte("\x0a\x02\x08\x01"))
 	f.Add([]byte("\x12\x2a\x0a\x24\x01\x70\x12\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\x12\x00\x18\x05\x0a\x02\x08\x01"))
 	f.Add([]byte("\x12\x04\x0a\x02\x01\x55"))
+	f.Add([]byte("\x0a\x05\x08\x02\x18\x80\x40"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := ipfs.NewBlock(cid.DagProtobuf, data)
 		if err != nil {
@@ -93,6 +95,10 @@ func FuzzLinks(f *testing.F) {
 			if !got[l.Cid] {
 				t.Fatalf("link to %s is missing", l.Cid)
 			}
+		}
+		size, err := ipfs.FileSize(b)
+		if fs, ferr := unixfs.FSNodeFromBytes(nd.Data()); err == nil && (ferr != nil || fs.Type() == unixfs.TFile && fs.FileSize() != uint64(size)) {
+			t.Fatalf("we say that it is a file of %d bytes, boxo says %v, %v", size, fs, ferr)
 		}
 	})
 }

@@ -2,12 +2,15 @@ package ipfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 const (
@@ -36,6 +39,28 @@ func LoadFile(ctx context.Context, src Fetcher, root cid.Cid, size int64, layout
 	}
 	f.Leaves = leaves
 	return f, f.Check()
+}
+
+// FileSize returns the size that the root of a file of more than one leaf claims to have, in its UnixFS data. The error is ErrFile, wrapped, if it is the root of none.
+func FileSize(root Block) (int64, error) {
+	size, file := uint64(0), false
+	err := eachField(root.Data, fieldNodeData, func(data []byte) error {
+		return eachNumber(data, func(field protowire.Number, value uint64) {
+			switch field {
+			case fieldDataType:
+				file = value == unixfsFile
+			case fieldDataSize:
+				size = value
+			}
+		})
+	})
+	if err == nil && (!file || size == 0 || size > math.MaxInt64) {
+		err = errors.New("it claims no size")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("root %s: %w: %w", root.Cid, ErrFile, err)
+	}
+	return int64(size), nil
 }
 
 // levels are the numbers of nodes on each level of a file, from the root down, and last of its leaves.
@@ -96,11 +121,14 @@ func (f File) below(ctx context.Context, src Fetcher, nodes []cid.Cid) (next []c
 			return fmt.Errorf("%w: node %s has %d bytes", ErrFile, b.Cid, len(b.Data))
 		}
 		list, err := Links(b)
-		if err == nil && len(list) > f.Layout.width() {
-			err = fmt.Errorf("%w: node %s has %d links", ErrFile, b.Cid, len(list))
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrFile, err)
+		}
+		if len(list) > f.Layout.width() {
+			return fmt.Errorf("%w: node %s has %d links", ErrFile, b.Cid, len(list))
 		}
 		links[b.Cid] = list
-		return err
+		return nil
 	})
 	for _, c := range nodes {
 		next = append(next, links[c]...)

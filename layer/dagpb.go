@@ -129,25 +129,6 @@ func (r *cursor) maybeEmpty() string {
 	return r.bytes()
 }
 
-// fileSize returns the size that the UnixFS data of a file's root claims.
-func fileSize(data string) (int64, bool) {
-	r := cursor{s: data}
-	for r.more() {
-		switch tag := r.uvarint(); {
-		case tag == tagDataSize:
-			size := r.uvarint()
-			return int64(size), !r.bad && size <= MaxFile
-		case tag&7 == 0:
-			r.uvarint()
-		case tag&7 == 2:
-			r.maybeEmpty()
-		default:
-			r.bad = true
-		}
-	}
-	return 0, false
-}
-
 // The links of a layer root, in their order.
 const (
 	linkIndex    = "index"

@@ -11,7 +11,7 @@ import (
 
 // loadFile walks the nodes of a file of at most limit bytes and returns the file, proven
 // to be what c names. Leaves are not fetched, but for a file that is one leaf.
-func loadFile(ctx context.Context, src ipfs.Getter, c cid.Cid, limit int64) (ipfs.File, error) {
+func loadFile(ctx context.Context, src Source, c cid.Cid, limit int64) (ipfs.File, error) {
 	data, err := getVerified(ctx, src, c)
 	if err != nil {
 		return ipfs.File{}, err
@@ -23,60 +23,16 @@ func loadFile(ctx context.Context, src ipfs.Getter, c cid.Cid, limit int64) (ipf
 		}
 		return f, nil
 	}
-	links, unixfs, err := parseNode(string(data))
-	if err != nil {
-		return f, fmt.Errorf("file %s: %w: %w", c, ipfs.ErrFile, err)
+	if f.Size, err = ipfs.FileSize(ipfs.Block{Cid: c, Data: data}); err != nil {
+		return f, err
 	}
-	size, ok := fileSize(unixfs)
-	if !ok {
+	if f.Size > MaxFile {
 		return f, fmt.Errorf("file %s: %w: its root claims no size below %d", c, ipfs.ErrFile, int64(MaxFile))
 	}
-	if size > limit {
+	if f.Size > limit {
 		return f, fmt.Errorf("file %s: %w (%d bytes)", c, ErrTooLarge, limit)
 	}
-	f.Size = size
-	leaves, err := walkLeaves(ctx, src, links, f.NumLeaves())
-	if err != nil {
-		return f, fmt.Errorf("file %s: %w", c, err)
-	}
-	f.Leaves = leaves
-	return f, f.Check()
-}
-
-// walkLeaves descends level by level until all links are leaves, of which there must be n.
-// No level may hold more nodes than there are leaves, and a file of the profile has no
-// more levels than maxLevels.
-func walkLeaves(ctx context.Context, src ipfs.Getter, links []link, n int) (string, error) {
-	const maxLevels = 3 // 1024³ leaves of 1 MiB
-	for level := 0; len(links) > 0 && links[0].cid.Type() == cid.DagProtobuf; level++ {
-		var next []link
-		for _, l := range links {
-			data, err := getVerified(ctx, src, l.cid)
-			if err != nil {
-				return "", err
-			}
-			below, _, err := parseNode(string(data))
-			if err != nil {
-				return "", fmt.Errorf("node %s: %w: %w", l.cid, ipfs.ErrFile, err)
-			}
-			next = append(next, below...)
-			if len(next) > n || level == maxLevels {
-				return "", fmt.Errorf("%w: more nodes than its size needs", ipfs.ErrFile)
-			}
-		}
-		links = next
-	}
-	if len(links) != n {
-		return "", fmt.Errorf("%w: %d leaves, its size needs %d", ipfs.ErrFile, len(links), n)
-	}
-	leaves := make([]byte, 0, n*sumSize)
-	for _, l := range links {
-		if l.cid.Type() != cid.Raw {
-			return "", fmt.Errorf("%w: %s is not a raw leaf", ipfs.ErrFile, l.cid)
-		}
-		leaves = append(leaves, sumOf(l.cid)...)
-	}
-	return string(leaves), nil
+	return ipfs.LoadFile(ctx, src, c, f.Size, ipfs.LayoutFile)
 }
 
 // getVerified gets a block, and checks it although a Source has done so: what follows

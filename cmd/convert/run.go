@@ -31,6 +31,7 @@ type options struct {
 	since          string // reference
 	withOriginal   bool
 	keepDiffIDs    bool
+	rootDigests    bool
 	verify         bool
 	workers        int
 	json           bool
@@ -52,6 +53,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.Lookup("seeds").NoOptDefVal = "true"
 	flags.StringVar(&o.since, "since", "", "`image` of yours in the target's registry, such as the version before: what its seeds have is not written again")
 	flags.BoolVar(&o.withOriginal, "with-original", false, "copy SOURCE to TARGET as well, so that hosts without ipcs run the same tag; those with it pull the ipcs image by its digest")
+	flags.BoolVar(&o.rootDigests, "root-digests", false, "write manifests whose digests are those of roots, as in 2019; for containerd: on the content store of ipcs")
 	flags.BoolVar(&o.keepDiffIDs, "keep-diff-ids", false, "leave the config, and so the image ID, as they are; see above for what that costs")
 	flags.BoolVar(&o.access.PlainHTTP, "plain-http", false, "speak plain HTTP to registries (always done on this host)")
 	flags.StringVar(&o.access.ContainerdAddress, "containerd-address", "/run/containerd/containerd.sock", "containerd's `socket`")
@@ -68,7 +70,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	}
 	opts := convert.Options{
 		AllPlatforms: o.allPlatforms, Peers: o.peers, Fill: o.fill, Seeds: o.writesSeeds(), WithOriginal: o.withOriginal, KeepDiffIDs: o.keepDiffIDs,
-		Compression: compressions[o.mediatype], Workers: o.workers,
+		RootDigests: o.rootDigests, Compression: compressions[o.mediatype], Workers: o.workers,
 	}
 	if opts.Platforms, err = convert.ParsePlatforms(o.platforms); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -209,6 +211,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--mediatype %s is not known; pass unixfs, chunked, tar, tar+gzip or tar+zstd", o.mediatype)
 	case o.mediatype != "unixfs" && (o.keepDiffIDs || len(o.peers) > 0 || o.profile != "" || o.fill != "" || o.seeds != "" || o.withOriginal):
 		return errors.New("--keep-diff-ids, --peer-hint, --profile, --fill, --seeds and --with-original are for --mediatype unixfs")
+	case o.rootDigests && o.mediatype != chunked:
+		return errors.New("--root-digests is for --mediatype chunked")
 	case o.mediatype != "unixfs" && strings.HasPrefix(o.target, "ipfs:"):
 		return errors.New("ipfs: takes ipcs images: pass --mediatype unixfs")
 	case (o.seeds == "true" || o.withOriginal) && strings.HasPrefix(o.target, "ipfs:"):

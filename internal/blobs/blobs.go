@@ -7,6 +7,7 @@ package blobs
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/hinshun/ipcs/internal/fetch"
@@ -30,12 +32,16 @@ const (
 	freeDelay, freeAgain = time.Second, time.Minute
 	freeTimeout          = 10 * time.Minute
 	closeTimeout         = 5 * time.Second
+	// rootTime is how long it may take to find out whether a root is here.
+	rootTime = 2 * time.Second
 	// putBytes is how much Kubo is given at a time.
 	putBytes = 8 << 20
 )
 
 // A Node keeps blocks and pins.
 type Node interface {
+	ipfs.Getter
+	ipfs.Local
 	ipfs.Putter
 	ipfs.Pinner
 }
@@ -99,6 +105,36 @@ func (b *Blobs) KeepFetched(ctx context.Context, f ipfs.File, name string) error
 		b.opts.Store.Hold(f.Cid)
 		return b.opts.Fetcher.Ensure(ctx, f)
 	})
+}
+
+// Root implements content.Node.
+func (b *Blobs) Root(ctx context.Context, d digest.Digest) (cid.Cid, int64, error) {
+	hash, err := hex.DecodeString(d.Encoded())
+	if err != nil || d.Algorithm() != digest.SHA256 {
+		return cid.Undef, 0, ipfs.ErrNotFound
+	}
+	raw := ipfs.RawCid(string(hash))
+	root := cid.NewCidV1(cid.DagProtobuf, raw.Hash())
+	// Who asks may hold what others wait for: a Kubo that does not answer has nothing.
+	ctx, cancel := context.WithTimeout(ctx, rootTime)
+	defer cancel()
+	if here, err := b.opts.Node.Has(ctx, root); err != nil || !here {
+		return cid.Undef, 0, errors.Join(err, ipfs.ErrNotFound)
+	}
+	data, err := b.opts.Node.Get(ctx, root)
+	if err != nil {
+		return cid.Undef, 0, err
+	}
+	size, err := ipfs.FileSize(ipfs.Block{Cid: root, Data: data})
+	if err != nil || ipfs.LayoutBlob.NumLeaves(size) == 1 {
+		return cid.Undef, 0, errors.Join(err, ipfs.ErrNotFound) // something else
+	}
+	return root, size, nil
+}
+
+// KeepRoot implements content.Node.
+func (b *Blobs) KeepRoot(ctx context.Context, f ipfs.File, name string) error {
+	return b.pinned(ctx, f, name, func() error { return nil })
 }
 
 // pinned pins what keep keeps.

@@ -31,6 +31,11 @@ func Chunked(ctx context.Context, opts Options) (*Report, error) {
 		return nil, err
 	}
 	c := &chunker{publisher: publisher{src: opts.Source, dst: opts.Target, node: opts.Node, progress: opts.Progress}, workers: opts.Workers}
+	if opts.RootDigests {
+		if c.namer, err = namerOf(opts.Target); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.layers(ctx, ims); err != nil {
 		return nil, fmt.Errorf("convert %s: %w", opts.Source, err)
 	}
@@ -55,6 +60,7 @@ func Chunked(ctx context.Context, opts Options) (*Report, error) {
 type chunker struct {
 	publisher
 	workers int
+	namer   namer // nil: digests are those of bytes
 	blobs   map[digest.Digest]*LayerReport
 }
 
@@ -102,6 +108,9 @@ func (c *chunker) layer(ctx context.Context, desc ocispec.Descriptor, info Layer
 
 // put puts a layer on the node and into the target. It is read once, unless the target copies blobs in a better way.
 func (c *chunker) put(ctx context.Context, desc ocispec.Descriptor, progress LayerProgress, report *LayerReport) error {
+	if c.namer != nil {
+		return c.putNamed(ctx, desc, progress, report)
+	}
 	root, err := c.reuse(ctx, desc)
 	if err != nil {
 		return err
@@ -112,18 +121,7 @@ func (c *chunker) put(ctx context.Context, desc ocispec.Descriptor, progress Lay
 	}
 	report.Bytes = desc.Size
 	chunk := func(w io.Writer) error {
-		root, err = c.blob(ctx, desc, func(read func(io.Reader) error) error {
-			rc, err := c.src.Fetch(ctx, desc)
-			if err != nil {
-				return err
-			}
-			defer rc.Close()
-			blob, err := newVerifier(sourceReader{rc}, desc, progress.Read)
-			if err != nil {
-				return err
-			}
-			return read(io.TeeReader(blob, w))
-		})
+		root, err := c.chunk(ctx, desc, progress, w)
 		report.Cid = root.String()
 		return err
 	}
@@ -138,6 +136,22 @@ func (c *chunker) put(ctx context.Context, desc ocispec.Descriptor, progress Lay
 		err = fmt.Errorf("%w: it was stored as %s", ErrCorrupt, got.Digest)
 	}
 	return err
+}
+
+// chunk puts a blob of the source on the node, and writes it to w.
+func (c *chunker) chunk(ctx context.Context, desc ocispec.Descriptor, progress LayerProgress, w io.Writer) (cid.Cid, error) {
+	return c.blob(ctx, desc, func(read func(io.Reader) error) error {
+		rc, err := c.src.Fetch(ctx, desc)
+		if err != nil {
+			return err
+		}
+		defer rc.Close()
+		blob, err := newVerifier(sourceReader{rc}, desc, progress.Read)
+		if err != nil {
+			return err
+		}
+		return read(io.TeeReader(blob, w))
+	})
 }
 
 // reuse returns the root of a blob that the node has, or none.
@@ -214,10 +228,12 @@ func (c *chunker) blob(ctx context.Context, desc ocispec.Descriptor, open func(r
 
 // manifest copies the config, and returns the manifest that says the roots.
 func (c *chunker) manifest(ctx context.Context, im *image) (document, error) {
-	if err := c.dst.Push(ctx, bare(im.configDesc), im.configData); err != nil {
-		return document{}, fmt.Errorf("config: %w", err)
-	}
 	config, err := c.blob(ctx, im.configDesc, func(read func(io.Reader) error) error { return read(bytes.NewReader(im.configData)) })
+	if err == nil && c.namer != nil {
+		err = c.name(ctx, im.configDesc, config)
+	} else if err == nil {
+		err = c.dst.Push(ctx, bare(im.configDesc), im.configData)
+	}
 	if err != nil {
 		return document{}, fmt.Errorf("config: %w", err)
 	}
@@ -248,9 +264,9 @@ func (c *chunker) annotate(im *image, config cid.Cid) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	err = setAnnotation(configDesc, im.configDesc.Annotations, config.String())
+	err = c.setRoot(configDesc, im.configDesc.Annotations, config.String())
 	for i, l := range im.layers {
-		err = errors.Join(err, setAnnotation(layers[i], l.desc.Annotations, c.blobs[l.desc.Digest].Cid))
+		err = errors.Join(err, c.setRoot(layers[i], l.desc.Annotations, c.blobs[l.desc.Digest].Cid))
 	}
 	if err != nil {
 		return nil, err
@@ -262,6 +278,18 @@ func (c *chunker) annotate(im *image, config cid.Cid) ([]byte, error) {
 		return nil, err
 	}
 	return marshal(manifest)
+}
+
+// setRoot writes the root of a blob into its descriptor.
+func (c *chunker) setRoot(desc map[string]json.RawMessage, annotations map[string]string, root string) error {
+	if c.namer == nil {
+		return setAnnotation(desc, annotations, root)
+	}
+	d, err := digestOfRoot(root)
+	if err == nil {
+		desc["digest"], err = marshal(d)
+	}
+	return err
 }
 
 // setAnnotation adds the root of a blob to its descriptor.

@@ -93,6 +93,7 @@ type Options struct {
 	Seeds        bool     // write seeds beside the image (spec/seed.md); Image only
 	Since        Source   // image whose seeds are kept for this one, in place of writing what they have again; nil for none
 	WithOriginal bool     // copy the original to the target, too, under the same tag; Image only
+	RootDigests  bool     // digests are those of roots; Chunked only
 	KeepDiffIDs  bool     // leave the config as it is; Image only
 	Compression  string   // of the layers that Restore writes: None, Gzip or Zstd
 	Workers      int      // layers converted at the same time; 0 means one for each core
