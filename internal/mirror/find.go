@@ -12,7 +12,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/hinshun/ipcs/ipfs"
-	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/mediatype"
 )
 
@@ -118,11 +117,11 @@ func (m *Mirror) find(ctx context.Context, b *below, r request) (found ipfs.File
 	}
 	err = errNobody
 	tried := map[cid.Cid]bool{}
-	b.peers.FindBlob(ctx, r.digest.String(), key, func(peer string, said embedded.Blob) bool {
-		if tried[said.Root] || len(tried) >= maxRoots || ctx.Err() != nil {
+	b.peers.FindBlob(ctx, r.digest.String(), key, func(peer string, said ipfs.File) bool {
+		if tried[said.Cid] || len(tried) >= maxRoots || ctx.Err() != nil {
 			return ctx.Err() != nil
 		}
-		tried[said.Root] = true
+		tried[said.Cid] = true
 		found, err = b.verify(ctx, r, said)
 		if errors.Is(err, errLie) {
 			b.peers.Lied(ctx, peer, fmt.Errorf("blob %s: %w", r.digest, err))
@@ -141,11 +140,11 @@ func (m *Mirror) find(ctx context.Context, b *below, r request) (found ipfs.File
 }
 
 // verify fetches a file, and says whether it is the blob. Of what can be a lie without a byte of it, none is fetched.
-func (b *below) verify(ctx context.Context, r request, said embedded.Blob) (ipfs.File, error) {
+func (b *below) verify(ctx context.Context, r request, said ipfs.File) (ipfs.File, error) {
 	if r.manifest && said.Size > maxManifest || said.Size > maxSize {
 		return ipfs.File{}, fmt.Errorf("%d bytes are too many", said.Size)
 	}
-	if key, err := mediatype.BlobCid(r.digest); err == nil && ipfs.LayoutBlob.NumLeaves(said.Size) == 1 && !key.Equals(said.Root) {
+	if key, err := mediatype.BlobCid(r.digest); err == nil && ipfs.LayoutBlob.NumLeaves(said.Size) == 1 && !key.Equals(said.Cid) {
 		return ipfs.File{}, errLie
 	}
 	f, err := b.load(ctx, said)
@@ -158,10 +157,10 @@ func (b *below) verify(ctx context.Context, r request, said embedded.Blob) (ipfs
 	return f, b.files.Ensure(ctx, f)
 }
 
-func (b *below) load(ctx context.Context, said embedded.Blob) (ipfs.File, error) {
+func (b *below) load(ctx context.Context, said ipfs.File) (ipfs.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, pieceTime)
 	defer cancel()
-	f, err := b.files.Load(ctx, said.Root, said.Size)
+	f, err := b.files.Load(ctx, said.Cid, said.Size)
 	if errors.Is(err, ipfs.ErrFile) {
 		err = fmt.Errorf("%w: %w", errLie, err)
 	}

@@ -37,7 +37,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/hinshun/ipcs/ipfs"
-	"github.com/hinshun/ipcs/ipfs/embedded"
 )
 
 // Path is where the mirror is.
@@ -98,7 +97,7 @@ type Files interface {
 
 // Peers knows who has what.
 type Peers interface {
-	FindBlob(ctx context.Context, digest string, key cid.Cid, fn func(peer string, b embedded.Blob) (enough bool))
+	FindBlob(ctx context.Context, digest string, key cid.Cid, fn func(peer string, f ipfs.File) (enough bool))
 	Lied(ctx context.Context, peer string, err error)
 }
 

@@ -25,7 +25,6 @@ import (
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
 	"github.com/hinshun/ipcs/internal/origin"
 	"github.com/hinshun/ipcs/ipfs"
-	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
 )
 
@@ -42,13 +41,13 @@ type machine struct {
 // peers say what the test has them say.
 type peers struct {
 	mu    sync.Mutex
-	said  map[string][]embedded.Blob
+	said  map[string][]ipfs.File
 	lies  int
 	asked int
 	keys  []cid.Cid
 }
 
-func (p *peers) FindBlob(_ context.Context, digest string, key cid.Cid, fn func(string, embedded.Blob) bool) {
+func (p *peers) FindBlob(_ context.Context, digest string, key cid.Cid, fn func(string, ipfs.File) bool) {
 	p.mu.Lock()
 	said := p.said[digest]
 	p.asked++
@@ -100,7 +99,7 @@ func (r *registry) HasManifest(_ context.Context, d digest.Digest) (bool, error)
 func open(t *testing.T, share mirror.Share) *machine {
 	t.Helper()
 	m := &machine{
-		node: ipfstest.NewMemory(), peers: &peers{said: map[string][]embedded.Blob{}},
+		node: ipfstest.NewMemory(), peers: &peers{said: map[string][]ipfs.File{}},
 		public: &registry{blobs: map[digest.Digest][]byte{}, manifests: map[digest.Digest]bool{}},
 	}
 	must := func(err error) {
@@ -142,7 +141,7 @@ func open(t *testing.T, share mirror.Share) *machine {
 }
 
 // has gives a machine's peers a blob, and returns what they would say of it.
-func (m *machine) has(t *testing.T, data []byte) (digest.Digest, embedded.Blob) {
+func (m *machine) has(t *testing.T, data []byte) (digest.Digest, ipfs.File) {
 	t.Helper()
 	f, leaves := objectstest.New(t, ipfs.LayoutBlob, data)
 	if f.NumLeaves() > 1 {
@@ -156,11 +155,11 @@ func (m *machine) has(t *testing.T, data []byte) (digest.Digest, embedded.Blob) 
 	if err := m.node.Put(t.Context(), leaves...); err != nil {
 		t.Fatal(err)
 	}
-	return digest.FromBytes(data), embedded.Blob{Root: f.Cid, Size: f.Size}
+	return digest.FromBytes(data), ipfs.File{Cid: f.Cid, Size: f.Size}
 }
 
 // say has the peers say what a blob is.
-func (m *machine) say(d digest.Digest, said ...embedded.Blob) {
+func (m *machine) say(d digest.Digest, said ...ipfs.File) {
 	m.peers.mu.Lock()
 	defer m.peers.mu.Unlock()
 	m.peers.said[d.String()] = said
@@ -269,7 +268,7 @@ func TestLies(t *testing.T) {
 	shorter, longer := right, right
 	shorter.Size--
 	longer.Size++
-	for name, lie := range map[string]embedded.Blob{"another file": wrong, "a smaller size": shorter, "a larger size": longer, "many bytes": {Root: right.Root, Size: 1 << 40}} {
+	for name, lie := range map[string]ipfs.File{"another file": wrong, "a smaller size": shorter, "a larger size": longer, "many bytes": {Cid: right.Cid, Size: 1 << 40}} {
 		m.peers.lies = 0
 		m.say(d, lie)
 		w := m.get("/v2/image/blobs/"+d.String(), nil)

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hinshun/ipcs/internal/origin"
-	"github.com/hinshun/ipcs/ipfs/embedded"
+	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/mediatype"
 )
 
@@ -182,13 +182,13 @@ func (m *Mirror) same(ctx context.Context, place Public, d digest.Digest, off, n
 }
 
 // Lookup returns the file of a blob that others may have: it is what peers are told.
-func (m *Mirror) Lookup(_ context.Context, text string) (embedded.Blob, bool) {
+func (m *Mirror) Lookup(_ context.Context, text string) (ipfs.File, bool) {
 	d := digest.Digest(text)
 	if d.Validate() != nil {
-		return embedded.Blob{}, false
+		return ipfs.File{}, false
 	}
 	f, ok := m.own(d)
-	return embedded.Blob{Root: f.Cid, Size: f.Size}, ok && f.Size > 0
+	return f, ok && f.Size > 0
 }
 
 // Keys are by what others find this machine, if routers and the DHT are told of it.

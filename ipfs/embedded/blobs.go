@@ -15,6 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 // BlobsProtocol is by which nodes ask each other for the files of blobs: spec/blobs.md.
@@ -35,12 +37,6 @@ const (
 	seekTime = time.Second
 )
 
-// A Blob is the file of a blob that a registry knows by its digest.
-type Blob struct {
-	Root cid.Cid
-	Size int64
-}
-
 type question struct {
 	Digest string `json:"digest"`
 }
@@ -57,7 +53,7 @@ type blobs struct {
 	book  *peerBook
 	slots chan struct{} // has an element for each question that is being answered
 	// lookup is what peers are told; nil: nothing.
-	lookup func(ctx context.Context, digest string) (Blob, bool)
+	lookup func(ctx context.Context, digest string) (ipfs.File, bool)
 
 	mu     sync.Mutex
 	muted  map[peer.ID]time.Time
@@ -65,7 +61,7 @@ type blobs struct {
 	wg     sync.WaitGroup
 }
 
-func newBlobs(h host.Host, book *peerBook, lookup func(context.Context, string) (Blob, bool)) *blobs {
+func newBlobs(h host.Host, book *peerBook, lookup func(context.Context, string) (ipfs.File, bool)) *blobs {
 	return &blobs{host: h, book: book, lookup: lookup, slots: make(chan struct{}, maxQuestions), muted: map[peer.ID]time.Time{}}
 }
 
@@ -125,36 +121,36 @@ func (b *blobs) answer(ctx context.Context, s network.Stream) error {
 	var r reply
 	if b.lookup != nil {
 		if blob, ok := b.lookup(ctx, q.Digest); ok {
-			r = reply{Root: blob.Root.String(), Size: blob.Size}
+			r = reply{Root: blob.Cid.String(), Size: blob.Size}
 		}
 	}
 	return json.NewEncoder(s).Encode(r)
 }
 
-// parseReply returns what a peer has answered: no blob if it has none.
-func parseReply(r io.Reader) (Blob, error) {
+// parseReply returns what a peer has answered: the file of LayoutBlob, without its leaves, and no CID if it has none.
+func parseReply(r io.Reader) (ipfs.File, error) {
 	var answer reply
 	if err := json.NewDecoder(io.LimitReader(r, maxReply)).Decode(&answer); err != nil {
-		return Blob{}, fmt.Errorf("answer of a peer: %w", err)
+		return ipfs.File{}, fmt.Errorf("answer of a peer: %w", err)
 	}
 	if answer.Root == "" {
-		return Blob{}, nil
+		return ipfs.File{}, nil
 	}
 	root, err := cid.Decode(answer.Root)
 	if err == nil && (answer.Size <= 0 || !isSHA256(root)) {
 		err = errors.New("no file has this root and size")
 	}
 	if err != nil {
-		return Blob{}, fmt.Errorf("answer of a peer, %.100q: %w", answer.Root, err)
+		return ipfs.File{}, fmt.Errorf("answer of a peer, %.100q: %w", answer.Root, err)
 	}
-	return Blob{root, answer.Size}, nil
+	return ipfs.File{Cid: root, Size: answer.Size, Layout: ipfs.LayoutBlob}, nil
 }
 
 // ask asks one peer.
-func (b *blobs) ask(ctx context.Context, p peer.ID, digest string) (Blob, error) {
+func (b *blobs) ask(ctx context.Context, p peer.ID, digest string) (ipfs.File, error) {
 	s, err := b.host.NewStream(network.WithNoDial(ctx, "only peers that are connected"), p, BlobsProtocol)
 	if err != nil {
-		return Blob{}, err
+		return ipfs.File{}, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer func() {
@@ -163,10 +159,10 @@ func (b *blobs) ask(ctx context.Context, p peer.ID, digest string) (Blob, error)
 		}
 	}()
 	if err := json.NewEncoder(s).Encode(question{digest}); err != nil {
-		return Blob{}, err
+		return ipfs.File{}, err
 	}
 	if err := s.CloseWrite(); err != nil {
-		return Blob{}, err
+		return ipfs.File{}, err
 	}
 	return parseReply(s)
 }
@@ -202,11 +198,11 @@ func (b *blobs) mute(p peer.ID) {
 
 type answered struct {
 	peer peer.ID
-	blob Blob
+	blob ipfs.File
 }
 
 // askAll asks peers at the same time, and gives fn what they say in the order in which they do, until fn says that it is enough.
-func (b *blobs) askAll(ctx context.Context, peers []peer.ID, digest string, fn func(string, Blob) bool) (enough bool) {
+func (b *blobs) askAll(ctx context.Context, peers []peer.ID, digest string, fn func(string, ipfs.File) bool) (enough bool) {
 	asking, cancel := context.WithTimeout(ctx, askTime)
 	answers := make(chan answered, len(peers))
 	var wg sync.WaitGroup
@@ -223,7 +219,7 @@ func (b *blobs) askAll(ctx context.Context, peers []peer.ID, digest string, fn f
 	}
 	for range peers {
 		a := <-answers
-		if a.blob.Root.Defined() && fn(a.peer.String(), a.blob) {
+		if a.blob.Cid.Defined() && fn(a.peer.String(), a.blob) {
 			return true
 		}
 	}
@@ -233,7 +229,7 @@ func (b *blobs) askAll(ctx context.Context, peers []peer.ID, digest string, fn f
 // FindBlob asks the connected peers for the file of a blob, all at the same time, and gives fn what they say, one after the other, until it returns true. If
 // none of that is enough and key is defined, whoever routers and the DHT name for it are connected and asked as well. When nobody has it this takes a round trip, and half a
 // second at most where a peer is silent, and a second longer with key. What peers say is not proven.
-func (n *Node) FindBlob(ctx context.Context, digest string, key cid.Cid, fn func(peer string, b Blob) (enough bool)) {
+func (n *Node) FindBlob(ctx context.Context, digest string, key cid.Cid, fn func(peer string, f ipfs.File) (enough bool)) {
 	if n.online == nil {
 		return
 	}

@@ -20,17 +20,17 @@ import (
 const someDigest = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 
 // one says that a node has the blob of someDigest, as the file with this root.
-func one(root cid.Cid) func(context.Context, string) (Blob, bool) {
-	return func(_ context.Context, digest string) (Blob, bool) {
-		return Blob{root, 7}, digest == someDigest
+func one(root cid.Cid) func(context.Context, string) (ipfs.File, bool) {
+	return func(_ context.Context, digest string) (ipfs.File, bool) {
+		return ipfs.File{Cid: root, Size: 7}, digest == someDigest
 	}
 }
 
 // find lists what peers say.
 func find(t *testing.T, n *Node, digest string, key cid.Cid) (said []string) {
 	t.Helper()
-	n.FindBlob(t.Context(), digest, key, func(peer string, b Blob) bool {
-		said = append(said, fmt.Sprint(peer, " ", b.Root, " ", b.Size))
+	n.FindBlob(t.Context(), digest, key, func(peer string, b ipfs.File) bool {
+		said = append(said, fmt.Sprint(peer, " ", b.Cid, " ", b.Size))
 		return false
 	})
 	return said
@@ -54,7 +54,7 @@ func TestFindBlob(t *testing.T) {
 	root := ipfstest.Blocks(t, 1, 10)[0].Cid
 	net := newMemNet(t)
 	has := net.node(t, Config{Blobs: one(root)}, nil)
-	not := net.node(t, Config{Blobs: func(context.Context, string) (Blob, bool) { return Blob{}, false }}, nil)
+	not := net.node(t, Config{Blobs: func(context.Context, string) (ipfs.File, bool) { return ipfs.File{}, false }}, nil)
 	mute := net.node(t, Config{}, nil)
 	n := net.node(t, Config{}, nil, has.online.host, not.online.host, mute.online.host)
 	knows(t, n, has, not, mute)
@@ -211,8 +211,8 @@ func FuzzReply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := parseReply(bytes.NewReader(data))
-		if err == nil && b.Root.Defined() && (b.Size <= 0 || !ipfs.IsSHA256(b.Root)) {
-			t.Errorf("%q: %v, %d", data, b.Root, b.Size)
+		if err == nil && b.Cid.Defined() && (b.Size <= 0 || !ipfs.IsSHA256(b.Cid)) {
+			t.Errorf("%q: %v, %d", data, b.Cid, b.Size)
 		}
 	})
 }

@@ -54,8 +54,8 @@ type Config struct {
 	Roots func(context.Context) []cid.Cid
 	// Keys returns what else others are told of: the keys by which FindBlob finds this node. Default: none.
 	Keys func(context.Context) []cid.Cid
-	// Blobs returns the file of a blob, by its digest: what peers are told. Default: nothing.
-	Blobs func(ctx context.Context, digest string) (Blob, bool)
+	// Blobs returns the file of LayoutBlob of a blob, without its leaves, by its digest: what peers are told. Default: nothing.
+	Blobs func(ctx context.Context, digest string) (ipfs.File, bool)
 	// Withheld says which blocks of the store peers do not get, over no protocol. It must be quick. Default: none.
 	Withheld func(context.Context, cid.Cid) bool
 }
