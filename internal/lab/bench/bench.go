@@ -120,6 +120,7 @@ func Scenarios() []Scenario {
 		threeNodes(),
 		noPeers(),
 		either(),
+		ordinary(),
 		fanOut(),
 		warm(),
 		idle(),

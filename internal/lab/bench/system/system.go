@@ -48,6 +48,7 @@ func All() []System {
 		ipcs{}, profiled{}, filled{}, fetched{}, kubo{},
 		seeded{name: "ipcs-registry"}, seeded{name: "ipcs-registry-profile", profile: true}, seeded{name: "ipcs-registry-fetch", fetches: true},
 		seeded{name: "ipcs-either", peers: true}, seeded{name: "ipcs-either-fetch", peers: true, fetches: true},
+		content{name: "content"}, content{name: "content-peers", peers: true},
 		stargz{"stargz", false}, stargz{"stargz-optimized", true},
 	}
 	return append(all, fallbacks()...)
@@ -106,6 +107,8 @@ type Host struct {
 	Fills bool
 	// Fetches says that what is Lazy comes when the daemon is told to fetch it.
 	Fetches bool
+	// Hosts is the folder of what containerd is told of registries; "" if they are spoken to in plain HTTP, and that is all.
+	Hosts string
 	// Folders are removed when the host stops.
 	Folders []string
 }
@@ -125,7 +128,11 @@ func (h *Host) start(ctx context.Context, root string, opts lab.ContainerdOption
 
 // Pull is the command that pulls an image.
 func (h *Host) Pull(ctx context.Context, ref string) *exec.Cmd {
-	return h.Containerd.Ctr(ctx, "image", "pull", "--plain-http", "--snapshotter", h.Snapshotter, ref)
+	how := []string{"--plain-http"}
+	if h.Hosts != "" {
+		how = []string{"--hosts-dir", h.Hosts}
+	}
+	return h.Containerd.Ctr(ctx, append(append([]string{"image", "pull", "--snapshotter", h.Snapshotter}, how...), ref)...)
 }
 
 // Run is the command that runs a shell's command line in a new container.
