@@ -65,6 +65,7 @@ install: build ## binaries, systemd unit and configuration (also containerd's) b
 		sed 's|linux/amd64|linux/$(GOARCH)|' packaging/containerd-config.toml >$(DESTDIR)/etc/containerd/conf.d/ipcs.toml
 	test -e $(DESTDIR)/etc/containerd/certs.d/ipfs.localhost/hosts.toml || \
 		install -m 0644 packaging/hosts.toml $(DESTDIR)/etc/containerd/certs.d/ipfs.localhost/hosts.toml
+	install -m 0644 packaging/mirror.toml $(DESTDIR)$(PREFIX)/share/ipcs/mirror.toml
 	sed 's|linux/amd64|linux/$(GOARCH)|' packaging/containerd-content.toml >$(DESTDIR)$(PREFIX)/share/ipcs/containerd-content.toml
 	sed 's|linux/amd64|linux/$(GOARCH)|' packaging/containerd-unpack.toml >$(DESTDIR)$(PREFIX)/share/ipcs/containerd-unpack.toml
 

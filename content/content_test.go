@@ -23,13 +23,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/hinshun/ipcs/content/contenttest"
-	"github.com/hinshun/ipcs/ipfs/ipfstest"
 )
 
-// TestSuite is containerd's own suite, on the store itself and over gRPC, as containerd uses it.
+// TestSuite is containerd's own suite, on an embedded node, itself and over gRPC, as containerd uses it.
 func TestSuite(t *testing.T) {
 	testsuite.ContentSuite(t, "direct", func(ctx context.Context, dir string) (context.Context, ctd.Store, func() error, error) {
-		h, err := contenttest.Open(dir, ipfstest.NewMemory())
+		h, err := contenttest.OpenEmbedded(ctx, dir)
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -37,7 +36,7 @@ func TestSuite(t *testing.T) {
 	})
 	t.Run("Proxy", func(t *testing.T) {
 		testsuite.ContentSuite(t, "proxy", func(ctx context.Context, dir string) (context.Context, ctd.Store, func() error, error) {
-			store, closed, err := openProxy(dir)
+			store, closed, err := openProxy(ctx, dir)
 			return ctx, store, closed, err
 		})
 	})
@@ -61,8 +60,8 @@ func TestNamespaces(t *testing.T) {
 }
 
 // openProxy returns a store that is behind a socket.
-func openProxy(dir string) (ctd.Store, func() error, error) {
-	h, err := contenttest.Open(dir, ipfstest.NewMemory())
+func openProxy(ctx context.Context, dir string) (ctd.Store, func() error, error) {
+	h, err := contenttest.OpenEmbedded(ctx, dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -85,7 +84,7 @@ func openProxy(dir string) (ctd.Store, func() error, error) {
 
 // openMetadata returns a proxied store under containerd's database.
 func openMetadata(ctx context.Context, dir string, opts ...metadata.DBOpt) (context.Context, ctd.Store, func() error, error) {
-	store, closed, err := openProxy(dir)
+	store, closed, err := openProxy(ctx, dir)
 	if err != nil {
 		return nil, nil, nil, err
 	}

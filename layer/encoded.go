@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -20,6 +21,18 @@ type Encoded struct {
 
 // NewEncoded reads an index and accepts what DecodeIndex does.
 func NewEncoded(b []byte) (*Encoded, error) { return newEncoded([]string{string(b)}) }
+
+// ReadIndex reads the bytes of an index file, as layers have them, and accepts what Open does.
+func ReadIndex(file []byte) (*Encoded, error) {
+	if len(file) > MaxIndexFile {
+		return nil, fmt.Errorf("index file of %d bytes: %w", len(file), ErrTooLarge)
+	}
+	pieces, err := inflateIndex(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	return newEncoded(pieces)
+}
 
 // newEncoded checks an index that is in pieces, as decodeIndex does.
 func newEncoded(pieces []string) (*Encoded, error) {

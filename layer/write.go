@@ -35,6 +35,8 @@ type WriteOptions struct {
 	// Large, if set, is called once, when the tar has more than LargeLayer entries: whoever
 	// writes several layers at a time may let the others end first. Its error ends Write.
 	Large func() error
+	// Index, if set, is written the bytes of the layer's index file, which ReadIndex reads.
+	Index io.Writer
 }
 
 // LargeLayer is how many entries make a layer one that should be written, or read as a tar,
@@ -52,6 +54,7 @@ type writer struct {
 	sparse    int64   // bytes of sparse files so far
 	maxSparse int64
 	large     func() error // of WriteOptions, until it was called
+	indexTo   io.Writer
 	largeAt   int
 	made      made
 }
@@ -75,7 +78,7 @@ func newWriter(tarball io.Reader, opts WriteOptions) *writer {
 	if opts.MaxSparse <= 0 {
 		opts.MaxSparse = MaxSparse
 	}
-	return &writer{src: newSource(tarball, opts.Progress), tree: newTree(), maxSparse: opts.MaxSparse, large: opts.Large, largeAt: LargeLayer}
+	return &writer{src: newSource(tarball, opts.Progress), tree: newTree(), maxSparse: opts.MaxSparse, large: opts.Large, largeAt: LargeLayer, indexTo: opts.Index}
 }
 
 func (w *writer) write(ctx context.Context, dst ipfs.Putter) (*Result, error) {
@@ -251,7 +254,11 @@ func (w *writer) parts(ctx context.Context) ([]link, error) {
 // index writes the index.
 func (w *writer) index() (link, error) {
 	pipe := &contentWriter{send: w.pipe.leafNow}
-	zip, err := newCompressor(pipe)
+	to := io.Writer(pipe)
+	if w.indexTo != nil {
+		to = io.MultiWriter(pipe, w.indexTo)
+	}
+	zip, err := newCompressor(to)
 	if err != nil {
 		return link{}, err
 	}

@@ -61,6 +61,37 @@ func TestHosts(t *testing.T) {
 	}
 }
 
+// TestMirror finds that containerd is led to the mirror of a daemon, for nothing but pulls, and that README shows how.
+func TestMirror(t *testing.T) {
+	type file struct {
+		Host map[string]struct{ Capabilities []string }
+	}
+	var got, shown file
+	text := Mirror("127.0.0.1:7")
+	if err := toml.Unmarshal([]byte(text), &got); err != nil || strings.Contains(text, registry) {
+		t.Fatalf("%+v, %v:\n%s", got, err, text)
+	}
+	if caps := got.Host["http://127.0.0.1:7/mirror"].Capabilities; !reflect.DeepEqual(caps, []string{"pull"}) || len(got.Host) != 1 {
+		t.Errorf("containerd is told %+v", got)
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, snippet, _ := strings.Cut(string(readme), "```toml\n[host.")
+	snippet, _, _ = strings.Cut("[host."+snippet, "```")
+	if err := toml.Unmarshal([]byte(snippet), &shown); err != nil {
+		t.Fatal(err)
+	}
+	if err := toml.Unmarshal([]byte(mirror), &got); err != nil {
+		t.Fatal(err)
+	}
+	delete(got.Host, "http://127.0.0.1:7/mirror")
+	if !reflect.DeepEqual(shown, got) {
+		t.Errorf("README.md shows %+v, shipped is %+v", shown, got)
+	}
+}
+
 // TestReadme finds that README shows the configurations that are shipped, without their
 // comments.
 func TestReadme(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/imagedir"
 	"github.com/hinshun/ipcs/internal/lab/images"
+	"github.com/hinshun/ipcs/internal/nodes"
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/internal/profile/profiletest"
 )
@@ -192,7 +193,7 @@ func TestErrors(t *testing.T) {
 		{"--repo=" + dir + "/repo", "oci:" + dir + "/absent", "is no OCI layout"},
 		{"--ipfs-api=/unix" + dir + "/absent.sock", image, dir + "/absent.sock"},
 	}
-	if _, err := os.Stat(daemonSocket); err != nil {
+	if _, err := os.Stat(nodes.DaemonSocket); err != nil {
 		cases = append(cases, struct{ node, source, says string }{"--ipfs-api=", image, "start ipcs-snapshotter"})
 	}
 	for _, c := range cases {

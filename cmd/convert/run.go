@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/hinshun/ipcs/internal/convert"
+	"github.com/hinshun/ipcs/internal/nodes"
 	"github.com/hinshun/ipcs/internal/profile"
 	"github.com/hinshun/ipcs/layer"
 )
@@ -20,7 +21,7 @@ import (
 type options struct {
 	source, target string
 	mediatype      string
-	node           nodeOptions
+	node           nodes.Options
 	access         convert.Access
 	platforms      []string
 	allPlatforms   bool
@@ -42,8 +43,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	flags.StringVar(&o.mediatype, "mediatype", "", "what becomes of the layers: unixfs for an ipcs image; chunked for the same blobs, which peers have in chunks (default); tar, tar+gzip or tar+zstd for an ordinary one again")
 	flags.BoolVar(&o.verify, "verify", false, "prove that the ipcs image REF is what it was made from, and write nothing")
-	flags.StringVar(&o.node.api, "ipfs-api", "", "`address` of an IPFS node: auto (the Kubo of $IPFS_PATH or ~/.ipfs), the path of a socket or of Kubo's repository, a multiaddr or a URL (default "+daemonSocket+" if it is there)")
-	flags.StringVar(&o.node.repo, "repo", "", "repository `folder` to write to without a daemon")
+	o.node.Register(flags)
 	flags.StringArrayVar(&o.platforms, "platform", nil, "`platform` to take, such as linux/arm64; repeatable (default this host's, and all with --verify)")
 	flags.BoolVar(&o.allPlatforms, "all-platforms", false, "take all platforms of the source")
 	flags.StringArrayVar(&o.peers, "peer-hint", nil, "`multiaddr` of a peer that has the files, to be written into the image; repeatable; none for none (default the node's own addresses, if it listens on any but those of its host)")
@@ -182,7 +182,7 @@ func (o *options) open(ctx context.Context, opts *convert.Options, opened *close
 		opts.Since = since
 		opened.add(func() error { return since.Close(last) })
 	}
-	node, err := openNode(ctx, o.node)
+	node, err := nodes.Open(ctx, o.node)
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (o *options) check() error {
 		return errors.New("--seeds is true or false")
 	case o.allPlatforms && len(o.platforms) > 0:
 		return errors.New("--platform and --all-platforms exclude each other")
-	case o.node.api != "" && o.node.repo != "":
+	case o.node.API != "" && o.node.Repo != "":
 		return errors.New("--ipfs-api and --repo exclude each other")
 	case o.workers < 0:
 		return errors.New("--workers is negative")

@@ -157,14 +157,28 @@ func (c *converter) convert(ctx context.Context, l sourceLayer, progress LayerPr
 
 // write streams a blob through decompression into layer.Write, and checks all of it.
 func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProgress) (*layer.Result, error) {
+	r := layerReader{c.src, c.node, c.large, progress.Read, nil}
+	return r.read(ctx, l)
+}
+
+// A layerReader reads the tars of layers.
+type layerReader struct {
+	src   Source
+	dst   ipfs.Putter // gets the blocks of the layer
+	large turn
+	count func(int64) // bytes of the blob that were read
+	index io.Writer   // gets the index file; nil for nobody
+}
+
+func (r layerReader) read(ctx context.Context, l sourceLayer) (*layer.Result, error) {
 	fetch, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	rc, err := c.src.Fetch(fetch, l.desc)
+	rc, err := r.src.Fetch(fetch, l.desc)
 	if err != nil {
 		return nil, err
 	}
 	defer rc.Close()
-	blob, err := newVerifier(sourceReader{rc}, l.desc, progress.Read)
+	blob, err := newVerifier(sourceReader{rc}, l.desc, r.count)
 	if err != nil {
 		return nil, err
 	}
@@ -175,10 +189,10 @@ func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProg
 	done := func() {}
 	defer func() { done() }()
 	large := func() (err error) {
-		done, err = c.large.take(ctx)
+		done, err = r.large.take(ctx)
 		return err
 	}
-	result, err := layer.Write(ctx, putter{c.node, cancel}, tar, layer.WriteOptions{Large: large})
+	result, err := layer.Write(ctx, putter{r.dst, cancel}, tar, layer.WriteOptions{Large: large, Index: r.index})
 	if err != nil && !errors.Is(err, layer.ErrTar) {
 		cancel(err)
 		err = context.Cause(fetch) // what failed first

@@ -3,8 +3,11 @@ package embedded
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -236,5 +239,42 @@ func TestReplySeeds(t *testing.T) {
 	}
 	if good < 2 || bad < 3 {
 		t.Errorf("%d answers, %d that are none", good, bad)
+	}
+}
+
+// TestBlobExamples asks what spec/blobs.md has asked, of a node that has that blob and of one that has not.
+func TestBlobExamples(t *testing.T) {
+	text, err := os.ReadFile("../../spec/blobs.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello, err := ipfs.NewBlock(cid.Raw, []byte("hello\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(hello.Data))
+	net := newMemNet(t)
+	h := net.host(t)
+	has := net.node(t, Config{Blobs: func(_ context.Context, asked string) (ipfs.File, bool) {
+		return ipfs.File{Cid: hello.Cid, Size: 6}, asked == digest
+	}}, nil, h)
+	other := net.node(t, Config{}, nil, h)
+	rows := regexp.MustCompile("(?m)^\\| `(\\{.*\\})` \\| `(\\{.*\\})` \\| `(\\{.*\\})` \\|$").FindAllStringSubmatch(string(text), -1)
+	if len(rows) == 0 {
+		t.Fatal("there are no examples")
+	}
+	for _, row := range rows {
+		for i, n := range []*Node{has, other} {
+			soon(t, "the connection", func() bool { return h.Network().Connectedness(n.online.host.ID()) == network.Connected })
+			s, err := h.NewStream(t.Context(), n.online.host.ID(), BlobsProtocol)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(s, row[1])
+			_ = s.CloseWrite()
+			if got, err := io.ReadAll(s); err != nil || strings.TrimSpace(string(got)) != row[2+i] {
+				t.Errorf("%s is answered with %s, %v; want %s", row[1], got, err, row[2+i])
+			}
+		}
 	}
 }

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+
+	"github.com/hinshun/ipcs/internal/compare"
+)
+
+// A progress shows what a comparison does. Close ends it.
+type progress interface {
+	compare.Progress
+	Close()
+}
+
+// newProgress returns bars for a terminal, and else lines.
+func newProgress(w io.Writer, quiet bool) progress {
+	if f, ok := w.(*os.File); ok && !quiet && term.IsTerminal(int(f.Fd())) {
+		return bars{mpb.New(mpb.WithOutput(w))}
+	}
+	return &lines{w: w, quiet: quiet}
+}
+
+func size(n int64) string { return humanize.Bytes(uint64(max(n, 0))) }
+
+// lines writes one line when an image is begun, and one when it is done.
+type lines struct {
+	mu    sync.Mutex
+	w     io.Writer
+	quiet bool // notes only
+}
+
+func (l *lines) printf(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, _ = fmt.Fprintf(l.w, format+"\n", args...) // there is nobody to tell
+}
+
+// Note implements compare.Progress.
+func (l *lines) Note(text string) { l.printf("note: %q", text) }
+
+// Close implements progress.
+func (l *lines) Close() {}
+
+// Image implements compare.Progress.
+func (l *lines) Image(ref string, bytes int64) compare.ImageProgress {
+	if !l.quiet {
+		l.printf("%s: %s", ref, size(bytes))
+	}
+	return &imageLines{l, ref, bytes, time.Now()}
+}
+
+type imageLines struct {
+	lines *lines
+	ref   string
+	bytes int64
+	start time.Time
+}
+
+func (l *imageLines) Read(int64)   {}
+func (l *imageLines) Failed(error) {} // the end says it
+
+func (l *imageLines) Done(cached bool) {
+	switch {
+	case l.lines.quiet:
+	case cached:
+		l.lines.printf("%s: known", l.ref)
+	default:
+		l.lines.printf("%s: done after %.1f s", l.ref, time.Since(l.start).Seconds())
+	}
+}
+
+// bars draws a bar for each image.
+type bars struct{ *mpb.Progress }
+
+// Note implements compare.Progress.
+func (b bars) Note(text string) { _, _ = fmt.Fprintf(b.Progress, "note: %q\n", text) }
+
+// Close waits until the bars are drawn for the last time: those of images that were not done are given up.
+func (b bars) Close() { b.Shutdown() }
+
+// Image implements compare.Progress.
+func (b bars) Image(ref string, bytes int64) compare.ImageProgress {
+	bar := &imageBar{}
+	bar.Bar = b.AddBar(0,
+		mpb.PrependDecorators(decor.Name(fmt.Sprintf("%.60s", ref), decor.WCSyncSpaceR)),
+		mpb.AppendDecorators(decor.Any(bar.right)),
+	)
+	bar.SetTotal(bytes, false)
+	return bar
+}
+
+// An imageBar shows how much of an image was read, and then what became of it.
+type imageBar struct {
+	*mpb.Bar
+	mu   sync.Mutex
+	text string
+}
+
+func (b *imageBar) right(s decor.Statistics) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.text != "" {
+		return b.text
+	}
+	return size(s.Current) + " of " + size(s.Total)
+}
+
+func (b *imageBar) end(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text = text
+}
+
+// Read implements compare.ImageProgress.
+func (b *imageBar) Read(n int64) { b.IncrInt64(n) }
+
+// Done implements compare.ImageProgress.
+func (b *imageBar) Done(cached bool) {
+	if b.end("done"); cached {
+		b.end("known")
+	}
+	b.SetTotal(-1, true)
+}
+
+// Failed implements compare.ImageProgress.
+func (b *imageBar) Failed(error) {
+	b.end("failed")
+	b.Abort(false)
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/hinshun/ipcs/internal/compare"
+	"github.com/hinshun/ipcs/internal/convert"
+	"github.com/hinshun/ipcs/internal/nodes"
+	"github.com/hinshun/ipcs/internal/profile"
+)
+
+// cacheBytes is how much is kept of what is known of layers: what was not used for longest goes.
+const cacheBytes = 2 << 30
+
+// errLeftOut says that the report is not of all images.
+var errLeftOut = errors.New("images were left out: the report says which, and why")
+
+type options struct {
+	refs      []string
+	access    convert.Access
+	node      nodes.Options
+	platforms []string
+	json, csv bool
+	html      string
+	keepGoing bool
+	cache     string
+	noCache   bool
+	workers   int
+	color     string
+	pprof     string
+}
+
+func (o *options) register(flags *pflag.FlagSet) {
+	flags.BoolVar(&o.json, "json", false, "print the report as one JSON object (docs/compare.md), and no progress")
+	flags.BoolVar(&o.csv, "csv", false, "print what any two images share, as a table of comma-separated values, and no progress")
+	flags.StringVar(&o.html, "html", "", "write a page with charts into `FILE`, besides")
+	flags.StringArrayVar(&o.platforms, "platform", nil, "`platform` to take of indexes, such as linux/arm64 (repeatable: each is an image of its own; default: that of this host)")
+	flags.BoolVar(&o.keepGoing, "keep-going", false, "leave out images that cannot be read, say so, and exit with 1")
+	flags.BoolVar(&o.access.PlainHTTP, "plain-http", false, "speak HTTP to registries also where they are not on this host")
+	flags.StringVar(&o.access.ContainerdAddress, "containerd-address", "/run/containerd/containerd.sock", "containerd's `socket`")
+	flags.StringVarP(&o.access.Namespace, "namespace", "n", "default", "containerd's `namespace` of containerd:REF")
+	o.node.Register(flags)
+	flags.StringVar(&o.cache, "cache", "", "`folder` for what is known of layers (default ipcs/compare in the user's folder of caches; 2 GiB at most)")
+	flags.BoolVar(&o.noCache, "no-cache", false, "keep nothing for the next time")
+	flags.IntVar(&o.workers, "workers", 0, "layers that are read at a time (default: one for each core)")
+	flags.StringVar(&o.color, "color", "auto", "color on a terminal: auto, always or never")
+	flags.StringVar(&o.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
+}
+
+func (o *options) check() error {
+	switch {
+	case o.json && o.csv:
+		return errors.New("--json and --csv exclude each other")
+	case o.noCache && o.cache != "":
+		return errors.New("--cache and --no-cache exclude each other")
+	case o.node.API != "" && o.node.Repo != "":
+		return errors.New("--ipfs-api and --repo exclude each other")
+	case o.workers < 0:
+		return errors.New("--workers is negative")
+	case !slices.Contains([]string{"auto", "always", "never"}, o.color):
+		return errors.New("--color is auto, always or never")
+	}
+	return nil
+}
+
+// run does what the command line says.
+func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
+	if err := o.check(); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	opts := compare.Options{Refs: o.refs, KeepGoing: o.keepGoing, Workers: o.workers, Open: func(ctx context.Context, ref string) (convert.Source, error) {
+		return o.access.OpenSource(ctx, ref)
+	}}
+	if opts.Platforms, err = convert.ParsePlatforms(o.platforms); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if opts.Cache, err = o.openCache(); err != nil {
+		return err
+	}
+	stop, err := profile.Start(o.pprof)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	node, err := o.openNode(ctx)
+	if err != nil {
+		return err
+	}
+	if node != nil {
+		opts.Node = node
+		defer func() { err = errors.Join(err, node.Close()) }()
+	}
+	progress := newProgress(stderr, o.json || o.csv)
+	opts.Progress = progress
+	report, err := compare.Compare(ctx, opts)
+	progress.Close()
+	if err != nil {
+		return usageError(err)
+	}
+	if opts.Cache != nil {
+		err = opts.Cache.Prune(cacheBytes)
+	}
+	if err = errors.Join(err, o.write(report, stdout)); err == nil && len(report.Failed) > 0 {
+		err = errLeftOut
+	}
+	return err
+}
+
+// usageError marks what is wrong with a reference.
+func usageError(err error) error {
+	if errors.Is(err, convert.ErrReference) {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return err
+}
+
+// openCache returns the cache: nil if there is to be none, or no folder for it.
+func (o *options) openCache() (*compare.Cache, error) {
+	if o.noCache {
+		return nil, nil
+	}
+	if o.cache != "" {
+		return compare.NewCache(o.cache), nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return nil, nil // as a service, there may be no home
+	}
+	return compare.NewCache(filepath.Join(dir, "ipcs", "compare")), nil
+}
+
+// openNode opens the node that has ipcs images. Without one that was named or is here, there is none, which matters only if there are such images.
+func (o *options) openNode(ctx context.Context) (node interface {
+	convert.Node
+	Close() error
+}, err error) {
+	n, err := nodes.Open(ctx, o.node)
+	if errors.Is(err, nodes.ErrNone) {
+		for _, ref := range o.refs {
+			if strings.HasPrefix(ref, "ipfs:") {
+				return nil, err
+			}
+		}
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// write writes the report as it is wanted.
+func (o *options) write(report *compare.Report, stdout io.Writer) error {
+	if o.html != "" {
+		if err := writeFile(o.html, report.WriteHTML); err != nil {
+			return err
+		}
+	}
+	switch {
+	case o.json:
+		enc := json.NewEncoder(stdout)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(report)
+	case o.csv:
+		return report.WriteCSV(stdout)
+	}
+	return report.WriteText(stdout, o.style(stdout))
+}
+
+// style is that of the terminal, if there is one.
+func (o *options) style(w io.Writer) compare.Style {
+	style := compare.Style{Color: o.color == "always"}
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return style
+	}
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+		style.Width = width
+	}
+	style.Color = style.Color || o.color == "auto" && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return style
+}
+
+// writeFile writes a file, as a whole or not at all.
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".compare-*")
+	if err != nil {
+		return err
+	}
+	err = write(f)
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,430 @@
+// Package compare finds out what images share: layers, files and blocks, and what that saves.
+//
+// Every layer is read once: an ordinary one is converted, by package layer, into a node that keeps nothing of it but measures (meter), so that what is
+// compared is what conversion would make, on all cores, and no block is stored. Of an ipcs layer only the index is read. What is known of an ordinary layer is kept in a Cache, by its digest.
+//
+// Then the layers are added up, one after the other (tally): everything that an image can have in common with another (a file, a block) has a set of the
+// images that have it; sets are numbered, and a few hundred of them are enough for a million files. Reports are made of the amounts of each set.
+//
+// Concurrency. Compare reads several layers at a time, and waits for all of them; one adds at a time.
+package compare
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hinshun/ipcs/internal/convert"
+)
+
+// maxFiles is how many of the largest files a report has.
+const maxFiles = 25
+
+// erofsEntry is about what an entry takes in the metadata of a mounted image.
+const erofsEntry = 96
+
+// Options say what is compared.
+type Options struct {
+	Refs []string
+	// Open opens a source. It is closed at the end.
+	Open func(ctx context.Context, ref string) (convert.Source, error)
+	Node convert.Node // that has ipcs images; nil if there are none
+	// Platforms are those of indexes; empty: that of this host. Each that is named is an image of its own.
+	Platforms []ocispec.Platform
+	Cache     *Cache // nil: what is found out is forgotten
+	Workers   int    // layers that are read at a time; 0 is one for each core
+	// KeepGoing leaves out images that cannot be read, and has the report say so.
+	KeepGoing bool
+	Progress  Progress // nil: none
+}
+
+// Progress follows a comparison. Its methods are called from several goroutines.
+type Progress interface {
+	// Image is called with the bytes of the image's blobs.
+	Image(ref string, bytes int64) ImageProgress
+	Note(text string)
+}
+
+// ImageProgress follows one image. Done or Failed is called last, and once.
+type ImageProgress interface {
+	Read(n int64)
+	Done(cached bool)
+	Failed(err error)
+}
+
+// A subject is an image that is compared.
+type subject struct {
+	ref      string
+	look     convert.Look
+	looker   *convert.Looker
+	progress ImageProgress
+	pending  int  // layers that are to be read
+	cached   bool // all were known
+	err      error
+}
+
+// A unit is a layer, once for all images that have it.
+type unit struct {
+	seen   convert.LookLayer
+	looker *convert.Looker
+	users  []*subject
+}
+
+// key tells layers apart.
+func key(l convert.LookLayer) string {
+	if l.Root != "" {
+		return l.Root.String()
+	}
+	return l.Desc.Digest.String() + " " + l.DiffID.String()
+}
+
+// A comparison is one call of Compare.
+type comparison struct {
+	Options
+	enc      *zstd.Encoder
+	subjects []*subject
+	failed   []Failed
+	sources  []convert.Source
+
+	mu sync.Mutex // guards what subjects become
+}
+
+// Compare compares images. If one cannot be read the error says which, unless KeepGoing is set.
+func Compare(ctx context.Context, opts Options) (report *Report, err error) {
+	if len(opts.Refs) == 0 {
+		return nil, errors.New("no image to compare")
+	}
+	if opts.Workers == 0 {
+		opts.Workers = runtime.GOMAXPROCS(0)
+	}
+	if opts.Progress == nil {
+		opts.Progress = silent{}
+	}
+	if opts.Cache == nil {
+		dir, err := os.MkdirTemp("", "ipcs-compare-")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		opts.Cache = NewCache(dir)
+	}
+	c := &comparison{Options: opts}
+	if c.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest)); err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, s := range c.sources {
+			err = errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err := c.open(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.scan(ctx); err != nil {
+		return nil, err
+	}
+	return c.report(ctx)
+}
+
+// open reads the manifests.
+func (c *comparison) open(ctx context.Context) error {
+	looker := convert.NewLooker(c.Node, c.Platforms)
+	for _, ref := range c.Refs {
+		err := c.openOne(ctx, looker, ref)
+		if err != nil && (!c.KeepGoing || ctx.Err() != nil) {
+			return fmt.Errorf("%s: %w", ref, err)
+		}
+		if err != nil {
+			c.failed = append(c.failed, Failed{ref, err.Error()})
+			c.Progress.Note(fmt.Sprintf("%s is left out: %v", ref, err))
+		}
+	}
+	if len(c.subjects) == 0 {
+		return errors.New("none of the images can be read")
+	}
+	return nil
+}
+
+func (c *comparison) openOne(ctx context.Context, looker *convert.Looker, ref string) error {
+	src, err := c.Open(ctx, ref)
+	if err != nil {
+		return err
+	}
+	c.sources = append(c.sources, src)
+	at := looker.At(src)
+	looks, err := at.Manifests(ctx, c.Progress.Note)
+	if err != nil {
+		return err
+	}
+	for _, look := range looks {
+		s := &subject{ref: ref, look: look, looker: at, cached: true}
+		if len(looks) > 1 {
+			s.ref += " (" + look.Platform + ")"
+		}
+		var bytes int64
+		for _, l := range distinct(look.Layers) {
+			s.pending++
+			if l.Root == "" {
+				bytes += l.Desc.Size
+			}
+		}
+		s.progress = c.Progress.Image(s.ref, bytes)
+		if s.pending == 0 {
+			s.progress.Done(true)
+		}
+		c.subjects = append(c.subjects, s)
+	}
+	return nil
+}
+
+// distinct are layers, each once.
+func distinct(layers []convert.LookLayer) (list []convert.LookLayer) {
+	seen := map[string]bool{}
+	for _, l := range layers {
+		if k := key(l); !seen[k] {
+			seen[k] = true
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// units are the layers of all images that were not given up, each once, the largest first: so none of them is waited for at the end.
+func (c *comparison) units() []*unit {
+	units := map[string]*unit{}
+	var list []*unit
+	for _, s := range c.subjects {
+		for _, l := range distinct(s.look.Layers) {
+			u := units[key(l)]
+			if u == nil {
+				u = &unit{seen: l, looker: s.looker}
+				units[key(l)] = u
+				list = append(list, u)
+			}
+			u.users = append(u.users, s)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *unit) int { return int(min(max(b.seen.Desc.Size-a.seen.Desc.Size, -1), 1)) })
+	return list
+}
+
+// scan reads what is not known of the layers.
+func (c *comparison) scan(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(c.Workers)
+	for _, u := range c.units() {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			cached, err := c.scanOne(ctx, u)
+			if err != nil && (!c.KeepGoing || ctx.Err() != nil) {
+				err = fmt.Errorf("%s: layer %s: %w", u.users[0].ref, firstOf(u.seen.Desc.Digest, u.seen.Root), err)
+			}
+			c.ended(u, cached, err)
+			if c.KeepGoing && ctx.Err() == nil {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	c.giveUp()
+	if len(c.subjects) == 0 {
+		return errors.New("none of the images can be read")
+	}
+	return nil
+}
+
+func firstOf(a, b digest.Digest) digest.Digest {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// scanOne has what is known of a layer in the cache.
+func (c *comparison) scanOne(ctx context.Context, u *unit) (cached bool, err error) {
+	if u.seen.Root != "" {
+		_, err := scanLayer(ctx, u.looker, u.seen, c.enc, nil)
+		return false, err
+	}
+	read := func(n int64) {
+		for _, s := range u.users {
+			s.progress.Read(n)
+		}
+	}
+	if c.Cache.has(u.seen) {
+		read(u.seen.Desc.Size)
+		return true, nil
+	}
+	s, err := scanLayer(ctx, u.looker, u.seen, c.enc, read)
+	if err != nil {
+		return false, err
+	}
+	return false, c.Cache.save(s)
+}
+
+// ended notes that a layer was read.
+func (c *comparison) ended(u *unit, cached bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range u.users {
+		s.cached = s.cached && cached
+		s.pending--
+		switch {
+		case s.err != nil: // it was said
+		case err != nil:
+			s.err = err
+			s.progress.Failed(err)
+		case s.pending == 0:
+			s.progress.Done(s.cached)
+		}
+	}
+}
+
+// giveUp leaves out images of which a layer could not be read.
+func (c *comparison) giveUp() {
+	c.subjects = slices.DeleteFunc(c.subjects, func(s *subject) bool {
+		if s.err != nil {
+			c.failed = append(c.failed, Failed{s.ref, s.err.Error()})
+			c.Progress.Note(fmt.Sprintf("%s is left out: %v", s.ref, s.err))
+		}
+		return s.err != nil
+	})
+}
+
+// report adds all up.
+func (c *comparison) report(ctx context.Context) (*Report, error) {
+	t := newTally(len(c.subjects))
+	number := map[*subject]int{}
+	for i, s := range c.subjects {
+		number[s] = i
+	}
+	sums := map[string]layerSum{}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(c.Workers)
+	for _, u := range c.units() {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return context.Cause(ctx)
+			}
+			s, err := c.load(ctx, u)
+			if err != nil {
+				return err
+			}
+			var images []int
+			for _, user := range u.users {
+				images = append(images, number[user])
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			sum, err := t.add(s, images)
+			sums[key(u.seen)] = sum
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return c.finish(t, sums), nil
+}
+
+// load returns what is known of a layer.
+func (c *comparison) load(ctx context.Context, u *unit) (*scan, error) {
+	if u.seen.Root == "" {
+		if s := c.Cache.load(u.seen.Desc.Digest, u.seen.DiffID); s != nil {
+			return s, nil
+		}
+	}
+	return scanLayer(ctx, u.looker, u.seen, c.enc, func(int64) {}) // somebody has cleared the cache
+}
+
+func (c *comparison) finish(t *tally, sums map[string]layerSum) *Report {
+	r := &Report{Schema: Schema, Levels: t.levels(), Touched: t.touched(), Failed: c.failed}
+	r.Pairs = t.pairs(r.Levels)
+	r.Shared, r.Unshared = t.filesOf(maxFiles)
+	chains, indexes := map[string]bool{}, map[string]bool{}
+	for i, s := range c.subjects {
+		im := Image{Ref: s.ref, Digest: s.look.Digest, Platform: s.look.Platform, Layers: []Layer{}, Files: t.files[i]}
+		chain := ""
+		for _, l := range s.look.Layers {
+			sum := sums[key(l)]
+			im.IPCS = im.IPCS || l.Root != ""
+			im.Layers = append(im.Layers, newLayer(sum))
+			chain += " " + key(l)
+			if !chains[chain] {
+				chains[chain] = true
+				r.Disk.Unpacked += sum.disk
+				r.Disk.Indexes += sum.entries * erofsEntry
+			}
+			if !indexes[key(l)] {
+				indexes[key(l)] = true
+				r.Disk.Indexes += (sum.IndexSize + blockSize - 1) / blockSize * blockSize
+			}
+		}
+		for _, l := range r.Levels {
+			if own := l.Images[i]; l.Name == LevelFile {
+				im.Copies = Amount{im.Files.Count - own.Unique.Count - own.Shared.Count, im.Files.Bytes - own.Unique.Bytes - own.Shared.Bytes}
+			}
+		}
+		r.Images = append(r.Images, im)
+	}
+	for _, b := range t.blobs {
+		r.Disk.Blobs += (b.size + blockSize - 1) / blockSize * blockSize
+	}
+	for _, content := range t.contents {
+		if content.files != 0 {
+			r.Disk.Files += (content.size + blockSize - 1) / blockSize * blockSize
+		}
+	}
+	return r
+}
+
+func newLayer(s layerSum) Layer {
+	l := Layer{Digest: s.Blob, DiffID: s.DiffID, Blob: s.BlobSize, Tar: s.Tar, Files: s.files}
+	if l.Digest == "" {
+		l.Blob = unknownAmount
+	}
+	return l
+}
+
+type silent struct{}
+
+func (silent) Image(string, int64) ImageProgress { return silent{} }
+func (silent) Note(string)                       {}
+func (silent) Read(int64)                        {}
+func (silent) Done(bool)                         {}
+func (silent) Failed(error)                      {}
+
+// Names are the references of the images of a report, as short as they can be told apart: what all begin with, up to a slash, is left out.
+func (r *Report) Names() []string {
+	names := make([]string, len(r.Images))
+	common := ""
+	for i, im := range r.Images {
+		names[i] = im.Ref
+		prefix := im.Ref[:strings.LastIndex(im.Ref, "/")+1]
+		if i == 0 {
+			common = prefix
+		}
+		for !strings.HasPrefix(prefix, common) {
+			common = common[:strings.LastIndex(strings.TrimSuffix(common, "/"), "/")+1]
+		}
+	}
+	for i := range names {
+		names[i] = strings.TrimPrefix(names[i], common)
+	}
+	return names
+}
