@@ -8,7 +8,7 @@ TOOLS   := $(CACHE)/bin
 GOARCH  ?= $(shell $(GO) env GOARCH)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-PROGRAMS := convert ipcs-snapshotter
+PROGRAMS := convert compare ipcs-snapshotter
 # One set of flags for all that is built, so that every package is compiled once.
 GOENV     = CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false'
 GOBUILD   = $(GOENV) $(GO) build -ldflags '-s -w -X main.version=$(VERSION)'
