@@ -1,0 +1,306 @@
+package compare_test
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/hinshun/ipcs/internal/compare"
+	"github.com/hinshun/ipcs/internal/convert"
+)
+
+const mib = 1 << 20
+
+// three makes images of which it is known what they share: all have "all", two "ab"; and large files that differ in one block.
+func three(t testing.TB) (refs []string) {
+	t.Helper()
+	block := func(c string) string { return strings.Repeat(c, mib) }
+	base := []file{{name: "all", data: "what all have"}, {name: "empty"}}
+	a := newLayout(t).layer(base...).layer(
+		file{name: "ab", data: "what two have", date: 1}, file{name: "copy1", data: "twice"}, file{name: "copy2", data: "twice"}, file{name: "large", data: block("1") + block("2") + block("3")})
+	b := newLayout(t).layer(base...).layer(
+		file{name: "ab", data: "what two have", date: 2, uid: 7}, file{name: "large", data: block("1") + block("x") + block("3")})
+	c := newLayout(t).layer(file{name: "all", data: "what all have"}, file{name: "own", data: "what one has"})
+	return []string{a.ref(), b.ref(), c.ref()}
+}
+
+func level(t testing.TB, r *compare.Report, name string) compare.Level {
+	t.Helper()
+	for _, l := range r.Levels {
+		if l.Name == name {
+			return l
+		}
+	}
+	t.Fatalf("no level %s", name)
+	return compare.Level{}
+}
+
+// sets are the amounts of a level, by the images that have them.
+func sets(l compare.Level) map[string]compare.Amount {
+	out := map[string]compare.Amount{}
+	for _, s := range l.Sets {
+		var names []string
+		for _, i := range s.Images {
+			names = append(names, strconv.Itoa(i))
+		}
+		out[strings.Join(names, " ")] = s.Amount
+	}
+	for i, im := range l.Images {
+		if im.Unique.Count > 0 {
+			out[strconv.Itoa(i)] = im.Unique
+		}
+	}
+	return out
+}
+
+// TestCompare has images of which it is known what they share.
+func TestCompare(t *testing.T) {
+	var read atomic.Int64
+	opts := options(&read, three(t)...)
+	opts.Cache = compare.NewCache(filepath.Join(t.TempDir(), "cache"))
+	r := mustCompare(t, opts)
+	for name, want := range map[string]map[string]compare.Amount{
+		compare.LevelFile: {
+			"0 1 2": {1, 13}, "0 1": {2, 13}, "0": {2, 5 + 3*mib}, "1": {1, 3 * mib}, "2": {1, 12},
+		},
+		compare.LevelBlock: {"0 1 2": {1, 13}, "0 1": {3, 13 + 2*mib}, "0": {2, 5 + mib}, "1": {1, mib}, "2": {1, 12}},
+		// Four equal parts are one.
+		compare.LevelPart: {"0 1 2": {1, 13}, "0 1": {3, 13 + 2*mib/4}, "0": {2, 5 + mib/4}, "1": {1, mib / 4}, "2": {1, 12}},
+	} {
+		if got := sets(level(t, r, name)); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+	if got := sets(level(t, r, compare.LevelBlob)); got["0 1"].Count != 1 || got["0"].Count != 1 || got["2"].Count != 1 {
+		t.Errorf("layers: %v", got)
+	}
+	if got := r.Images[0].Copies; got != (compare.Amount{Count: 1, Bytes: 5}) {
+		t.Errorf("copies: %+v", got)
+	}
+	if want := (compare.Touched{Files: compare.Amount{Count: 1, Bytes: 13}, Owner: compare.Amount{Count: 1, Bytes: 13}, Date: compare.Amount{Count: 1, Bytes: 13}}); r.Touched != want {
+		t.Errorf("touched: %+v", r.Touched)
+	}
+	if f := r.Unshared[0]; f.Path != "/large" || f.Bytes != 3*mib {
+		t.Errorf("largest of one image: %+v", f)
+	}
+	if f := r.Shared[0]; f.Bytes != 13 || len(f.Images) < 2 {
+		t.Errorf("largest of several: %+v", f)
+	}
+	checkPairs(t, r)
+	if n := read.Load(); n != 4 {
+		t.Errorf("%d layers were read, there are 4", n)
+	}
+	opts.Workers = 1
+	again := mustCompare(t, opts)
+	if n := read.Load(); n != 4 {
+		t.Errorf("the second time, %d layers were read", n-4)
+	}
+	if !reflect.DeepEqual(asJSON(t, r), asJSON(t, again)) {
+		t.Errorf("the second time says\n%s\nthe first\n%s", asJSON(t, again), asJSON(t, r))
+	}
+}
+
+func asJSON(t testing.TB, r *compare.Report) string {
+	t.Helper()
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// checkPairs knows what it takes to pull the second image where the first is.
+func checkPairs(t *testing.T, r *compare.Report) {
+	t.Helper()
+	if len(r.Pairs) != 6 {
+		t.Fatalf("%d pairs", len(r.Pairs))
+	}
+	p := r.Pairs[0]
+	if p.Here != 0 || p.Get != 1 || p.Shared[compare.LevelFile] != (compare.Amount{Count: 3, Bytes: 26}) {
+		t.Errorf("the first pair is %+v", p)
+	}
+	if second := r.Images[1].Layers[1]; p.Registry != second.Blob {
+		t.Errorf("%d bytes to pull from a registry, the layer has %d", p.Registry, second.Blob)
+	}
+	if p.Raw < mib || p.Raw > mib+2000 || p.Wire < 10 || p.Wire > 3000 {
+		t.Errorf("one block and one index are %d bytes, %d on the wire", p.Raw, p.Wire)
+	}
+}
+
+// TestDamagedCache reads a layer again if what is known of it is damaged, or of something else.
+func TestDamagedCache(t *testing.T) {
+	var read atomic.Int64
+	refs := three(t)
+	dir := t.TempDir()
+	opts := options(&read, refs...)
+	opts.Cache = compare.NewCache(dir)
+	want := asJSON(t, mustCompare(t, opts))
+	files, err := filepath.Glob(filepath.Join(dir, "sha256", "*"))
+	if err != nil || len(files) != 4 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for name, damage := range map[string]func(data []byte) []byte{
+		"a bit":     func(data []byte) []byte { data[len(data)/2] ^= 1; return data },
+		"its end":   func(data []byte) []byte { return data[:len(data)-1] },
+		"all of it": func([]byte) []byte { return nil },
+	} {
+		for _, f := range files {
+			data, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(f, damage(data), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		read.Store(0)
+		if got := asJSON(t, mustCompare(t, opts)); got != want {
+			t.Errorf("%s is wrong: the report says\n%s\nwant\n%s", name, got, want)
+		}
+		if read.Load() != 4 {
+			t.Errorf("%s is wrong, and %d layers were read", name, read.Load())
+		}
+		for _, f := range files { // a run that finds it out does not mend what it did not miss
+			if err := errors.Join(os.Remove(f)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustCompare(t, opts)
+	}
+	if err := opts.Cache.Prune(0); err != nil {
+		t.Fatal(err)
+	}
+	if files, _ := filepath.Glob(filepath.Join(dir, "sha256", "*")); len(files) > 0 {
+		t.Errorf("pruned, and %q are there", files)
+	}
+}
+
+// TestKeepGoing leaves out what cannot be read, and else fails by it.
+func TestKeepGoing(t *testing.T) {
+	var read atomic.Int64
+	refs := three(t)
+	broken := newLayout(t).layer(file{name: "lost", data: "lost"})
+	refs = append(refs, broken.ref(), "oci:"+t.TempDir())
+	if err := os.Remove(filepath.Join(broken.dir, "blobs/sha256", broken.layers[0].Digest.Encoded())); err != nil {
+		t.Fatal(err)
+	}
+	opts := options(&read, refs...)
+	if _, err := compare.Compare(t.Context(), opts); err == nil || !strings.Contains(err.Error(), refs[4]) {
+		t.Errorf("an image that is not there: %v", err)
+	}
+	opts.Refs = refs[:4]
+	if _, err := compare.Compare(t.Context(), opts); err == nil || !strings.Contains(err.Error(), refs[3]) {
+		t.Errorf("a layer that is not there: %v", err)
+	}
+	opts.Refs, opts.KeepGoing = refs, true
+	r := mustCompare(t, opts)
+	if len(r.Images) != 3 || len(r.Failed) != 2 {
+		t.Errorf("%d images, failed are %+v", len(r.Images), r.Failed)
+	}
+	opts.Refs, opts.KeepGoing = refs[:3], false
+	want := mustCompare(t, opts)
+	r.Failed = nil
+	if asJSON(t, r) != asJSON(t, want) {
+		t.Error("what could not be read is in the report all the same")
+	}
+	opts.Refs, opts.KeepGoing = refs[3:], true
+	if _, err := compare.Compare(t.Context(), opts); err == nil {
+		t.Error("nothing can be read, and there is a report")
+	}
+}
+
+// TestNoNode has an ipcs image, and no node.
+func TestNoNode(t *testing.T) {
+	var read atomic.Int64
+	opts := options(&read, "oci:"+t.TempDir())
+	if _, err := compare.Compare(t.Context(), opts); err == nil {
+		t.Error("an empty folder is an image")
+	}
+	opts.Refs = nil
+	if _, err := compare.Compare(t.Context(), opts); err == nil {
+		t.Error("nothing is compared")
+	}
+	opts.Refs = []string{"oci:"}
+	if _, err := compare.Compare(t.Context(), opts); !errors.Is(err, convert.ErrReference) {
+		t.Errorf("no reference: %v", err)
+	}
+}
+
+// TestText writes tables that fit, and steer no terminal.
+func TestText(t *testing.T) {
+	var read atomic.Int64
+	hostile := newLayout(t).layer(file{name: "\x1b[2Jlarge\n", data: strings.Repeat("x", 1000)})
+	opts := options(&read, append(three(t), hostile.ref())...)
+	r := mustCompare(t, opts)
+	for _, width := range []int{0, 60, 100} {
+		var out bytes.Buffer
+		if err := r.WriteText(&out, compare.Style{Width: width}); err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range strings.Split(out.String(), "\n") {
+			if strings.ContainsAny(line, "\x1b\r") {
+				t.Errorf("a line steers the terminal: %q", line)
+			}
+			if n := len([]rune(line)); width >= 100 && n > width && !strings.Contains(line, "differ in something else") && !strings.HasPrefix(line, "To pull") {
+				t.Errorf("a line of %d on a terminal of %d: %q", n, width, line)
+			}
+		}
+		if !strings.Contains(out.String(), `\x1b[2Jlarge\n`) {
+			t.Errorf("the largest file is not there:\n%s", out.String())
+		}
+	}
+	var out bytes.Buffer
+	if err := r.WriteCSV(&out); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := csv.NewReader(&out).ReadAll()
+	if err != nil || len(rows) != 1+len(r.Pairs)*len(r.Levels) {
+		t.Errorf("%d rows, %v", len(rows), err)
+	}
+}
+
+// TestPage writes a page that runs nothing of what images say.
+func TestPage(t *testing.T) {
+	var read atomic.Int64
+	hostile := newLayout(t).layer(file{name: "</script><script>alert(1)</script>", data: strings.Repeat("x", 1000)})
+	r := mustCompare(t, options(&read, hostile.ref()))
+	r.Images[0].Ref = "</script><img src=x onerror=alert(2)>"
+	var out bytes.Buffer
+	if err := r.WriteHTML(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"<script>alert", "<img", "http://", "https://"} {
+		if text := strings.ReplaceAll(out.String(), "http://www.w3.org/2000/svg", ""); strings.Contains(text, bad) {
+			t.Errorf("the page has %q in it", bad)
+		}
+	}
+	if strings.Count(out.String(), "</script>") != 1 {
+		t.Error("the script of the page ends where an image says so")
+	}
+}
+
+// TestNames leaves out what all references begin with.
+func TestNames(t *testing.T) {
+	for _, tt := range []struct{ refs, want []string }{
+		{[]string{"registry.example/a/x:1", "registry.example/a/y:1"}, []string{"x:1", "y:1"}},
+		{[]string{"registry.example/a/x:1", "registry.example/ab/y:1"}, []string{"a/x:1", "ab/y:1"}},
+		{[]string{"oci:x", "registry.example/y"}, []string{"oci:x", "registry.example/y"}},
+		{[]string{"oci:/a/x"}, []string{"x"}},
+	} {
+		r := &compare.Report{}
+		for _, ref := range tt.refs {
+			r.Images = append(r.Images, compare.Image{Ref: ref})
+		}
+		if got := r.Names(); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%q: %q", tt.refs, got)
+		}
+	}
+}
