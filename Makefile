@@ -19,6 +19,8 @@ LAB       = $(TOOLS)/lab
 IMAGE    ?=
 CMD      ?=
 export IMAGE CMD
+# What "make compare" compares: references, as compare takes them.
+IMAGES   ?=
 FUZZTIME ?= 10s
 # A checkout of pjdfstest, which "make nightly" then runs, too.
 PJDFSTEST ?=
@@ -40,7 +42,7 @@ export GOFLAGS += -trimpath -buildvcs=false
 GOTEST   = $(GO) test -vet=off
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist install tools image lab demo bench bench-quick tuning ipfs containerd convert test unit race norace root kernels suites nightly lint fuzz clean
+.PHONY: help build dist install tools image lab demo bench bench-quick tuning ipfs containerd convert compare test unit race norace root kernels suites nightly lint fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -125,6 +127,11 @@ ipfs: lab ## a Kubo that knows nobody, in the foreground ("make containerd" and 
 
 convert: ## convert the demo's image into the containerd of "make containerd"
 	@$(LAB) convert -image "$$IMAGE"
+
+compare: build ## what a Debian and its security update share; and as a page, .cache/compare.html (IMAGES= for others)
+	@$(if $(IMAGES),,$(GORUN) ./internal/lab/cmd/image -dir $(CACHE)/images base base-updated)
+	@bin/compare --html $(CACHE)/compare.html $(or $(IMAGES),oci:$(CACHE)/images/base oci:$(CACHE)/images/base-updated)
+	@echo; echo "the same with charts: $(CACHE)/compare.html"
 
 test: race norace root ## every test: under the race detector where that can be, the others, and as root end to end
 

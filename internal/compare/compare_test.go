@@ -304,3 +304,39 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// TestDocument finds every field of the report in the page that explains it.
+func TestDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/compare.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	fields(reflect.TypeFor[compare.Report](), names)
+	if len(names) < 30 {
+		t.Errorf("only %d fields were found", len(names))
+	}
+	for name := range names {
+		if !strings.Contains(string(text), "`"+name+"`") && !strings.Contains(string(text), "`"+name+"[]`") {
+			t.Errorf("docs/compare.md does not have %s", name)
+		}
+	}
+}
+
+// fields notes the names of all fields below a type.
+func fields(of reflect.Type, names map[string]bool) {
+	switch of.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		fields(of.Elem(), names)
+	case reflect.Struct:
+		for i := range of.NumField() {
+			f := of.Field(i)
+			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+				names[name] = true
+			}
+			if f.IsExported() {
+				fields(f.Type, names)
+			}
+		}
+	}
+}

@@ -57,7 +57,6 @@ type meter struct {
 	mu     sync.Mutex
 	leaves map[sum]measured
 	enc    *zstd.Encoder
-	seen   func(int64) // bytes of leaves that were measured
 }
 
 // newMeter returns a meter. Its encoder may be shared.

@@ -276,10 +276,8 @@ func numbers(images []int, all int) string {
 func (t *text) totals() {
 	d := t.Disk
 	t.title("On one host, all of them, about")
-	t.table([][]string{
-		{"overlayfs", Size(d.Blobs + d.Unpacked), "(" + Size(d.Blobs) + " compressed, " + Size(d.Unpacked) + " unpacked)"},
-		{"ipcs", Size(d.Files + d.Indexes), "(" + Size(d.Files) + " files, " + Size(d.Indexes) + " indexes)"},
-	})
+	t.printf("overlayfs  %s (%s compressed, %s unpacked)\n", Size(d.Blobs+d.Unpacked), Size(d.Blobs), Size(d.Unpacked))
+	t.printf("ipcs       %s (%s of files, %s of indexes)\n", Size(d.Files+d.Indexes), Size(d.Files), Size(d.Indexes))
 	if x := t.Touched; x.Files.Count > 0 {
 		t.printf("\n%d files of %s are the same at the same path and differ in something else: %d in owner, mode or attributes, %d in their date.\n", x.Files.Count, Size(x.Files.Bytes), x.Owner.Count, x.Date.Count)
 	}

@@ -61,6 +61,9 @@ def files(path):
             name = norm(m.name)
             if os.path.basename(name).startswith(".wh."):
                 continue
+            if not m.isdir():  # what was below is gone when no directory is there any more
+                for below in [n for n in tree if n.startswith(name + "/")]:
+                    del tree[below]
             if m.isreg():
                 tree[name] = content(tar.extractfile(m))
             elif m.islnk():

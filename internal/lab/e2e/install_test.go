@@ -31,7 +31,7 @@ func TestInstall(t *testing.T) {
 	}
 	bin := filepath.Join(dest, "usr/local/bin")
 	t.Run("programs", func(t *testing.T) {
-		for _, program := range []string{"convert", "ipcs-snapshotter"} {
+		for _, program := range []string{"convert", "compare", "ipcs-snapshotter"} {
 			if out, err := exec.CommandContext(t.Context(), filepath.Join(bin, program), "--help").CombinedOutput(); err != nil {
 				t.Errorf("%s: %v\n%s", program, err, out)
 			}
