@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	ctd "github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
@@ -59,5 +60,24 @@ func TestDiskFull(t *testing.T) {
 	a := ingest(t, h.Store, again)
 	if got, err := ctd.ReadBlob(t.Context(), h.Store, ocispec.Descriptor{Digest: a}); err != nil || !bytes.Equal(got, again) {
 		t.Errorf("after an abort there is no room for a blob: %v", err)
+	}
+}
+
+// TestFreedTogether deletes a blob just before another one is committed and deleted, too: the space of both comes back.
+func TestFreedTogether(t *testing.T) {
+	h := openHost(t, t.TempDir(), ipfstest.NewMemory())
+	first := ingest(t, h, objectstest.Random(1, 300_000))
+	if err := h.Delete(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	second := ingest(t, h, objectstest.Random(2, 300_000))
+	if err := h.Delete(t.Context(), second); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); h.Objects.Stats().Objects > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d blobs are left", h.Objects.Stats().Objects)
+		}
 	}
 }

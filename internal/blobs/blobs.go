@@ -137,9 +137,14 @@ func (b *Blobs) KeepRoot(ctx context.Context, f ipfs.File, name string) error {
 	return b.pinned(ctx, f, name, func() error { return nil })
 }
 
-// pinned pins what keep keeps.
-func (b *Blobs) pinned(ctx context.Context, f ipfs.File, name string, keep func() error) error {
+// pinned pins what keep keeps. What an error leaves, as on a full disk, is freed.
+func (b *Blobs) pinned(ctx context.Context, f ipfs.File, name string, keep func() error) (err error) {
 	pin := ipfs.Pin{Root: f.Cid, Name: name}
+	defer func() {
+		if err != nil {
+			b.Drop(ipfs.Pin{Root: f.Cid, Name: name})
+		}
+	}()
 	w, err := wrapper(pin)
 	if err != nil {
 		return err
@@ -267,7 +272,7 @@ func (b *Blobs) free(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	pins, since := b.unpin(ctx)
+	pins := b.unpin(ctx)
 	defer func() {
 		b.mu.Lock()
 		b.freeing = nil
@@ -276,30 +281,32 @@ func (b *Blobs) free(ctx context.Context) {
 	if len(pins) == 0 {
 		return
 	}
-	roots := make([]cid.Cid, 0, len(pins))
-	for _, pin := range pins {
-		roots = append(roots, pin.Root)
+	unused := make(map[cid.Cid]time.Time, len(pins))
+	for pin, at := range pins { // what was dropped twice is unused since the last time
+		if at.After(unused[pin.Root]) {
+			unused[pin.Root] = at
+		}
 	}
-	freed, err := b.opts.Store.Free(ctx, roots, since)
+	freed, err := b.opts.Store.FreeEach(ctx, unused)
 	if err != nil {
 		b.opts.Logger.Warn("cannot free blobs that were deleted; trying again", "err", err)
-		b.again(pins, since)
+		b.again(pins)
 		return
 	}
-	b.opts.Logger.Debug("freed blobs that were deleted", "blobs", len(roots), "bytes", freed)
+	b.opts.Logger.Debug("freed blobs that were deleted", "blobs", len(unused), "bytes", freed)
 }
 
 // again drops pins once more.
-func (b *Blobs) again(pins []ipfs.Pin, at time.Time) {
+func (b *Blobs) again(pins map[ipfs.Pin]time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, pin := range pins {
+	for pin, at := range pins {
 		b.dropped[pin] = at
 	}
 }
 
-// unpin removes the pins of what was dropped, and says since when none of it was of use.
-func (b *Blobs) unpin(ctx context.Context) (pins []ipfs.Pin, since time.Time) {
+// unpin removes the pins of what was dropped, and says since when each is of no use.
+func (b *Blobs) unpin(ctx context.Context) map[ipfs.Pin]time.Time {
 	b.turn.Lock()
 	defer b.turn.Unlock()
 	b.mu.Lock()
@@ -307,18 +314,16 @@ func (b *Blobs) unpin(ctx context.Context) (pins []ipfs.Pin, since time.Time) {
 	b.dropped = map[ipfs.Pin]time.Time{}
 	b.freeing = slices.Collect(maps.Keys(dropped))
 	b.mu.Unlock()
-	since = time.Now()
+	pins := map[ipfs.Pin]time.Time{}
 	for pin, at := range dropped {
 		if err := b.unpinOne(ctx, pin); err != nil {
 			b.opts.Logger.Warn("cannot remove the pin of a blob that was deleted; trying again", "name", pin.Name, "err", err)
-			b.again([]ipfs.Pin{pin}, at)
+			b.again(map[ipfs.Pin]time.Time{pin: at})
 			continue
 		}
-		if pins = append(pins, pin); at.Before(since) {
-			since = at
-		}
+		pins[pin] = at
 	}
-	return pins, since
+	return pins
 }
 
 // unpinOne removes a pin: Pins gives those of wrappers as they are.

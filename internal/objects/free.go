@@ -3,7 +3,9 @@ package objects
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -15,6 +17,15 @@ import (
 // and all that was fetched, unless it is pinned or kept, or was stored by Cache since it was
 // settled that nobody uses it, which is less than putGrace ago. After an error some of it may be gone.
 func (s *Store) Free(ctx context.Context, objects []cid.Cid, since time.Time) (freed int64, err error) {
+	unused := make(map[cid.Cid]time.Time, len(objects))
+	for _, c := range objects {
+		unused[c] = since
+	}
+	return s.FreeEach(ctx, unused)
+}
+
+// FreeEach is Free of objects that are unused since different times.
+func (s *Store) FreeEach(ctx context.Context, unused map[cid.Cid]time.Time) (freed int64, err error) {
 	if !s.waitCounted(ctx.Done()) && ctx.Err() == nil {
 		return 0, nil // the store is being closed
 	}
@@ -24,7 +35,7 @@ func (s *Store) Free(ctx context.Context, objects []cid.Cid, since time.Time) (f
 	s.room.forgetPuts()
 	defer s.gone()
 	if ctx.Err() == nil {
-		freed = s.emptyPartials(objects)
+		freed = s.emptyPartials(slices.Collect(maps.Keys(unused)))
 	}
 	for range maxPasses {
 		if err := ctx.Err(); err != nil {
@@ -34,7 +45,7 @@ func (s *Store) Free(ctx context.Context, objects []cid.Cid, since time.Time) (f
 		if err != nil {
 			return freed, fmt.Errorf("free objects: %w", err)
 		}
-		n, _, ok, err := s.remove(s.free(objects, needed, since), generation, ctx.Done())
+		n, _, ok, err := s.remove(s.free(unused, needed), generation, ctx.Done())
 		freed += n
 		if err == nil && ctx.Err() != nil {
 			return freed, fmt.Errorf("free objects: %w", ctx.Err())
@@ -47,8 +58,8 @@ func (s *Store) Free(ctx context.Context, objects []cid.Cid, since time.Time) (f
 }
 
 // free returns those of the objects that are here, and that nothing needs.
-func (s *Store) free(objects []cid.Cid, needed map[key]bool, since time.Time) (list []victim) {
-	for _, c := range objects {
+func (s *Store) free(unused map[cid.Cid]time.Time, needed map[key]bool) (list []victim) {
+	for c, since := range unused {
 		k, ok := keyOf(c)
 		if _, is := needed[k]; is || !ok {
 			continue

@@ -55,13 +55,18 @@ def norm(name):
 def files(path):
     """The files of a layer by their paths, as they are when it was unpacked, each as a list of its pieces' sums."""
     stream = Hashed(opened(path))
-    tree = {}
+    tree, directories = {}, set()
     with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as tar:
         for m in tar:
             name = norm(m.name)
             if os.path.basename(name).startswith(".wh."):
                 continue
-            if not m.isdir():  # what was below is gone when no directory is there any more
+            above = os.path.dirname(name)
+            while above not in directories:
+                directories.add(above)
+                above = os.path.dirname(above)
+            if not m.isdir() and name in directories:  # what was below is gone when no directory is there any more
+                directories.discard(name)
                 for below in [n for n in tree if n.startswith(name + "/")]:
                     del tree[below]
             if m.isreg():
