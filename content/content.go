@@ -254,7 +254,7 @@ func (s *Store) Delete(_ context.Context, d digest.Digest) error {
 		err = s.unbind(d)
 	}
 	if err == nil {
-		err = s.removeRecord(d)
+		err = removeFile(s.recordPath(d))
 	}
 	if err != nil {
 		return fmt.Errorf("delete content %s: %w", d, err)
@@ -263,5 +263,6 @@ func (s *Store) Delete(_ context.Context, d digest.Digest) error {
 	delete(s.lazy, d)
 	s.mu.Unlock()
 	s.node.Drop(ipfs.Pin{Root: root, Name: s.pinName(d)})
+	s.note(d, nil) // now that the node knows that it goes
 	return nil
 }

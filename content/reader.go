@@ -231,6 +231,7 @@ func (s *Store) promote(ctx context.Context, f ipfs.File, d digest.Digest) error
 		return err
 	}
 	r.Root, r.Unseen = f.Cid.String(), false
+	r.Public = r.Public || f.NumLeaves() == 1 // peers give its block to who knows the digest
 	if err := s.setRecord(d, r); err != nil {
 		s.node.Drop(pin)
 		return err

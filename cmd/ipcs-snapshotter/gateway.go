@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/ipfs/go-cid"
+
 	"github.com/hinshun/ipcs/internal/objects"
 	"github.com/hinshun/ipcs/ipfs/embedded"
 	"github.com/hinshun/ipcs/ipfs/gateway"
@@ -28,10 +30,10 @@ func (c gatewayConfig) validate() error {
 	return nil
 }
 
-// gatewayServer serves what is in the store. It knows no peers, so that nobody who asks it for something
+// gatewayServer serves what is in the store, but for what peers do not get either. It knows no peers, so that nobody who asks it for something
 // has this node fetch it.
-func gatewayServer(store *objects.Store) (*http.Server, error) {
-	handler, err := gateway.NewHandler(embedded.Offline(store))
+func gatewayServer(store *objects.Store, withheld func(cid.Cid) bool) (*http.Server, error) {
+	handler, err := gateway.NewHandler(embedded.Offline(embedded.Withholding(store, withheld)))
 	if err != nil {
 		return nil, err
 	}

@@ -65,7 +65,7 @@ func serveRegistry(cfg config, p *parts, l net.Listener, https map[*http.Server]
 	if l == nil {
 		return
 	}
-	https[registry.NewServer(p.node, registry.Options{Timeout: time.Duration(cfg.Node.Timeout), Logger: log, Below: map[string]http.Handler{mirror.Path: p.mirror}})] = l
+	https[registry.NewServer(p.node, registry.Options{Timeout: time.Duration(cfg.Node.Timeout), Logger: log, Withheld: p.mirror.Withheld, Served: p.mirror.Served, Below: map[string]http.Handler{mirror.Path: p.mirror}})] = l
 	log.Info("images are served as by a registry", "address", l.Addr().String())
 	if at, ok := l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
 		log.Warn("registry.address is not on loopback: whoever reaches it can make this node fetch blocks, and read images that it has, by their CIDs")

@@ -276,7 +276,7 @@ func (p *parts) serveHTTP(cfg config, socks sockets, seen http.Handler, https ma
 		log.Info("peers are told of each other", "address", socks.routing.Addr().String())
 	}
 	if socks.gateway != nil {
-		server, err := gatewayServer(p.store)
+		server, err := gatewayServer(p.store, p.mirror.Withheld)
 		if err != nil {
 			return err
 		}

@@ -65,7 +65,7 @@ type Blobs struct {
 
 	mu      sync.Mutex // guards what follows
 	dropped map[ipfs.Pin]time.Time
-	freeing []ipfs.Pin // that were dropped
+	freeing map[ipfs.Pin]time.Time // that were dropped
 	wake    chan struct{}
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
@@ -132,8 +132,11 @@ func (b *Blobs) Root(ctx context.Context, d digest.Digest) (cid.Cid, int64, erro
 	return root, size, nil
 }
 
-// KeepRoot implements content.Node.
+// KeepRoot implements content.Node. Kubo, which would fetch all of what it pins, has it pinned by who put it there.
 func (b *Blobs) KeepRoot(ctx context.Context, f ipfs.File, name string) error {
+	if b.opts.Elsewhere {
+		return nil
+	}
 	return b.pinned(ctx, f, name, func() error { return nil })
 }
 
@@ -152,8 +155,10 @@ func (b *Blobs) pinned(ctx context.Context, f ipfs.File, name string, keep func(
 	b.turn.RLock()
 	defer b.turn.RUnlock()
 	b.mu.Lock()
-	delete(b.dropped, pin)
-	delete(b.dropped, ipfs.Pin{Root: w.Cid, Name: name})
+	for _, again := range []ipfs.Pin{pin, {Root: w.Cid, Name: name}} {
+		delete(b.dropped, again)
+		delete(b.freeing, again)
+	}
 	b.mu.Unlock()
 	if err := keep(); err != nil {
 		return err
@@ -240,12 +245,14 @@ func (b *Blobs) Drop(pin ipfs.Pin) {
 func (b *Blobs) IsDropped(root cid.Cid) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for pin := range b.dropped {
-		if pin.Root.Equals(root) {
-			return true
+	for _, pins := range []map[ipfs.Pin]time.Time{b.dropped, b.freeing} {
+		for pin := range pins {
+			if pin.Root.Equals(root) {
+				return true
+			}
 		}
 	}
-	return slices.ContainsFunc(b.freeing, func(pin ipfs.Pin) bool { return pin.Root.Equals(root) })
+	return false
 }
 
 // freeAll frees what is dropped, until ctx is done, and then what is left.
@@ -272,12 +279,10 @@ func (b *Blobs) free(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	pins := b.unpin(ctx)
-	defer func() {
-		b.mu.Lock()
-		b.freeing = nil
-		b.mu.Unlock()
-	}()
+	b.mu.Lock()
+	b.freeing, b.dropped = b.dropped, map[ipfs.Pin]time.Time{}
+	pins := maps.Clone(b.freeing)
+	b.mu.Unlock()
 	if len(pins) == 0 {
 		return
 	}
@@ -287,43 +292,47 @@ func (b *Blobs) free(ctx context.Context) {
 			unused[pin.Root] = at
 		}
 	}
-	freed, err := b.opts.Store.FreeEach(ctx, unused)
+	// The pins go last: they say after a crash that this was no blob for others.
+	freed, err := b.opts.Store.FreeEach(ctx, unused, func(pin ipfs.Pin) bool {
+		_, dropped := pins[pin]
+		return dropped
+	})
+	if err == nil {
+		b.opts.Logger.Debug("freed blobs that were deleted", "blobs", len(unused), "bytes", freed)
+		err = b.unpin(ctx)
+	}
 	if err != nil {
 		b.opts.Logger.Warn("cannot free blobs that were deleted; trying again", "err", err)
-		b.again(pins)
-		return
 	}
-	b.opts.Logger.Debug("freed blobs that were deleted", "blobs", len(unused), "bytes", freed)
-}
-
-// again drops pins once more.
-func (b *Blobs) again(pins map[ipfs.Pin]time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for pin, at := range pins {
-		b.dropped[pin] = at
+	for pin, at := range b.freeing {
+		if _, again := b.dropped[pin]; !again {
+			b.dropped[pin] = at
+		}
 	}
+	b.freeing = nil
 }
 
-// unpin removes the pins of what was dropped, and says since when each is of no use.
-func (b *Blobs) unpin(ctx context.Context) map[ipfs.Pin]time.Time {
+// unpin removes the pins of what was freed, but for those that were kept again meanwhile.
+func (b *Blobs) unpin(ctx context.Context) error {
 	b.turn.Lock()
 	defer b.turn.Unlock()
 	b.mu.Lock()
-	dropped := b.dropped
-	b.dropped = map[ipfs.Pin]time.Time{}
-	b.freeing = slices.Collect(maps.Keys(dropped))
+	pins := slices.Collect(maps.Keys(b.freeing))
 	b.mu.Unlock()
-	pins := map[ipfs.Pin]time.Time{}
-	for pin, at := range dropped {
-		if err := b.unpinOne(ctx, pin); err != nil {
-			b.opts.Logger.Warn("cannot remove the pin of a blob that was deleted; trying again", "name", pin.Name, "err", err)
-			b.again(map[ipfs.Pin]time.Time{pin: at})
+	var errs []error
+	for _, pin := range pins {
+		err := b.unpinOne(ctx, pin)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("unpin %q: %w", pin.Name, err))
 			continue
 		}
-		pins[pin] = at
+		b.mu.Lock()
+		delete(b.freeing, pin)
+		b.mu.Unlock()
 	}
-	return pins
+	return errors.Join(errs...)
 }
 
 // unpinOne removes a pin: Pins gives those of wrappers as they are.

@@ -19,18 +19,21 @@ const (
 	// fetchTime is how long it may take to fetch a blob from peers, and pieceTime how long the next pieceSize bytes of it. What takes longer the registry is asked for.
 	fetchTime, pieceTime = 4 * time.Minute, 10 * time.Second
 	pieceSize            = 1 << 20
+	// slowAfter is when it is looked at whether a peer will be done in time.
+	slowAfter = 10 * time.Second
 	// maxRoots is how many files are tried that peers say a blob is.
 	maxRoots = 4
 	// maxFlights is how many blobs are fetched at a time.
 	maxFlights = 64
 	// maxSize is how large one may be.
-	maxSize = 64 << 30
+	maxSize = 16 << 30
 )
 
 var (
 	errNobody = errors.New("no peer has it")
 	errLie    = errors.New("a peer says that the blob is another file")
 	errBusy   = errors.New("too much is being fetched already")
+	errSlow   = errors.New("it comes too slowly")
 )
 
 // A flight is a blob that is being fetched, and looked for. Mirror.mu guards waiters.
@@ -55,6 +58,7 @@ func (m *Mirror) open(ctx context.Context, r request) (*os.File, ipfs.File, erro
 	}
 	if f, ok := m.fetched.Get(r.digest); ok {
 		if file, err := b.files.Open(f); err == nil {
+			m.asked.Add(r.digest, source{manifest: r.manifest, peers: true})
 			return file, f, nil
 		}
 	}
@@ -85,7 +89,9 @@ func (m *Mirror) join(ctx context.Context, b *below, r request) (ipfs.File, erro
 			defer cancel()
 			fl.file, fl.err = m.find(fctx, b, r)
 			m.mu.Lock()
-			delete(m.flights, r.digest)
+			if m.flights[r.digest] == fl {
+				delete(m.flights, r.digest)
+			}
 			m.mu.Unlock()
 			close(fl.done)
 		})
@@ -97,6 +103,9 @@ func (m *Mirror) join(ctx context.Context, b *below, r request) (ipfs.File, erro
 		defer m.mu.Unlock()
 		if fl.waiters--; fl.waiters == 0 {
 			fl.cancel()
+			if m.flights[r.digest] == fl { // who comes next has one of his own
+				delete(m.flights, r.digest)
+			}
 		}
 	}()
 	select {
@@ -116,15 +125,25 @@ func (m *Mirror) find(ctx context.Context, b *below, r request) (found ipfs.File
 		}
 	}
 	err = errNobody
-	tried := map[cid.Cid]bool{}
+	type claim struct {
+		root cid.Cid
+		size int64
+	}
+	tried := map[claim]bool{}
 	b.peers.FindBlob(ctx, r.digest.String(), key, func(peer string, said ipfs.File) bool {
-		if tried[said.Cid] || len(tried) >= maxRoots || ctx.Err() != nil {
+		one := claim{said.Cid, said.Size}
+		if tried[one] || len(tried) >= maxRoots || ctx.Err() != nil {
 			return ctx.Err() != nil
 		}
-		tried[said.Cid] = true
-		found, err = b.verify(ctx, r, said)
+		tried[one] = true
+		if found, err = b.verify(ctx, r, said); err == nil {
+			return true
+		}
+		b.files.Drop(ipfs.Pin{Root: said.Cid, Name: pinName}) // what has come of it
 		if errors.Is(err, errLie) {
 			b.peers.Lied(ctx, peer, fmt.Errorf("blob %s: %w", r.digest, err))
+		} else if ctx.Err() == nil {
+			b.peers.Broke(peer)
 		}
 		return err == nil
 	})
@@ -151,7 +170,11 @@ func (b *below) verify(ctx context.Context, r request, said ipfs.File) (ipfs.Fil
 	if err != nil {
 		return f, err
 	}
-	if err := b.hash(ctx, r.digest, f); err != nil {
+	err = b.hash(ctx, r.digest, f)
+	if errors.Is(err, ipfs.ErrFile) {
+		err = fmt.Errorf("%w: %w", errLie, err)
+	}
+	if err != nil {
 		return f, err
 	}
 	return f, b.files.Ensure(ctx, f)
@@ -171,7 +194,11 @@ func (b *below) load(ctx context.Context, said ipfs.File) (ipfs.File, error) {
 func (b *below) hash(ctx context.Context, d digest.Digest, f ipfs.File) error {
 	verifier := d.Verifier()
 	buf := make([]byte, min(pieceSize, f.Size))
+	start := time.Now()
 	for off := int64(0); off < f.Size; {
+		if deadline, ok := ctx.Deadline(); ok && isSlow(off, f.Size, time.Since(start), time.Until(deadline)) {
+			return errSlow
+		}
 		piece := buf[:min(pieceSize, f.Size-off)]
 		if err := b.read(ctx, f, piece, off); err != nil {
 			return err
@@ -185,6 +212,14 @@ func (b *below) hash(ctx context.Context, d digest.Digest, f ipfs.File) error {
 		return errLie
 	}
 	return nil
+}
+
+// isSlow says whether the rest of a blob will not come in the time that is left.
+func isSlow(done, all int64, took, left time.Duration) bool {
+	if took < slowAfter {
+		return false
+	}
+	return float64(all-done)*took.Seconds() > float64(done)*left.Seconds()
 }
 
 func (b *below) read(ctx context.Context, f ipfs.File, p []byte, off int64) error {

@@ -47,6 +47,8 @@ const (
 	maxAsked, maxFetched = 8192, 1024
 	// keepFetched is how long it is kept what came from peers and was not committed to the content store.
 	keepFetched = 10 * time.Minute
+	// pinName is of no pin: what has it is freed, if nothing else needs it.
+	pinName = "of the mirror"
 	// maxKeys is of how many manifests others are told.
 	maxKeys = 1024
 )
@@ -98,7 +100,9 @@ type Files interface {
 // Peers knows who has what.
 type Peers interface {
 	FindBlob(ctx context.Context, digest string, key cid.Cid, fn func(peer string, f ipfs.File) (enough bool))
+	// Lied says that a peer said what is not so, and Broke that it did not give what it said it has.
 	Lied(ctx context.Context, peer string, err error)
+	Broke(peer string)
 }
 
 // A Public is a repository, as who has no credentials sees it.
@@ -137,6 +141,7 @@ type Mirror struct {
 	fetched *lru.Cache[digest.Digest, ipfs.File] // that were verified
 	asked   *lru.Cache[digest.Digest, source]
 	needs   *lru.Cache[cid.Cid, needed]
+	walk    sync.Mutex // held while it is found out what is needed
 	wake    chan struct{}
 	below   atomic.Pointer[below]
 
@@ -209,7 +214,7 @@ func (m *Mirror) dropKept(before time.Time) {
 	}
 	m.mu.Unlock()
 	for _, k := range old {
-		m.below.Load().files.Drop(ipfs.Pin{Root: k.root, Name: "of the mirror"}) // there is none of this name
+		m.below.Load().files.Drop(ipfs.Pin{Root: k.root, Name: pinName})
 	}
 }
 

@@ -43,6 +43,7 @@ type peers struct {
 	mu    sync.Mutex
 	said  map[string][]ipfs.File
 	lies  int
+	broke int
 	asked int
 	keys  []cid.Cid
 }
@@ -64,6 +65,12 @@ func (p *peers) Lied(context.Context, string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lies++
+}
+
+func (p *peers) Broke(string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broke++
 }
 
 // registry gives blobs to anybody, or not.
@@ -284,7 +291,13 @@ func TestLies(t *testing.T) {
 	if w := m.get("/v2/image/blobs/"+small.String(), nil); w.Code != http.StatusOK || w.Body.String() != "small" || m.peers.lies != 1 {
 		t.Errorf("a lie, and then the truth: %d %q, %d lies", w.Code, w.Body.String(), m.peers.lies)
 	}
-	m.say(d, wrong, right)
+	longer = smallRight
+	longer.Size++
+	m.say(small, longer, smallRight)
+	if w := m.get("/v2/image/blobs/"+small.String(), nil); w.Code != http.StatusOK {
+		t.Errorf("a wrong size, and then the right one: %d", w.Code)
+	}
+	m.say(d, longer, shorter, wrong, right)
 	if w := m.get("/v2/image/blobs/"+d.String(), nil); w.Code != http.StatusOK || !bytes.Equal(w.Body.Bytes(), data) {
 		t.Errorf("a lie, and then the truth: %d", w.Code)
 	}
@@ -300,8 +313,8 @@ func TestGone(t *testing.T) {
 	if w := m.get("/v2/image/blobs/"+d.String(), nil); w.Code != http.StatusNotFound {
 		t.Errorf("what nobody has any more: %d", w.Code)
 	}
-	if m.peers.lies > 0 {
-		t.Error("a peer that is gone is taken for a liar")
+	if m.peers.lies > 0 || m.peers.broke != 1 {
+		t.Errorf("a peer that is gone is taken for a liar %d times, and breaks its word %d times", m.peers.lies, m.peers.broke)
 	}
 }
 

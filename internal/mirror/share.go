@@ -3,12 +3,15 @@ package mirror
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"time"
 
+	ctd "github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/ipfs/go-cid"
 	"github.com/opencontainers/go-digest"
@@ -24,10 +27,12 @@ const (
 	// sampleSize is how much of a blob is compared with what its registry gives anybody.
 	sampleSize = 4096
 	// maxChecks is how many blobs wait for that, parallelChecks how many of them are at it, each for checkTime at most. If a registry is away it is asked again
-	// after againFirst, and then ten times as long, maxTries times.
+	// after againFirst, and then four times as long, maxTries times: an hour and a half in all.
 	maxChecks, parallelChecks = 4096, 4
 	checkTime                 = time.Minute
-	againFirst, maxTries      = 10 * time.Second, 3
+	againFirst, maxTries      = time.Second, 7
+	// maxChildren is how many manifests of an index are looked at.
+	maxChildren = 64
 	// neededTime is how long it is remembered whether something else needs a block.
 	neededTime = 30 * time.Second
 )
@@ -49,7 +54,8 @@ type needed struct {
 // Committed is told of each blob that the content store has got. It returns at once.
 func (m *Mirror) Committed(d digest.Digest) {
 	from, ok := m.asked.Get(d)
-	if !ok || m.Share == ShareNone {
+	b := m.below.Load()
+	if !ok || m.Share == ShareNone || b == nil || b.peers == nil {
 		return
 	}
 	m.asked.Remove(d)
@@ -63,6 +69,9 @@ func (m *Mirror) later(c check) {
 		m.checks = append(m.checks, c)
 	}
 	m.mu.Unlock()
+	if c.due.After(time.Now()) {
+		return
+	}
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -73,6 +82,9 @@ func (m *Mirror) later(c check) {
 func (m *Mirror) run(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var group errgroup.Group
+	group.SetLimit(parallelChecks)
+	defer func() { _ = group.Wait() }() // they return none
 	for {
 		select {
 		case <-ctx.Done():
@@ -80,15 +92,16 @@ func (m *Mirror) run(ctx context.Context) {
 		case <-m.wake:
 		case <-tick.C:
 		}
-		var group errgroup.Group
-		group.SetLimit(parallelChecks)
 		for _, c := range m.takeDue(time.Now()) {
-			group.Go(func() error {
+			started := group.TryGo(func() error {
 				m.publish(ctx, c)
 				return nil
 			})
+			if !started { // a registry that does not answer holds up nothing else
+				c.due = time.Now().Add(100 * time.Millisecond)
+				m.later(c)
+			}
 		}
-		_ = group.Wait() // they return none
 		m.dropKept(time.Now().Add(-keepFetched))
 	}
 }
@@ -117,7 +130,7 @@ func (m *Mirror) publish(ctx context.Context, c check) {
 	if err != nil && errors.Is(err, origin.ErrAway) && c.tries < maxTries {
 		wait := againFirst
 		for range c.tries {
-			wait *= 10
+			wait *= 4
 		}
 		c.tries, c.due = c.tries+1, time.Now().Add(wait)
 		m.later(c)
@@ -144,17 +157,59 @@ func (m *Mirror) isPublic(ctx context.Context, c check) (bool, error) {
 		return false, err
 	}
 	if c.source.manifest {
-		return place.HasManifest(ctx, c.digest)
+		return m.isPublicManifest(ctx, place, c.digest)
 	}
-	f, _, err := m.below.Load().content.Blob(c.digest)
+	return m.isPublicBlob(ctx, place, c.digest)
+}
+
+// isPublicManifest says whether anybody gets a manifest, and its config, or of an index those of one of its manifests. That the manifest is there is easily said; that the
+// config is, is seen by its bytes. It is asked again if the config is not here yet.
+func (m *Mirror) isPublicManifest(ctx context.Context, place Public, d digest.Digest) (bool, error) {
+	has, err := place.HasManifest(ctx, d)
+	if err != nil || !has {
+		return false, err
+	}
+	var doc struct {
+		Config    *ocispec.Descriptor  `json:"config"`
+		Manifests []ocispec.Descriptor `json:"manifests"`
+	}
+	data, err := ctd.ReadBlob(ctx, m.below.Load().content, ocispec.Descriptor{Digest: d})
+	if err == nil {
+		err = json.Unmarshal(data, &doc)
+	}
+	if err != nil {
+		return false, err
+	}
+	if doc.Config != nil {
+		return m.isPublicBlob(ctx, place, doc.Config.Digest)
+	}
+	err = fmt.Errorf("none of its manifests is here: %w", origin.ErrAway)
+	for _, child := range doc.Manifests[:min(len(doc.Manifests), maxChildren)] {
+		if _, _, gone := m.below.Load().content.Blob(child.Digest); gone != nil || child.Digest == d {
+			continue
+		}
+		var public bool
+		if public, err = m.isPublicManifest(ctx, place, child.Digest); public {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// isPublicBlob says whether anybody gets a blob.
+func (m *Mirror) isPublicBlob(ctx context.Context, place Public, d digest.Digest) (bool, error) {
+	f, _, err := m.below.Load().content.Blob(d)
+	if errdefs.IsNotFound(err) {
+		return false, fmt.Errorf("%w: %w", err, origin.ErrAway) // it may come
+	}
 	if err != nil || f.Size == 0 {
 		return false, err
 	}
 	n := min(sampleSize, f.Size)
 	off := rand.Int64N(f.Size - n + 1)
-	same, err := m.same(ctx, place, c.digest, off, n)
+	same, err := m.same(ctx, place, d, off, n)
 	if errors.Is(err, errors.ErrUnsupported) { // it gives blobs as a whole only
-		same, err = m.same(ctx, place, c.digest, 0, n)
+		same, err = m.same(ctx, place, d, 0, n)
 	}
 	return same, err
 }
@@ -197,7 +252,9 @@ func (m *Mirror) Keys(context.Context) (keys []cid.Cid) {
 	if b == nil || m.Share == ShareNone {
 		return nil
 	}
-	for _, d := range b.content.Manifests(m.Share == ShareAll) {
+	list := b.content.Manifests(m.Share == ShareAll)
+	slices.Sort(list) // the same ones each time, if there are too many
+	for _, d := range list {
 		if c, err := mediatype.BlobCid(d); err == nil && len(keys) < maxKeys {
 			keys = append(keys, c)
 		}
@@ -206,7 +263,7 @@ func (m *Mirror) Keys(context.Context) (keys []cid.Cid) {
 }
 
 // Withheld says whether peers do not get a block: one that is a blob which others may not have, and nothing else.
-func (m *Mirror) Withheld(_ context.Context, c cid.Cid) bool {
+func (m *Mirror) Withheld(c cid.Cid) bool {
 	if m.Share == ShareAll {
 		return false
 	}
@@ -214,11 +271,15 @@ func (m *Mirror) Withheld(_ context.Context, c cid.Cid) bool {
 	if b == nil {
 		return true // until it is known
 	}
-	if !b.content.IsPrivate(c) && !b.files.IsDropped(c) {
+	if !b.content.IsPrivate(c) && (!b.files.IsDropped(c) || b.isPublic(c)) {
 		return false
 	}
-	now := time.Now()
-	if n, ok := m.needs.Get(c); ok && now.Before(n.until) {
+	if n, ok := m.needs.Get(c); ok && time.Now().Before(n.until) {
+		return !n.is
+	}
+	m.walk.Lock() // one walk at a time, whoever asks
+	defer m.walk.Unlock()
+	if n, ok := m.needs.Get(c); ok && time.Now().Before(n.until) {
 		return !n.is
 	}
 	is, err := m.Needs(c)
@@ -226,6 +287,21 @@ func (m *Mirror) Withheld(_ context.Context, c cid.Cid) bool {
 		m.Logger.Warn("a block is not given to peers: it is not known whether something needs it", "block", c.String(), "err", err)
 		return true
 	}
-	m.needs.Add(c, needed{is, now.Add(neededTime)})
+	m.needs.Add(c, needed{is, time.Now().Add(neededTime)})
 	return !is
+}
+
+// isPublic says whether a block is a blob that others may have.
+func (b *below) isPublic(c cid.Cid) bool {
+	d, err := mediatype.BlobDigest(cid.NewCidV1(c.Type(), c.Hash()))
+	if err != nil {
+		return false
+	}
+	_, public, err := b.content.Blob(d)
+	return err == nil && public
+}
+
+// Served is told of what came from peers, or was made public on IPFS, in another way than by the mirror.
+func (m *Mirror) Served(d digest.Digest, manifest bool) {
+	m.asked.Add(d, source{manifest: manifest, peers: true})
 }

@@ -1,6 +1,7 @@
 package mirror_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"testing"
@@ -25,6 +26,50 @@ func (m *machine) pulled(t *testing.T, what string, data []byte) digest.Digest {
 	return m.commit(t, data)
 }
 
+// manifestOf is a manifest with this config.
+func manifestOf(config []byte) (_, manifest []byte) {
+	return config, fmt.Appendf(nil, `{"config":{"digest":%q,"size":%d}}`, digest.FromBytes(config), len(config))
+}
+
+// TestClaimedManifest has a registry say that it has a manifest whose config it has not: it is not public.
+func TestClaimedManifest(t *testing.T) {
+	m := open(t, mirror.SharePublic)
+	config, manifest := manifestOf([]byte("a config with a secret"))
+	m.public.manifests[digest.FromBytes(manifest)] = true
+	m.pulled(t, "blobs", config)
+	d := m.pulled(t, "manifests", manifest)
+	if m.told(t, d) {
+		t.Error("others are told of a manifest that a registry only says it has")
+	}
+	// An index is what one of its manifests is.
+	config, manifest = manifestOf([]byte("a public config"))
+	index := fmt.Appendf(nil, `{"manifests":[{"digest":%q,"size":%d}]}`, digest.FromBytes(manifest), len(manifest))
+	for _, data := range [][]byte{manifest, index} {
+		m.public.manifests[digest.FromBytes(data)] = true
+	}
+	m.public.blobs[digest.FromBytes(config)] = config
+	d = m.pulled(t, "manifests", index)
+	m.pulled(t, "manifests", manifest)
+	m.pulled(t, "blobs", config)
+	for range 8 {
+		if m.told(t, d) {
+			return
+		}
+	}
+	t.Error("others are not told of a public index")
+}
+
+// TestServed has a blob that the daemon's registry has served: it came from peers, and they get it.
+func TestServed(t *testing.T) {
+	m := open(t, mirror.SharePublic)
+	data := []byte("a config of an image on IPFS")
+	m.Served(digest.FromBytes(data), false)
+	d := m.commit(t, data)
+	if !m.told(t, d) || m.Withheld(keyOf(t, d)) {
+		t.Error("what came from peers is not given to peers")
+	}
+}
+
 // keyOf is the block of a small blob, and what its manifest is found by.
 func keyOf(t *testing.T, d digest.Digest) cid.Cid {
 	t.Helper()
@@ -37,7 +82,8 @@ func keyOf(t *testing.T, d digest.Digest) cid.Cid {
 
 // TestShare says what others get: in each mode what they are told of, what they find by routers, and which blocks they get.
 func TestShare(t *testing.T) {
-	large, small, manifest, config := objectstest.Random(1, 700_000), []byte("a layer"), []byte(`{"config":{}}`), []byte("a config")
+	large, small, config := objectstest.Random(1, 700_000), []byte("a layer"), []byte("a config")
+	image, manifest := manifestOf([]byte("a public config"))
 	type want struct{ large, small, manifest, config, unasked bool }
 	for share, want := range map[mirror.Share]want{
 		mirror.SharePublic: {large: true, small: true, manifest: true},
@@ -49,6 +95,8 @@ func TestShare(t *testing.T) {
 			m.public.blobs[digest.FromBytes(large)] = large
 			m.public.blobs[digest.FromBytes(small)] = small
 			m.public.manifests[digest.FromBytes(manifest)] = true
+			m.public.blobs[digest.FromBytes(image)] = image
+			m.pulled(t, "blobs", image)
 			m.pulled(t, "manifests", manifest)
 			m.pulled(t, "blobs", large)
 			m.pulled(t, "blobs", small)
@@ -64,7 +112,7 @@ func TestShare(t *testing.T) {
 				if told := m.told(t, c.digest); told != c.want {
 					t.Errorf("others are told of %s: %v", name, told)
 				}
-				if name != "large" && m.Withheld(t.Context(), keyOf(t, c.digest)) == c.want {
+				if name != "large" && m.Withheld(keyOf(t, c.digest)) == c.want {
 					t.Errorf("the block of %s is withheld: %v", name, c.want)
 				}
 			}
@@ -108,11 +156,11 @@ func TestWithheldNeeded(t *testing.T) {
 	m := open(t, mirror.SharePublic)
 	data := []byte("a config that was pulled, and converted")
 	d := m.commit(t, data)
-	if !m.Withheld(t.Context(), keyOf(t, d)) {
+	if !m.Withheld(keyOf(t, d)) {
 		t.Error("a private block is given to others")
 	}
 	v0 := cid.NewCidV1(cid.Raw, keyOf(t, d).Hash())
-	if !m.Withheld(t.Context(), v0) {
+	if !m.Withheld(v0) {
 		t.Error("a private block is given to others")
 	}
 	n := open(t, mirror.SharePublic)
@@ -123,14 +171,14 @@ func TestWithheldNeeded(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.commit(t, data)
-	if n.Withheld(t.Context(), keyOf(t, d)) {
+	if n.Withheld(keyOf(t, d)) {
 		t.Error("what was converted into this node is withheld")
 	}
 	// When it is deleted, its block is there for a while.
 	if err := m.content.Delete(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
-	if has, err := m.objects.Has(t.Context(), keyOf(t, d)); err == nil && has && !m.Withheld(t.Context(), keyOf(t, d)) {
+	if has, err := m.objects.Has(t.Context(), keyOf(t, d)); err == nil && has && !m.Withheld(keyOf(t, d)) {
 		t.Error("a private block that was deleted is given to others")
 	}
 }
@@ -147,9 +195,10 @@ func block(t *testing.T, data []byte) ipfs.Block {
 // TestDeleted tells nobody of what was deleted.
 func TestDeleted(t *testing.T) {
 	m := open(t, mirror.SharePublic)
-	manifest := []byte(`{"config":{}}`)
+	config, manifest := manifestOf([]byte("a config"))
 	d := digest.FromBytes(manifest)
-	m.public.manifests[d] = true
+	m.public.manifests[d], m.public.blobs[digest.FromBytes(config)] = true, config
+	m.pulled(t, "blobs", config)
 	m.pulled(t, "manifests", manifest)
 	if !m.told(t, d) {
 		t.Fatal("a public manifest is not told of")

@@ -50,7 +50,7 @@ func (s *Store) Collect(ctx context.Context, used func(cid.Cid) bool, removed fu
 func (s *Store) collect(ctx context.Context, since time.Time, used func(cid.Cid) bool, removed func(cid.Cid)) (freed int64, ok bool, err error) {
 	s.writeRecency()
 	s.room.forgetPuts()
-	needed, generation, err := s.needed()
+	needed, generation, err := s.needed(nil)
 	if err != nil {
 		return 0, false, err
 	}

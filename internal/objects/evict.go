@@ -58,7 +58,7 @@ func (s *Store) evict(need int64) (freed int64, err error) {
 			break
 		}
 		s.writeRecency()
-		needed, generation, err := s.needed()
+		needed, generation, err := s.needed(nil)
 		if err != nil {
 			return freed, err
 		}

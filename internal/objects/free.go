@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+
+	"github.com/hinshun/ipcs/ipfs"
 )
 
 // Free removes those of the objects that may be evicted, as Limit says, because who used them
@@ -21,11 +23,11 @@ func (s *Store) Free(ctx context.Context, objects []cid.Cid, since time.Time) (f
 	for _, c := range objects {
 		unused[c] = since
 	}
-	return s.FreeEach(ctx, unused)
+	return s.FreeEach(ctx, unused, nil)
 }
 
-// FreeEach is Free of objects that are unused since different times.
-func (s *Store) FreeEach(ctx context.Context, unused map[cid.Cid]time.Time) (freed int64, err error) {
+// FreeEach is Free of objects that are unused since different times. Pins that are ignored, if that is set, keep nothing.
+func (s *Store) FreeEach(ctx context.Context, unused map[cid.Cid]time.Time, ignore func(ipfs.Pin) bool) (freed int64, err error) {
 	if !s.waitCounted(ctx.Done()) && ctx.Err() == nil {
 		return 0, nil // the store is being closed
 	}
@@ -41,7 +43,7 @@ func (s *Store) FreeEach(ctx context.Context, unused map[cid.Cid]time.Time) (fre
 		if err := ctx.Err(); err != nil {
 			return freed, fmt.Errorf("free objects: %w", err)
 		}
-		needed, generation, err := s.needed()
+		needed, generation, err := s.needed(ignore)
 		if err != nil {
 			return freed, fmt.Errorf("free objects: %w", err)
 		}

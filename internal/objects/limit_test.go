@@ -385,7 +385,7 @@ func BenchmarkNeeded(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if got, _, err := s.needed(); err != nil || len(got) != 105_001 {
+		if got, _, err := s.needed(nil); err != nil || len(got) != 105_001 {
 			b.Fatal(len(got), err)
 		}
 	}

@@ -36,18 +36,21 @@ type dagWalk struct {
 	here func(object cid.Cid) bool
 }
 
-// needed returns the blocks that pins and whoever set the limit need, and the generation
+// needed returns the blocks that pins, but for those that are ignored, and whoever set the limit need, and the generation
 // that they are of.
 //
 // It visits each node of the DAGs once; leaves are not read. A layer of 10,000 files has a few
 // thousand nodes, a few microseconds each.
-func (s *Store) needed() (map[key]bool, uint64, error) {
+func (s *Store) needed(ignore func(ipfs.Pin) bool) (map[key]bool, uint64, error) {
 	roots, keep, generation := s.room.roots()
 	pins, err := s.pins("")
 	if err != nil {
 		return nil, 0, err
 	}
 	for _, p := range pins {
+		if ignore != nil && ignore(p) {
+			continue
+		}
 		roots = append(roots, p.Root)
 	}
 	if keep != nil {

@@ -143,7 +143,7 @@ func (r *repository) from(ctx context.Context, h configuredHost, d digest.Digest
 func (r *repository) ask(ctx context.Context, h configuredHost, method, what string, header http.Header) (*http.Response, error) {
 	ctx = docker.WithScope(ctx, "repository:"+r.path+":pull")
 	target := fmt.Sprintf("%s://%s%s/%s/%s", h.Scheme, h.Host, h.Path, r.path, what)
-	if h.Host != r.host && (r.host != "docker.io" || h.Host != "registry-1.docker.io") {
+	if !r.isSelf(h.RegistryHost) {
 		target += "?ns=" + url.QueryEscape(r.host) // as containerd tells mirrors
 	}
 	client := *h.Client
@@ -327,7 +327,11 @@ func (r *repository) configured(ctx context.Context) ([]configuredHost, error) {
 			continue
 		}
 		if r.anonymous {
-			h.Header = nil
+			if !r.isSelf(h) {
+				continue // a mirror may have credentials of its own
+			}
+			// What is configured is not told anybody who gives tokens, either.
+			h.Header, h.Authorizer = nil, docker.NewDockerAuthorizer(docker.WithAuthClient(h.Client))
 		}
 		r.hosts = append(r.hosts, configuredHost{h, elsewhere(bases[h.Client], h.Host)})
 	}
@@ -351,6 +355,11 @@ func patient(base http.RoundTripper) http.RoundTripper {
 		}
 	}
 	return t
+}
+
+// isSelf says whether a host is the registry itself, and no mirror of it.
+func (r *repository) isSelf(h docker.RegistryHost) bool {
+	return h.Host == r.host || r.host == "docker.io" && h.Host == "registry-1.docker.io"
 }
 
 // reset has the configuration of the registry read anew, but no more often than every few seconds.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	"github.com/ipfs/go-cid"
@@ -23,6 +24,9 @@ var _ ipfs.Fetcher = (*reader)(nil)
 func (r *reader) Fetch(ctx context.Context, cids []cid.Cid, fn func(ipfs.Block) error) error {
 	missing := make(map[cid.Cid]bool)
 	for _, c := range cids {
+		if r.h.opts.Withheld(c) {
+			return fmt.Errorf("block %s: %w", c, ipfs.ErrNotFound)
+		}
 		here, err := r.h.node.Has(ctx, c)
 		if err != nil {
 			return err

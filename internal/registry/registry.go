@@ -74,6 +74,9 @@ type Node interface {
 type Options struct {
 	Timeout time.Duration // that a request may wait for peers; default 30 s
 	Logger  *slog.Logger  // default: discard
+	// Withheld says which blocks are not to be read here; nil: none. Served is told of each blob that was.
+	Withheld func(cid.Cid) bool
+	Served   func(d digest.Digest, manifest bool)
 	// Below are other handlers, by the paths that they are below, which they do not see.
 	Below map[string]http.Handler
 }
@@ -84,6 +87,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Withheld == nil {
+		o.Withheld = func(cid.Cid) bool { return false }
+	}
+	if o.Served == nil {
+		o.Served = func(digest.Digest, bool) {}
 	}
 	return o
 }
@@ -114,6 +123,7 @@ type handler struct {
 	node    Node
 	timeout time.Duration
 	log     *slog.Logger
+	opts    Options
 	slots   chan struct{} // an element for each request that waits for peers
 	recent  recent
 }
@@ -121,7 +131,7 @@ type handler struct {
 // NewHandler returns the registry.
 func NewHandler(node Node, opts Options) http.Handler {
 	opts = opts.withDefaults()
-	return &handler{node: node, timeout: opts.Timeout, log: opts.Logger, slots: make(chan struct{}, maxFetching)}
+	return &handler{node: node, timeout: opts.Timeout, log: opts.Logger, opts: opts, slots: make(chan struct{}, maxFetching)}
 }
 
 // An answer is what is sent.
@@ -157,6 +167,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", a.mediaType)
 	if a.digest != "" {
+		h.opts.Served(a.digest, t.kind == kindManifest)
 		w.Header().Set("Docker-Content-Digest", a.digest.String())
 		w.Header().Set("ETag", strconv.Quote(a.digest.String()))
 	}

@@ -14,7 +14,7 @@ import (
 // announce tells a source what is here, and what is new soon, until ctx ends. It may take its time: others
 // are told by goroutines of their own.
 func (f *finder) announce(ctx context.Context, s source) {
-	var told []cid.Cid
+	told := map[cid.Cid]bool{}
 	var all, next time.Time // when it was told all, and when it may be told again
 	retry := announceRetry
 	for pause(ctx, announceCheck) == nil {
@@ -28,7 +28,7 @@ func (f *finder) announce(ctx context.Context, s source) {
 		}
 		news, whole := roots, now.Sub(all) >= s.every
 		if !whole {
-			news = slices.DeleteFunc(slices.Clone(roots), func(c cid.Cid) bool { return slices.Contains(told, c) })
+			news = slices.DeleteFunc(slices.Clone(roots), func(c cid.Cid) bool { return told[c] })
 		}
 		if len(news) == 0 {
 			continue
@@ -42,7 +42,11 @@ func (f *finder) announce(ctx context.Context, s source) {
 			next, retry = now.Add(retry), min(2*retry, s.every)
 			continue
 		}
-		told, retry = roots, announceRetry
+		clear(told)
+		for _, c := range roots {
+			told[c] = true
+		}
+		retry = announceRetry
 		if whole {
 			all = now
 		}

@@ -27,10 +27,14 @@ const (
 	maxQuestion, maxReply = 512, 512
 	// questionStreams is how many questions a peer may have under way in one direction, and maxQuestions how many of all peers are answered at a time.
 	questionStreams, maxQuestions = 32, 128
+	// peerQuestions is how many of them may wait to be read.
+	peerQuestions = 16
 	// questionTime is how long a peer may take to ask, and to read the answer.
 	questionTime = 5 * time.Second
 	// askTime is how long peers may take to answer. Who takes longer is not asked for mutedTime.
 	askTime, mutedTime = 500 * time.Millisecond, 30 * time.Second
+	// brokenTime is for how long a peer is not asked that did not give what it said it has.
+	brokenTime = 5 * time.Minute
 	// maxAsked is how many peers are asked at most.
 	maxAsked = 128
 	// seekTime is how long it may take to find peers that are not connected.
@@ -57,22 +61,24 @@ type blobs struct {
 
 	mu     sync.Mutex
 	muted  map[peer.ID]time.Time
+	asking map[peer.ID]int // questions that are being read or answered
 	closed bool
 	wg     sync.WaitGroup
 }
 
 func newBlobs(h host.Host, book *peerBook, lookup func(context.Context, string) (ipfs.File, bool)) *blobs {
-	return &blobs{host: h, book: book, lookup: lookup, slots: make(chan struct{}, maxQuestions), muted: map[peer.ID]time.Time{}}
+	return &blobs{host: h, book: book, lookup: lookup, slots: make(chan struct{}, maxQuestions), muted: map[peer.ID]time.Time{}, asking: map[peer.ID]int{}}
 }
 
 // start answers peers until close; ctx is that of answers.
 func (b *blobs) start(ctx context.Context) {
 	b.host.SetStreamHandler(BlobsProtocol, func(s network.Stream) {
-		if !b.begin(s.Conn().RemotePeer()) {
+		p := s.Conn().RemotePeer()
+		if !b.begin(p) {
 			_ = s.Reset() // it may be over already
 			return
 		}
-		defer b.end()
+		defer b.end(p)
 		if b.answer(ctx, s) != nil { // the peer's business
 			_ = s.Reset()
 			return
@@ -93,22 +99,25 @@ func (b *blobs) close() {
 func (b *blobs) begin(p peer.ID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || b.book.bannedFor(p) > 0 {
+	if b.closed || b.book.bannedFor(p) > 0 || b.asking[p] >= peerQuestions {
 		return false
 	}
-	select {
-	case b.slots <- struct{}{}:
-		b.wg.Add(1)
-		return true
-	default:
-		return false
-	}
+	b.asking[p]++
+	b.wg.Add(1)
+	return true
 }
 
-func (b *blobs) end() {
-	<-b.slots
+func (b *blobs) end(p peer.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.asking[p]--; b.asking[p] == 0 {
+		delete(b.asking, p)
+	}
 	b.wg.Done()
 }
+
+// errAsked says that too many questions are answered already.
+var errAsked = errors.New("too many questions")
 
 func (b *blobs) answer(ctx context.Context, s network.Stream) error {
 	if err := s.SetDeadline(time.Now().Add(questionTime)); err != nil {
@@ -117,6 +126,12 @@ func (b *blobs) answer(ctx context.Context, s network.Stream) error {
 	var q question
 	if err := json.NewDecoder(io.LimitReader(s, maxQuestion)).Decode(&q); err != nil {
 		return err
+	}
+	select { // only now: who says nothing is in nobody's way
+	case b.slots <- struct{}{}:
+		defer func() { <-b.slots }()
+	default:
+		return errAsked
 	}
 	var r reply
 	if b.lookup != nil {
@@ -183,8 +198,8 @@ func (b *blobs) who(asked map[peer.ID]bool) (list []peer.ID) {
 	return list[:min(len(list), maxAsked)]
 }
 
-// mute has a peer that did not answer left out for a while.
-func (b *blobs) mute(p peer.ID) {
+// mute has a peer that did not answer, or not give what it has answered, left out for a while.
+func (b *blobs) mute(p peer.ID, d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -193,7 +208,7 @@ func (b *blobs) mute(p peer.ID) {
 			delete(b.muted, q)
 		}
 	}
-	b.muted[p] = now.Add(mutedTime)
+	b.muted[p] = now.Add(d)
 }
 
 type answered struct {
@@ -212,7 +227,7 @@ func (b *blobs) askAll(ctx context.Context, peers []peer.ID, digest string, fn f
 		wg.Go(func() {
 			blob, err := b.ask(asking, p, digest)
 			if err != nil && ctx.Err() == nil && errors.Is(asking.Err(), context.DeadlineExceeded) {
-				b.mute(p)
+				b.mute(p, mutedTime)
 			}
 			answers <- answered{p, blob}
 		})
@@ -247,6 +262,13 @@ func (n *Node) FindBlob(ctx context.Context, digest string, key cid.Cid, fn func
 		if o.blobs.askAll(ctx, peers, digest, fn) {
 			return
 		}
+	}
+}
+
+// Broke says that a peer did not give a blob that it said it has: it is not asked for a while.
+func (n *Node) Broke(id string) {
+	if p, err := peer.Decode(id); err == nil && n.online != nil {
+		n.online.blobs.mute(p, brokenTime)
 	}
 }
 

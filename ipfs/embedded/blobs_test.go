@@ -180,7 +180,7 @@ func TestWithheld(t *testing.T) {
 	if err := store.Put(t.Context(), blocks...); err != nil {
 		t.Fatal(err)
 	}
-	own := offered{store, func(_ context.Context, c cid.Cid) bool { return c.Equals(blocks[0].Cid) }}
+	own := offered{store, func(c cid.Cid) bool { return c.Equals(blocks[0].Cid) }}
 	for _, s := range []interface {
 		Has(context.Context, cid.Cid) (bool, error)
 	}{own, served{own}} {
@@ -192,6 +192,18 @@ func TestWithheld(t *testing.T) {
 	}
 	if _, err := (served{own}).GetSize(t.Context(), blocks[0].Cid); err == nil {
 		t.Error("bitswap is told the size of what is withheld")
+	}
+	// Nor out of a file that is coming, or in a form that is kept for peers.
+	source := &blockSource{Store: own, offered: own}
+	source.more = everything(blocks[0].Data)
+	if data, err := source.Get(t.Context(), blocks[0].Cid); err == nil {
+		t.Errorf("%d bytes of what is withheld come out of a file that is coming", len(data))
+	}
+	if has, err := source.Has(t.Context(), blocks[0].Cid); err != nil || has {
+		t.Errorf("a file that is coming has what is withheld: %v", err)
+	}
+	if _, _, ok := own.forms(everything(blocks[0].Data)).Form(blocks[0].Cid); ok {
+		t.Error("there is a form of what is withheld")
 	}
 	net := newMemNet(t)
 	publisher := net.node(t, Config{Withheld: own.withheld}, store)
@@ -278,3 +290,11 @@ func TestBlobExamples(t *testing.T) {
 		}
 	}
 }
+
+// everything has one block, whatever is asked for.
+type everything []byte
+
+func (e everything) Leaf(cid.Cid) ([]byte, error)        { return e, nil }
+func (e everything) HasLeaf(cid.Cid) bool                { return true }
+func (e everything) Form(cid.Cid) ([]byte, int, bool)    { return e, len(e), true }
+func (e everything) Keep(c cid.Cid, frame []byte, n int) {}

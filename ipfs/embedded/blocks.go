@@ -57,8 +57,8 @@ type blockStreams struct {
 	wg     sync.WaitGroup
 }
 
-func newBlockStreams(h host.Host, book *peerBook, store transfer.Store, forms transfer.Forms, codec *transfer.Codec) *blockStreams {
-	source := &blockSource{Store: store}
+func newBlockStreams(h host.Host, book *peerBook, store offered, forms transfer.Forms, codec *transfer.Codec) *blockStreams {
+	source := &blockSource{Store: store, offered: store}
 	return &blockStreams{
 		host: h, book: book, codec: codec, source: source, server: transfer.NewServer(source, forms, codec),
 		served: map[peer.ID]int{}, asked: map[peer.ID]time.Time{},

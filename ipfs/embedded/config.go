@@ -57,7 +57,7 @@ type Config struct {
 	// Blobs returns the file of LayoutBlob of a blob, without its leaves, by its digest: what peers are told. Default: nothing.
 	Blobs func(ctx context.Context, digest string) (ipfs.File, bool)
 	// Withheld says which blocks of the store peers do not get, over no protocol. It must be quick. Default: none.
-	Withheld func(context.Context, cid.Cid) bool
+	Withheld func(cid.Cid) bool
 }
 
 // Forms keeps blocks in compressed form, as zstd frames. It may lose any of them at any time.

@@ -112,7 +112,7 @@ func open(ctx context.Context, cfg Config, store Store, w world) (*Node, error) 
 	guarded := newGuardedHost(h)
 	o := &online{host: h, book: book, peers: peers, net: bsnet.NewFromIpfsHost(guarded), cancel: cancel, hints: !cfg.NoHints}
 	seen := offered{store, cfg.Withheld}
-	o.streams = newBlockStreams(h, book, seen, cfg.Forms, codec)
+	o.streams = newBlockStreams(h, book, seen, seen.forms(cfg.Forms), codec)
 	o.exchange = newExchange(o.net, o.streams, book, cfg.Timeout, cfg.Logger)
 	o.blobs = newBlobs(h, book, cfg.Blobs)
 	o.dialler = newDialler(h, book, peers, o.exchange.busy, cfg.Logger)

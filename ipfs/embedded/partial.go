@@ -22,8 +22,9 @@ type Partial interface {
 // Machines that get a large file at the same time have its leaves for each other so.
 type blockSource struct {
 	transfer.Store
-	mu   sync.Mutex
-	more Partial
+	offered offered // says what is withheld, wherever it is
+	mu      sync.Mutex
+	more    Partial
 }
 
 func (s *blockSource) partial() Partial {
@@ -34,7 +35,7 @@ func (s *blockSource) partial() Partial {
 
 func (s *blockSource) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	data, err := s.Store.Get(ctx, c)
-	if !errors.Is(err, ipfs.ErrNotFound) {
+	if !errors.Is(err, ipfs.ErrNotFound) || s.offered.withholds(c) {
 		return data, err
 	}
 	if more := s.partial(); more != nil {
@@ -47,7 +48,7 @@ func (s *blockSource) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 }
 
 func (s *blockSource) Has(ctx context.Context, c cid.Cid) (bool, error) {
-	if more := s.partial(); more != nil && more.HasLeaf(c) {
+	if more := s.partial(); more != nil && more.HasLeaf(c) && !s.offered.withholds(c) {
 		return true, nil
 	}
 	return s.Store.Has(ctx, c)

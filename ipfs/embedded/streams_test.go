@@ -46,7 +46,7 @@ func TestIdleStreamsKeepNobodyOut(t *testing.T) {
 	if err := store.Put(t.Context(), list[0]); err != nil {
 		t.Fatal(err)
 	}
-	streams := newBlockStreams(nil, newPeerBook(time.Hour, nil, nil), store, nil, codec)
+	streams := newBlockStreams(nil, newPeerBook(time.Hour, nil, nil), offered{Store: store}, nil, codec)
 	t.Cleanup(streams.wg.Wait) // after the pipes are closed
 	open := func(id peer.ID) net.Conn {
 		near, far := net.Pipe()
