@@ -73,6 +73,16 @@ func OpenBlock(ctx context.Context, src Source, root ipfs.Block) (*Layer, error)
 	return l, nil
 }
 
+// IndexSize returns how many bytes the index file of a layer has, whose root block is at hand.
+func IndexSize(ctx context.Context, src Source, root ipfs.Block) (int64, error) {
+	l, err := parseRoot(root)
+	if err != nil {
+		return 0, err
+	}
+	f, err := loadFile(ctx, src, l.IndexCid, MaxIndexFile)
+	return f.Size, err
+}
+
 // Count opens a layer as Open does, for who wants no more than its root, and how many
 // regular files it has, hard links counted once.
 func Count(ctx context.Context, src Source, root cid.Cid) (b ipfs.Block, files int, err error) {

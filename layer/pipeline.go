@@ -32,19 +32,24 @@ type job struct {
 	sum   *[sumSize]byte // where the digest of a leaf goes; nil for a block
 }
 
-// newPipeline starts the goroutines; wait ends them and must be called.
-func newPipeline(ctx context.Context, dst ipfs.Putter) *pipeline {
-	workers := runtime.GOMAXPROCS(0)
+// newPipeline starts the goroutines, one for each core if workers is 0; wait ends them and must be called.
+func newPipeline(ctx context.Context, dst ipfs.Putter, workers int) *pipeline {
+	batch := batchBytes
+	if workers > 0 {
+		batch = 1 // whoever says how many has no use for many blocks at once
+	} else {
+		workers = runtime.GOMAXPROCS(0)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	p := &pipeline{group: group, jobs: make(chan job, 4*workers), done: ctx.Done()}
 	p.cause = func() error { return context.Cause(ctx) }
 	for range workers {
-		group.Go(func() error { return p.work(ctx, dst) })
+		group.Go(func() error { return p.work(ctx, dst, batch) })
 	}
 	return p
 }
 
-func (p *pipeline) work(ctx context.Context, dst ipfs.Putter) error {
+func (p *pipeline) work(ctx context.Context, dst ipfs.Putter, most int) error {
 	var batch []ipfs.Block
 	size := 0
 	flush := func() error {
@@ -72,7 +77,7 @@ func (p *pipeline) work(ctx context.Context, dst ipfs.Putter) error {
 			last, j.block = b, b
 		}
 		batch = append(batch, j.block)
-		if size += len(j.block.Data); size >= batchBytes || len(batch) >= batchBlocks {
+		if size += len(j.block.Data); size >= most || len(batch) >= batchBlocks {
 			if err := flush(); err != nil {
 				return err
 			}

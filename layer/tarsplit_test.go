@@ -203,7 +203,7 @@ func splitOf(t *testing.T, places ...int32) []byte {
 // putFile puts a file.
 func putFile(t testing.TB, m *memory, data []byte) cid.Cid {
 	t.Helper()
-	p := newPipeline(context.Background(), m)
+	p := newPipeline(context.Background(), m, 0)
 	w := &contentWriter{send: p.leaf}
 	if _, err := w.Write(data); err != nil {
 		t.Fatal(err)

@@ -35,6 +35,8 @@ type WriteOptions struct {
 	// Large, if set, is called once, when the tar has more than LargeLayer entries: whoever
 	// writes several layers at a time may let the others end first. Its error ends Write.
 	Large func() error
+	// Workers is how many goroutines hash and put, each block by itself; 0 is one for each core, and many blocks at a time.
+	Workers int
 	// Index, if set, is written the bytes of the layer's index file, which ReadIndex reads.
 	Index io.Writer
 }
@@ -55,6 +57,7 @@ type writer struct {
 	maxSparse int64
 	large     func() error // of WriteOptions, until it was called
 	indexTo   io.Writer
+	workers   int
 	largeAt   int
 	made      made
 }
@@ -78,11 +81,11 @@ func newWriter(tarball io.Reader, opts WriteOptions) *writer {
 	if opts.MaxSparse <= 0 {
 		opts.MaxSparse = MaxSparse
 	}
-	return &writer{src: newSource(tarball, opts.Progress), tree: newTree(), maxSparse: opts.MaxSparse, large: opts.Large, largeAt: LargeLayer, indexTo: opts.Index}
+	return &writer{src: newSource(tarball, opts.Progress), tree: newTree(), maxSparse: opts.MaxSparse, large: opts.Large, largeAt: LargeLayer, indexTo: opts.Index, workers: opts.Workers}
 }
 
 func (w *writer) write(ctx context.Context, dst ipfs.Putter) (*Result, error) {
-	w.pipe = newPipeline(ctx, dst)
+	w.pipe = newPipeline(ctx, dst, w.workers)
 	err := w.read()
 	if werr := w.pipe.wait(); werr != nil {
 		err = werr // what the reader saw is that the pipeline had stopped
@@ -90,7 +93,7 @@ func (w *writer) write(ctx context.Context, dst ipfs.Putter) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("convert layer: %w", err)
 	}
-	w.pipe = newPipeline(ctx, dst)
+	w.pipe = newPipeline(ctx, dst, w.workers)
 	root, files, err := w.finish(ctx)
 	if werr := w.pipe.wait(); werr != nil {
 		err = werr

@@ -52,16 +52,16 @@ func (l *lines) Close() {}
 
 // Image implements compare.Progress.
 func (l *lines) Image(ref string, bytes int64) compare.ImageProgress {
+	ref = compare.Clean(ref)
 	if !l.quiet {
 		l.printf("%s: %s", ref, size(bytes))
 	}
-	return &imageLines{l, ref, bytes, time.Now()}
+	return &imageLines{l, ref, time.Now()}
 }
 
 type imageLines struct {
 	lines *lines
 	ref   string
-	bytes int64
 	start time.Time
 }
 
@@ -91,11 +91,20 @@ func (b bars) Close() { b.Shutdown() }
 func (b bars) Image(ref string, bytes int64) compare.ImageProgress {
 	bar := &imageBar{}
 	bar.Bar = b.AddBar(0,
-		mpb.PrependDecorators(decor.Name(fmt.Sprintf("%.60s", ref), decor.WCSyncSpaceR)),
+		mpb.PrependDecorators(decor.Name(ending(compare.Clean(ref), 50), decor.WCSyncSpaceR)),
 		mpb.AppendDecorators(decor.Any(bar.right)),
 	)
 	bar.SetTotal(bytes, false)
 	return bar
+}
+
+// ending is the end of what is too long: names differ there.
+func ending(s string, width int) string {
+	r := []rune(s)
+	if len(r) <= width {
+		return s
+	}
+	return "…" + string(r[len(r)-width+1:])
 }
 
 // An imageBar shows how much of an image was read, and then what became of it.

@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -53,7 +54,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	o.node.Register(flags)
 	flags.StringVar(&o.cache, "cache", "", "`folder` for what is known of layers (default ipcs/compare in the user's folder of caches; 2 GiB at most)")
 	flags.BoolVar(&o.noCache, "no-cache", false, "keep nothing for the next time")
-	flags.IntVar(&o.workers, "workers", 0, "layers that are read at a time (default: one for each core)")
+	flags.IntVar(&o.workers, "workers", 0, "layers that are read at a time (default: one for each core, four at most)")
 	flags.StringVar(&o.color, "color", "auto", "color on a terminal: auto, always or never")
 	flags.StringVar(&o.pprof, "pprof", "", "write CPU, allocation and blocking profiles of this run into `DIR`")
 }
@@ -88,18 +89,30 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	if opts.Cache, err = o.openCache(); err != nil {
 		return err
 	}
+	var opened []io.Closer // nodes: one at most
+	defer func() {
+		for _, node := range opened {
+			err = errors.Join(err, node.Close())
+		}
+	}()
 	stop, err := profile.Start(o.pprof)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	node, err := o.openNode(ctx)
-	if err != nil {
-		return err
+	opts.Node = func(ctx context.Context) (convert.Node, error) {
+		node, err := nodes.Open(ctx, o.node)
+		if err == nil {
+			opened = append(opened, node)
+		}
+		return node, err
 	}
-	if node != nil {
-		opts.Node = node
-		defer func() { err = errors.Join(err, node.Close()) }()
+	var page *os.File // before all is read: a path that is none costs nothing then
+	if o.html != "" {
+		if page, err = createPage(o.html); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, ignoreGone(os.Remove(page.Name()))) }()
 	}
 	progress := newProgress(stderr, o.json || o.csv)
 	opts.Progress = progress
@@ -111,7 +124,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	if opts.Cache != nil {
 		err = opts.Cache.Prune(cacheBytes)
 	}
-	if err = errors.Join(err, o.write(report, stdout)); err == nil && len(report.Failed) > 0 {
+	if err = errors.Join(err, o.write(report, stdout, page)); err == nil && len(report.Failed) > 0 {
 		err = errLeftOut
 	}
 	return err
@@ -140,42 +153,23 @@ func (o *options) openCache() (*compare.Cache, error) {
 	return compare.NewCache(filepath.Join(dir, "ipcs", "compare")), nil
 }
 
-// openNode opens the node that has ipcs images. Without one that was named or is here, there is none, which matters only if there are such images.
-func (o *options) openNode(ctx context.Context) (node interface {
-	convert.Node
-	Close() error
-}, err error) {
-	n, err := nodes.Open(ctx, o.node)
-	if errors.Is(err, nodes.ErrNone) {
-		for _, ref := range o.refs {
-			if strings.HasPrefix(ref, "ipfs:") {
-				return nil, err
-			}
-		}
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return n, nil
-}
-
-// write writes the report as it is wanted.
-func (o *options) write(report *compare.Report, stdout io.Writer) error {
-	if o.html != "" {
-		if err := writeFile(o.html, report.WriteHTML); err != nil {
-			return err
-		}
-	}
+// write writes the report as it is wanted, and the page if there is to be one.
+func (o *options) write(report *compare.Report, stdout io.Writer, page *os.File) error {
+	var errs []error
 	switch {
 	case o.json:
 		enc := json.NewEncoder(stdout)
 		enc.SetEscapeHTML(false)
-		return enc.Encode(report)
+		errs = append(errs, enc.Encode(report))
 	case o.csv:
-		return report.WriteCSV(stdout)
+		errs = append(errs, report.WriteCSV(stdout))
+	default:
+		errs = append(errs, report.WriteText(stdout, o.style(stdout)))
 	}
-	return report.WriteText(stdout, o.style(stdout))
+	if page != nil {
+		errs = append(errs, writePage(page, o.html, report))
+	}
+	return errors.Join(errs...)
 }
 
 // style is that of the terminal, if there is one.
@@ -192,18 +186,37 @@ func (o *options) style(w io.Writer) compare.Style {
 	return style
 }
 
-// writeFile writes a file, as a whole or not at all.
-func writeFile(path string, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".compare-*")
+// createPage creates a file beside the one that the page is to become, so that this is there as a whole, or as it was.
+func createPage(path string) (*os.File, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("--html %s: it is a folder", path)
+	}
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), ".compare-"+rand.Text()), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("--html %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// writePage writes the page. What is there and is no regular file, such as a device or a link, is written to.
+func writePage(f *os.File, path string, report *compare.Report) error {
+	err := errors.Join(report.WriteHTML(f), f.Close())
 	if err != nil {
 		return err
 	}
-	err = write(f)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+	if info, err := os.Lstat(path); err != nil || info.Mode().IsRegular() {
+		return os.Rename(f.Name(), path)
 	}
+	text, err := os.ReadFile(f.Name())
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return err
 	}
-	return nil
+	return os.WriteFile(path, text, 0o666)
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -26,6 +26,8 @@ type Cache struct{ dir string }
 
 const (
 	cacheMagic = "ipcs compare 1\n"
+	// tempPattern is what files in the making are called.
+	tempPattern = ".new-*"
 	// maxHeader is more than a header takes, and maxCached than a scan of the largest layer that convert takes.
 	maxHeader = 4 << 10
 	maxCached = 1 << 30
@@ -50,8 +52,8 @@ func (c *Cache) path(d digest.Digest) string {
 }
 
 // load returns the scan of a layer, or nil if there is none that is good.
-func (c *Cache) load(blob, diffID digest.Digest) *scan {
-	path := c.path(blob)
+func (c *Cache) load(seen convert.LookLayer) *scan {
+	path := c.path(seen.Desc.Digest)
 	info, err := os.Stat(path)
 	if err != nil || info.Size() > maxCached {
 		return nil
@@ -61,7 +63,7 @@ func (c *Cache) load(blob, diffID digest.Digest) *scan {
 		return nil
 	}
 	s, err := decodeScan(data)
-	if err != nil || s.Blob != blob || s.DiffID != diffID {
+	if err != nil || s.Blob != seen.Desc.Digest || s.DiffID != seen.DiffID || s.BlobSize != seen.Desc.Size {
 		return nil
 	}
 	now := time.Now() // who removes what was not used for long sees what was
@@ -69,23 +71,23 @@ func (c *Cache) load(blob, diffID digest.Digest) *scan {
 	return s
 }
 
-// has says whether a scan of a layer is there, by its header. Whether it is good load finds out.
-func (c *Cache) has(seen convert.LookLayer) bool {
-	f, err := os.Open(c.path(seen.Desc.Digest))
+// usable says whether scans can be kept.
+func (c *Cache) usable() error {
+	dir := filepath.Join(c.dir, digest.SHA256.String())
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, tempPattern)
 	if err != nil {
-		return false
+		return err
 	}
-	defer f.Close()
-	data := make([]byte, len(cacheMagic)+maxHeader)
-	n, err := io.ReadFull(f, data)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return false
-	}
-	h, _, err := parseHeader(data[:n])
-	return err == nil && h.Blob == seen.Desc.Digest && h.DiffID == seen.DiffID
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
-// Prune removes what was not used for longest until there are no more bytes than that.
+// staleAfter is when a file in the making is taken for one that nobody makes any more.
+const staleAfter = time.Hour
+
+// Prune removes what was not used for longest until there are no more bytes than that. What is no scan it leaves alone: the folder may be anybody's.
 func (c *Cache) Prune(most int64) error {
 	type file struct {
 		path string
@@ -93,25 +95,48 @@ func (c *Cache) Prune(most int64) error {
 	}
 	var files []file
 	var bytes int64
-	err := filepath.WalkDir(c.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return ignoreGone(err)
-		}
-		info, err := d.Info()
-		if err == nil {
+	var errs []error
+	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
+		dir := filepath.Join(c.dir, algorithm.String())
+		entries, err := os.ReadDir(dir)
+		errs = append(errs, ignoreGone(err))
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			info, err := e.Info()
+			if err != nil || !info.Mode().IsRegular() || !c.isOurs(path, algorithm, info) {
+				continue
+			}
 			files, bytes = append(files, file{path, info}), bytes+info.Size()
 		}
-		return ignoreGone(err)
-	})
+	}
 	slices.SortFunc(files, func(a, b file) int { return a.info.ModTime().Compare(b.info.ModTime()) })
 	for _, f := range files {
 		if bytes <= most {
 			break
 		}
 		bytes -= f.info.Size()
-		err = errors.Join(err, ignoreGone(os.Remove(f.path)))
+		errs = append(errs, ignoreGone(os.Remove(f.path)))
 	}
-	return err
+	return errors.Join(errs...)
+}
+
+// isOurs says whether a file is a scan, or one that was in the making long ago.
+func (c *Cache) isOurs(path string, algorithm digest.Algorithm, info fs.FileInfo) bool {
+	name := info.Name()
+	if ok, err := filepath.Match(tempPattern, name); err == nil && ok {
+		return time.Since(info.ModTime()) > staleAfter
+	}
+	if digest.NewDigestFromEncoded(algorithm, name).Validate() != nil {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	magic := make([]byte, len(cacheMagic))
+	_, err = io.ReadFull(f, magic)
+	return err == nil && string(magic) == cacheMagic
 }
 
 func ignoreGone(err error) error {
@@ -131,7 +156,7 @@ func (c *Cache) save(s *scan) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	tmp, err := os.CreateTemp(filepath.Dir(path), tempPattern)
 	if err != nil {
 		return err
 	}

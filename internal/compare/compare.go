@@ -27,6 +27,9 @@ import (
 	"github.com/hinshun/ipcs/internal/convert"
 )
 
+// maxWorkers is how many layers are read at a time, if nobody says how many.
+const maxWorkers = 4
+
 // maxFiles is how many of the largest files a report has.
 const maxFiles = 25
 
@@ -38,11 +41,12 @@ type Options struct {
 	Refs []string
 	// Open opens a source. It is closed at the end.
 	Open func(ctx context.Context, ref string) (convert.Source, error)
-	Node convert.Node // that has ipcs images; nil if there are none
+	// Node opens the node that has ipcs images, when there is one. It is called once; whoever gave it closes the node.
+	Node func(ctx context.Context) (convert.Node, error)
 	// Platforms are those of indexes; empty: that of this host. Each that is named is an image of its own.
 	Platforms []ocispec.Platform
 	Cache     *Cache // nil: what is found out is forgotten
-	Workers   int    // layers that are read at a time; 0 is one for each core
+	Workers   int    // layers that are read at a time; 0 is one for each core, and four at most: each takes memory for its entries
 	// KeepGoing leaves out images that cannot be read, and has the report say so.
 	KeepGoing bool
 	Progress  Progress // nil: none
@@ -75,9 +79,8 @@ type subject struct {
 
 // A unit is a layer, once for all images that have it.
 type unit struct {
-	seen   convert.LookLayer
-	looker *convert.Looker
-	users  []*subject
+	seen  convert.LookLayer
+	users []*subject
 }
 
 // key tells layers apart.
@@ -85,7 +88,7 @@ func key(l convert.LookLayer) string {
 	if l.Root != "" {
 		return l.Root.String()
 	}
-	return l.Desc.Digest.String() + " " + l.DiffID.String()
+	return fmt.Sprint(l.Desc.Digest, " ", l.DiffID, " ", l.Desc.Size, " ", l.Desc.MediaType)
 }
 
 // A comparison is one call of Compare.
@@ -95,6 +98,8 @@ type comparison struct {
 	subjects []*subject
 	failed   []Failed
 	sources  []convert.Source
+	node     func() (convert.Node, error)
+	perLayer int // goroutines
 
 	mu sync.Mutex // guards what subjects become
 }
@@ -105,10 +110,16 @@ func Compare(ctx context.Context, opts Options) (report *Report, err error) {
 		return nil, errors.New("no image to compare")
 	}
 	if opts.Workers == 0 {
-		opts.Workers = runtime.GOMAXPROCS(0)
+		opts.Workers = min(runtime.GOMAXPROCS(0), maxWorkers)
 	}
 	if opts.Progress == nil {
 		opts.Progress = silent{}
+	}
+	if opts.Cache != nil {
+		if err := opts.Cache.usable(); err != nil {
+			opts.Progress.Note(fmt.Sprintf("what is found out is not kept: %v", err))
+			opts.Cache = nil
+		}
 	}
 	if opts.Cache == nil {
 		dir, err := os.MkdirTemp("", "ipcs-compare-")
@@ -119,7 +130,15 @@ func Compare(ctx context.Context, opts Options) (report *Report, err error) {
 		opts.Cache = NewCache(dir)
 	}
 	c := &comparison{Options: opts}
-	if c.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest)); err != nil {
+	c.node = sync.OnceValues(func() (convert.Node, error) {
+		if opts.Node == nil {
+			return nil, ErrNoNode
+		}
+		return opts.Node(ctx)
+	})
+	cores := runtime.GOMAXPROCS(0)
+	c.perLayer = max(1, cores/opts.Workers)
+	if c.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(cores), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true)); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -136,55 +155,79 @@ func Compare(ctx context.Context, opts Options) (report *Report, err error) {
 	return c.report(ctx)
 }
 
+// ErrNoNode says that something is on IPFS, and that there is no node to read it from.
+var ErrNoNode = errors.New("it is on IPFS, and there is no node")
+
+// parallelOpens is how many sources are asked for their manifests at a time.
+const parallelOpens = 8
+
 // open reads the manifests.
 func (c *comparison) open(ctx context.Context) error {
-	looker := convert.NewLooker(c.Node, c.Platforms)
-	for _, ref := range c.Refs {
-		err := c.openOne(ctx, looker, ref)
+	looker := convert.NewLooker(nil, c.Platforms)
+	looker.Workers = c.perLayer
+	found, errs := make([][]*subject, len(c.Refs)), make([]error, len(c.Refs))
+	var group errgroup.Group
+	group.SetLimit(parallelOpens)
+	for i, ref := range c.Refs {
+		group.Go(func() error {
+			found[i], errs[i] = c.openOne(ctx, looker, ref)
+			return nil
+		})
+	}
+	_ = group.Wait() // they return none
+	for i, err := range errs {
 		if err != nil && (!c.KeepGoing || ctx.Err() != nil) {
-			return fmt.Errorf("%s: %w", ref, err)
+			return fmt.Errorf("%s: %w", c.Refs[i], err)
 		}
 		if err != nil {
-			c.failed = append(c.failed, Failed{ref, err.Error()})
-			c.Progress.Note(fmt.Sprintf("%s is left out: %v", ref, err))
+			c.failed = append(c.failed, Failed{c.Refs[i], err.Error()})
+			c.Progress.Note(fmt.Sprintf("%s is left out: %v", c.Refs[i], err))
 		}
+		c.subjects = append(c.subjects, found[i]...)
 	}
 	if len(c.subjects) == 0 {
 		return errors.New("none of the images can be read")
 	}
+	for _, s := range c.subjects {
+		s.begin(c.Progress)
+	}
 	return nil
 }
 
-func (c *comparison) openOne(ctx context.Context, looker *convert.Looker, ref string) error {
+func (c *comparison) openOne(ctx context.Context, looker *convert.Looker, ref string) (list []*subject, err error) {
 	src, err := c.Open(ctx, ref)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	c.mu.Lock()
 	c.sources = append(c.sources, src)
+	c.mu.Unlock()
 	at := looker.At(src)
+	if strings.HasPrefix(ref, "ipfs:") {
+		if at.Node, err = c.node(); err != nil {
+			return nil, err
+		}
+	}
 	looks, err := at.Manifests(ctx, c.Progress.Note)
-	if err != nil {
-		return err
-	}
 	for _, look := range looks {
-		s := &subject{ref: ref, look: look, looker: at, cached: true}
-		if len(looks) > 1 {
-			s.ref += " (" + look.Platform + ")"
-		}
-		var bytes int64
-		for _, l := range distinct(look.Layers) {
-			s.pending++
-			if l.Root == "" {
-				bytes += l.Desc.Size
-			}
-		}
-		s.progress = c.Progress.Image(s.ref, bytes)
-		if s.pending == 0 {
-			s.progress.Done(true)
-		}
-		c.subjects = append(c.subjects, s)
+		list = append(list, &subject{ref: ref, look: look, looker: at, cached: true})
 	}
-	return nil
+	return list, err
+}
+
+// begin shows an image.
+func (s *subject) begin(progress Progress) {
+	var bytes int64
+	for _, l := range distinct(s.look.Layers) {
+		s.pending++
+		if l.Root == "" {
+			bytes += l.Desc.Size
+		}
+	}
+	s.progress = progress.Image(s.ref, bytes)
+	if s.pending == 0 {
+		s.progress.Done(true)
+	}
 }
 
 // distinct are layers, each once.
@@ -207,7 +250,7 @@ func (c *comparison) units() []*unit {
 		for _, l := range distinct(s.look.Layers) {
 			u := units[key(l)]
 			if u == nil {
-				u = &unit{seen: l, looker: s.looker}
+				u = &unit{seen: l}
 				units[key(l)] = u
 				list = append(list, u)
 			}
@@ -257,24 +300,43 @@ func firstOf(a, b digest.Digest) digest.Digest {
 
 // scanOne has what is known of a layer in the cache.
 func (c *comparison) scanOne(ctx context.Context, u *unit) (cached bool, err error) {
-	if u.seen.Root != "" {
-		_, err := scanLayer(ctx, u.looker, u.seen, c.enc, nil)
-		return false, err
-	}
 	read := func(n int64) {
 		for _, s := range u.users {
 			s.progress.Read(n)
 		}
 	}
-	if c.Cache.has(u.seen) {
+	if u.seen.Root == "" && c.Cache.load(u.seen) != nil {
 		read(u.seen.Desc.Size)
 		return true, nil
 	}
-	s, err := scanLayer(ctx, u.looker, u.seen, c.enc, read)
-	if err != nil {
-		return false, err
+	s, err := c.read(ctx, u, read)
+	if err == nil && u.seen.Root == "" {
+		err = c.Cache.save(s)
 	}
-	return false, c.Cache.save(s)
+	return false, err
+}
+
+// read reads a layer from the first of those who have it that gives it.
+func (c *comparison) read(ctx context.Context, u *unit, read func(int64)) (*scan, error) {
+	var errs []error
+	for _, user := range u.users {
+		var s *scan
+		var err error
+		if u.seen.Root == "" {
+			s, err = scanLayer(ctx, user.looker, u.seen, c.enc, read)
+		} else if node, nerr := c.node(); nerr != nil {
+			err = nerr
+		} else {
+			s, err = scanIndex(ctx, user.looker, node, u.seen)
+		}
+		if err == nil {
+			return s, nil
+		}
+		if errs = append(errs, err); ctx.Err() != nil || u.seen.Root != "" {
+			break
+		}
+	}
+	return nil, errs[0]
 }
 
 // ended notes that a layer was read.
@@ -314,24 +376,28 @@ func (c *comparison) report(ctx context.Context) (*Report, error) {
 		number[s] = i
 	}
 	sums := map[string]layerSum{}
-	group, ctx := errgroup.WithContext(ctx)
+	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(c.Workers)
 	for _, u := range c.units() {
 		group.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return context.Cause(ctx)
+			if err := gctx.Err(); err != nil {
+				return context.Cause(gctx)
 			}
-			s, err := c.load(ctx, u)
+			s, err := c.load(gctx, u)
 			if err != nil {
 				return err
 			}
-			var images []int
+			uses := map[int]int{}
 			for _, user := range u.users {
-				images = append(images, number[user])
+				for _, l := range user.look.Layers {
+					if key(l) == key(u.seen) {
+						uses[number[user]]++
+					}
+				}
 			}
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			sum, err := t.add(s, images)
+			sum, err := t.add(s, uses)
 			sums[key(u.seen)] = sum
 			return err
 		})
@@ -339,24 +405,30 @@ func (c *comparison) report(ctx context.Context) (*Report, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	return c.finish(t, sums), nil
+	return c.finish(ctx, t, sums)
 }
 
 // load returns what is known of a layer.
 func (c *comparison) load(ctx context.Context, u *unit) (*scan, error) {
 	if u.seen.Root == "" {
-		if s := c.Cache.load(u.seen.Desc.Digest, u.seen.DiffID); s != nil {
+		if s := c.Cache.load(u.seen); s != nil {
 			return s, nil
 		}
 	}
-	return scanLayer(ctx, u.looker, u.seen, c.enc, func(int64) {}) // somebody has cleared the cache
+	s, err := c.read(ctx, u, func(int64) {}) // somebody has cleared the cache
+	if err != nil {
+		err = fmt.Errorf("%s: layer %s: %w", u.users[0].ref, firstOf(u.seen.Desc.Digest, u.seen.Root), err)
+	}
+	return s, err
 }
 
-func (c *comparison) finish(t *tally, sums map[string]layerSum) *Report {
-	r := &Report{Schema: Schema, Levels: t.levels(), Touched: t.touched(), Failed: c.failed}
-	r.Pairs = t.pairs(r.Levels)
+func (c *comparison) finish(ctx context.Context, t *tally, sums map[string]layerSum) (r *Report, err error) {
+	r = &Report{Schema: Schema, Levels: t.levels(), Touched: t.touched(), Failed: c.failed}
+	if r.Pairs, err = t.pairs(ctx, r.Levels); err != nil {
+		return nil, err
+	}
 	r.Shared, r.Unshared = t.filesOf(maxFiles)
-	chains, indexes := map[string]bool{}, map[string]bool{}
+	chains := map[string]bool{}
 	for i, s := range c.subjects {
 		im := Image{Ref: s.ref, Digest: s.look.Digest, Platform: s.look.Platform, Layers: []Layer{}, Files: t.files[i]}
 		chain := ""
@@ -364,15 +436,11 @@ func (c *comparison) finish(t *tally, sums map[string]layerSum) *Report {
 			sum := sums[key(l)]
 			im.IPCS = im.IPCS || l.Root != ""
 			im.Layers = append(im.Layers, newLayer(sum))
-			chain += " " + key(l)
+			chain += " " + sum.identity().String()
 			if !chains[chain] {
 				chains[chain] = true
 				r.Disk.Unpacked += sum.disk
 				r.Disk.Indexes += sum.entries * erofsEntry
-			}
-			if !indexes[key(l)] {
-				indexes[key(l)] = true
-				r.Disk.Indexes += (sum.IndexSize + blockSize - 1) / blockSize * blockSize
 			}
 		}
 		for _, l := range r.Levels {
@@ -382,15 +450,18 @@ func (c *comparison) finish(t *tally, sums map[string]layerSum) *Report {
 		}
 		r.Images = append(r.Images, im)
 	}
+	for _, x := range t.indexes {
+		r.Disk.Indexes += (x.bytes + blockSize - 1) / blockSize * blockSize
+	}
 	for _, b := range t.blobs {
-		r.Disk.Blobs += (b.size + blockSize - 1) / blockSize * blockSize
+		r.Disk.Blobs += (max(b.size, 0) + blockSize - 1) / blockSize * blockSize
 	}
 	for _, content := range t.contents {
 		if content.files != 0 {
 			r.Disk.Files += (content.size + blockSize - 1) / blockSize * blockSize
 		}
 	}
-	return r
+	return r, nil
 }
 
 func newLayer(s layerSum) Layer {
@@ -409,12 +480,14 @@ func (silent) Read(int64)                        {}
 func (silent) Done(bool)                         {}
 func (silent) Failed(error)                      {}
 
-// Names are the references of the images of a report, as short as they can be told apart: what all begin with, up to a slash, is left out.
+// Names are the references of the images of a report, as short as they can be told apart: what all begin with, up to a slash, is left out. Of several platforms of one
+// image, each has its own behind it.
 func (r *Report) Names() []string {
-	names := make([]string, len(r.Images))
+	names, times := make([]string, len(r.Images)), map[string]int{}
 	common := ""
 	for i, im := range r.Images {
 		names[i] = im.Ref
+		times[im.Ref]++
 		prefix := im.Ref[:strings.LastIndex(im.Ref, "/")+1]
 		if i == 0 {
 			common = prefix
@@ -423,8 +496,11 @@ func (r *Report) Names() []string {
 			common = common[:strings.LastIndex(strings.TrimSuffix(common, "/"), "/")+1]
 		}
 	}
-	for i := range names {
+	for i, im := range r.Images {
 		names[i] = strings.TrimPrefix(names[i], common)
+		if times[im.Ref] > 1 {
+			names[i] += " (" + im.Platform + ")"
+		}
 	}
 	return names
 }

@@ -52,7 +52,7 @@ func FuzzScan(f *testing.F) {
 			return
 		}
 		tally := newTally(1)
-		if _, err := tally.add(s, []int{0}); err != nil {
+		if _, err := tally.add(s, map[int]int{0: 1}); err != nil {
 			t.Errorf("it is taken, and cannot be added: %v", err)
 		}
 		if !bytes.HasSuffix(data, s.chunks) {

@@ -34,6 +34,7 @@ type layout struct {
 	dir    string
 	layers []ocispec.Descriptor
 	ids    []digest.Digest
+	level  int // of compression; 0 is the default
 }
 
 func newLayout(t testing.TB) *layout {
@@ -80,7 +81,13 @@ func (l *layout) layer(files ...file) *layout {
 	if err := w.Close(); err != nil {
 		l.t.Fatal(err)
 	}
-	z := gzip.NewWriter(&packed)
+	if l.level == 0 {
+		l.level = gzip.DefaultCompression
+	}
+	z, err := gzip.NewWriterLevel(&packed, l.level)
+	if err != nil {
+		l.t.Fatal(err)
+	}
 	if _, err := z.Write(raw.Bytes()); err != nil {
 		l.t.Fatal(err)
 	}

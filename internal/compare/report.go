@@ -2,6 +2,7 @@ package compare
 
 import (
 	"cmp"
+	"context"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -159,9 +160,10 @@ func (t *tally) levels() []Level {
 		}
 		by[level][s].add(1, max(bytes, 0))
 	}
-	partial := map[string]bool{LevelPart: t.unread != 0, LevelChunk: t.unread != 0}
+	partial := map[string]bool{LevelPart: t.unread != 0, LevelChunk: t.unread != 0, LevelBlob: t.nameless != 0, LevelTar: t.nameless != 0}
 	for _, b := range t.blobs {
 		add(LevelBlob, b.set, b.size)
+		partial[LevelBlob] = partial[LevelBlob] || b.size < 0
 	}
 	for _, b := range t.tars {
 		add(LevelTar, b.set, b.size)
@@ -216,15 +218,18 @@ func (t *tally) level(name string, sets map[set]*Amount, partial bool) Level {
 }
 
 // pairs are what any two images share, and what it takes to get one where the other is.
-func (t *tally) pairs(levels []Level) []Pair {
+func (t *tally) pairs(ctx context.Context, levels []Level) ([]Pair, error) {
 	n := len(t.files)
 	shared := map[string][]Amount{}
 	for _, l := range levels {
 		shared[l.Name] = t.shared(l)
 	}
-	wires := t.wires()
+	wires, unknown := t.wires()
 	pairs := make([]Pair, 0, n*max(n-1, 0))
 	for here := range n {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		for get := range n {
 			if here == get {
 				continue
@@ -233,11 +238,25 @@ func (t *tally) pairs(levels []Level) []Pair {
 			for name, matrix := range shared {
 				p.Shared[name] = matrix[here*n+get]
 			}
-			t.pull(&p, levels, wires)
+			p.Registry = shared[LevelBlob][get*n+get].Bytes - p.Shared[LevelBlob].Bytes
+			if t.nameless != 0 && t.sets.has(t.nameless, get) {
+				p.Registry = unknownAmount
+			}
+			p.Raw = shared[LevelBlock][get*n+get].Bytes - p.Shared[LevelBlock].Bytes
+			p.Wire = wires[get*n+get] - wires[here*n+get]
+			if unknown[get*n+get] > unknown[here*n+get] {
+				p.Wire = unknownAmount
+			}
+			for _, x := range t.indexes {
+				if t.sets.has(x.set, get) && !t.sets.has(x.set, here) {
+					p.Raw += x.bytes
+					p.Wire = sumKnown(p.Wire, x.bytes)
+				}
+			}
 			pairs = append(pairs, p)
 		}
 	}
-	return pairs
+	return pairs, nil
 }
 
 // shared is a matrix of what two images have both.
@@ -255,40 +274,36 @@ func (t *tally) shared(l Level) []Amount {
 	return matrix
 }
 
-// pull says what is to be pulled.
-func (t *tally) pull(p *Pair, levels []Level, wires map[set]int64) {
-	for _, l := range levels {
-		missing := l.Images[p.Get].Unique.Bytes + l.Images[p.Get].Shared.Bytes - p.Shared[l.Name].Bytes
-		switch l.Name {
-		case LevelBlob:
-			p.Registry = missing
-		case LevelBlock:
-			p.Raw = missing
-		}
+// wires is a matrix of the bytes of leaves that two images have both, as peers send them, and of how many leaves these bytes are not known.
+func (t *tally) wires() (bytes []int64, unknown []int) {
+	type amount struct {
+		bytes   int64
+		unknown int
 	}
-	missing := func(s set) bool { return t.sets.has(s, p.Get) && !t.sets.has(s, p.Here) }
-	for s, bytes := range wires {
-		if missing(s) {
-			p.Wire = sumKnown(p.Wire, bytes)
-		}
-	}
-	for _, x := range t.indexes {
-		if missing(x.set) {
-			p.Raw += x.bytes
-			p.Wire = sumKnown(p.Wire, x.bytes)
-		}
-	}
-}
-
-// wires are the bytes of leaves as peers send them, by who has them; -1 where one is not known.
-func (t *tally) wires() map[set]int64 {
-	wires := map[set]int64{}
+	sets := map[set]amount{}
 	for _, c := range t.contents {
-		if c.leaf != 0 {
-			wires[c.leaf] = sumKnown(wires[c.leaf], c.wire)
+		if c.leaf == 0 {
+			continue
+		}
+		a := sets[c.leaf]
+		if c.wire < 0 {
+			a.unknown++
+		}
+		a.bytes += int64(max(c.wire, 0))
+		sets[c.leaf] = a
+	}
+	n := len(t.files)
+	bytes, unknown = make([]int64, n*n), make([]int, n*n)
+	for s, a := range sets {
+		images := t.sets.images(s)
+		for _, here := range images {
+			for _, get := range images {
+				bytes[here*n+get] += a.bytes
+				unknown[here*n+get] += a.unknown
+			}
 		}
 	}
-	return wires
+	return bytes, unknown
 }
 
 // sumKnown adds, unless one is not known.
@@ -305,7 +320,7 @@ func (f *family) has(s set, image int) bool { return f.list[s][image/64]&(1<<(im
 // touched are the files that several images have at one path, and that differ in something else.
 func (t *tally) touched() (out Touched) {
 	for _, s := range t.seen {
-		if s.differs == 0 || t.sets.size(s.set) < 2 {
+		if s.differs == 0 || s.set == s.others || t.sets.size(t.sets.union(s.set, s.others)) < 2 {
 			continue
 		}
 		out.Files.add(1, s.size)
@@ -325,7 +340,7 @@ func (t *tally) filesOf(most int) (shared, unshared []File) {
 	slices.SortFunc(list, func(a, b place) int { return cmp.Or(cmp.Compare(b.size, a.size), comparePlaces(a, b)) })
 	shared, unshared = []File{}, []File{}
 	for _, p := range list {
-		f := File{p.path, p.size, t.sets.images(t.contents[p.sum].files)}
+		f := File{p.path, p.size, t.sets.images(t.contents[p.id].files)}
 		if len(f.Images) > 1 && len(shared) < most {
 			shared = append(shared, f)
 		} else if len(f.Images) == 1 && len(unshared) < most {

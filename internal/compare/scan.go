@@ -36,6 +36,7 @@ type scan struct {
 	DiffID    digest.Digest `json:"diffID,omitempty"`
 	Tar       int64         `json:"tar"`       // bytes; -1 if that is not known
 	IndexSize int64         `json:"indexSize"` // bytes of the index file
+	root      digest.Digest // of the layer root of an ipcs layer
 
 	index *layer.Encoded
 	file  []byte // the index, as it is stored; only until it was written to the cache
@@ -206,16 +207,25 @@ func (s *hashedSource) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.R
 	return s.blob, nil
 }
 
-// scanLayer reads a layer: all of an ordinary one, and the index alone of an ipcs layer.
-func scanLayer(ctx context.Context, looker *convert.Looker, seen convert.LookLayer, enc *zstd.Encoder, read func(int64)) (*scan, error) {
-	if seen.Root != "" {
-		index, err := looker.Index(ctx, seen)
-		if err != nil {
-			return nil, err
-		}
-		s := &scan{Blob: seen.Desc.Digest, BlobSize: seen.Desc.Size, DiffID: seen.DiffID, Tar: -1, index: index, IndexSize: int64(index.Size())}
-		return s, nil
+// scanIndex reads the index of an ipcs layer.
+func scanIndex(ctx context.Context, looker *convert.Looker, node convert.Node, seen convert.LookLayer) (*scan, error) {
+	index, size, err := looker.Index(ctx, node, seen)
+	if err != nil {
+		return nil, err
 	}
+	return &scan{Blob: seen.Desc.Digest, BlobSize: seen.Desc.Size, DiffID: seen.DiffID, Tar: -1, index: index, IndexSize: size, root: seen.Root}, nil
+}
+
+// identity is what two layers have in common that are the same when they are unpacked, or converted.
+func (s *scan) identity() digest.Digest {
+	if s.DiffID != "" {
+		return s.DiffID
+	}
+	return s.root
+}
+
+// scanLayer reads all of an ordinary layer.
+func scanLayer(ctx context.Context, looker *convert.Looker, seen convert.LookLayer, enc *zstd.Encoder, read func(int64)) (*scan, error) {
 	src := &hashedSource{Source: looker.Source}
 	m := newMeter(enc)
 	var file bytes.Buffer

@@ -81,15 +81,23 @@ func (t *text) printf(format string, args ...any) {
 }
 
 func (t *text) title(s string) {
+	t.printf("\n")
 	if t.style.Color {
-		s = "\x1b[1m" + s + "\x1b[0m"
+		t.printf("\x1b[1m")
 	}
-	t.printf("\n%s\n", s)
+	t.paragraph(s)
+	if t.style.Color {
+		t.printf("\x1b[0m")
+	}
 }
 
-// table writes rows whose first column is on the left and the others on the right. Rows that are too wide lose the middle of their first column.
+// leastFirst is how narrow the first column may become.
+const leastFirst = 14
+
+// table writes rows whose first column is on the left and the others on the right. Where they are too wide for the terminal, the first column loses the middle of what is in it, and
+// then columns are left out, from the right.
 func (t *text) table(rows [][]string) {
-	widths := make([]int, 0, 8)
+	var widths []int
 	for _, row := range rows {
 		for i, cell := range row {
 			if i == len(widths) {
@@ -102,16 +110,40 @@ func (t *text) table(rows [][]string) {
 	for _, w := range widths[1:] {
 		rest += w + 2
 	}
+	for t.style.Width > 0 && len(widths) > 2 && min(widths[0], leastFirst)+rest > t.style.Width {
+		rest -= widths[len(widths)-1] + 2
+		widths = widths[:len(widths)-1]
+	}
 	if t.style.Width > 0 && widths[0]+rest > t.style.Width {
-		widths[0] = max(t.style.Width-rest, 12)
+		widths[0] = max(t.style.Width-rest, leastFirst)
 	}
 	for _, row := range rows {
 		line := pad(shorten(row[0], widths[0]), widths[0])
-		for i, cell := range row[1:] {
+		for i, cell := range row[1:min(len(row), len(widths))] {
 			line += "  " + strings.Repeat(" ", widths[i+1]-columns(cell)) + cell
 		}
 		t.printf("%s\n", strings.TrimRight(line, " "))
 	}
+}
+
+// paragraph writes words in lines that fit.
+func (t *text) paragraph(s string) {
+	width := t.style.Width
+	if width == 0 {
+		width = 100
+	}
+	line := ""
+	for _, word := range strings.Fields(s) {
+		if line != "" && columns(line)+1+columns(word) > width {
+			t.printf("%s\n", line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	t.printf("%s\n", line)
 }
 
 func columns(s string) int { return len([]rune(s)) }
@@ -128,8 +160,10 @@ func shorten(s string, width int) string {
 	return string(r[:front]) + "…" + string(r[len(r)-(width-1-front):])
 }
 
-// clean is text of an image that cannot steer a terminal.
-func clean(s string) string {
+func clean(s string) string { return Clean(s) }
+
+// Clean is text that cannot steer a terminal.
+func Clean(s string) string {
 	q := strconv.Quote(s)
 	return strings.ReplaceAll(strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`), `\\`, `\`)
 }
@@ -178,6 +212,10 @@ func (t *text) levels() {
 		row := []string{clean(t.names[i])}
 		for _, l := range t.Levels {
 			own := l.Images[i]
+			if l.Partial && t.Images[i].IPCS {
+				row = append(row, "?")
+				continue
+			}
 			row = append(row, percent(own.Unique.Bytes, own.Unique.Bytes+own.Shared.Bytes))
 		}
 		rows = append(rows, row)
@@ -196,13 +234,16 @@ func (t *text) matrix() {
 	}
 	for _, m := range []struct {
 		title string
-		of    func(p Pair) int64
+		of    func(p Pair) string
 	}{
-		{"To pull from a registry (compressed layers), where the image of the column is", func(p Pair) int64 { return p.Registry }},
-		{"To pull with ipcs (as peers send it), where the image of the column is", func(p Pair) int64 { return known(p.Wire, p.Raw) }},
+		{"To pull from a registry (compressed layers), where the image of the column is", func(p Pair) string { return Size(p.Registry) }},
+		{"To pull with ipcs (as peers send it), where the image of the column is", wire},
 	} {
 		t.title(m.title)
 		shown := min(n, maxColumns)
+		if t.style.Width > 0 { // a number and a size take ten columns
+			shown = max(1, min(shown, (t.style.Width-leastFirst)/10))
+		}
 		head := []string{""}
 		for here := range shown {
 			head = append(head, number(here))
@@ -215,23 +256,23 @@ func (t *text) matrix() {
 					row = append(row, "·")
 					continue
 				}
-				row = append(row, Size(m.of(t.pair(here, get))))
+				row = append(row, m.of(t.pair(here, get)))
 			}
 			rows = append(rows, row)
 		}
 		t.table(rows)
 		if shown < n {
-			t.printf("(the first %d of %d columns; --json, --csv and --html have all)\n", shown, n)
+			t.paragraph(fmt.Sprintf("(the first %d of %d columns; --json, --csv and --html have all)", shown, n))
 		}
 	}
 }
 
-// known is the first that is.
-func known(a, b int64) int64 {
-	if a < 0 {
-		return b
+// wire is what peers send, or what that is at most.
+func wire(p Pair) string {
+	if p.Wire < 0 {
+		return "≤ " + Size(p.Raw)
 	}
-	return a
+	return Size(p.Wire)
 }
 
 // pair returns what it takes to get one image where another is.
@@ -261,14 +302,20 @@ func (t *text) sets() {
 	}
 }
 
+// maxNumbers is how many images of a set are named.
+const maxNumbers = 8
+
 // numbers names the images of a set.
 func numbers(images []int, all int) string {
-	if len(images) == all {
+	if len(images) == all && all > 1 {
 		return "all"
 	}
 	var names []string
 	for _, i := range images {
 		names = append(names, number(i))
+	}
+	if n := len(names); n > maxNumbers {
+		return fmt.Sprintf("%s … (%d images)", strings.Join(names[:3], " "), n)
 	}
 	return strings.Join(names, " ")
 }
@@ -279,7 +326,8 @@ func (t *text) totals() {
 	t.printf("overlayfs  %s (%s compressed, %s unpacked)\n", Size(d.Blobs+d.Unpacked), Size(d.Blobs), Size(d.Unpacked))
 	t.printf("ipcs       %s (%s of files, %s of indexes)\n", Size(d.Files+d.Indexes), Size(d.Files), Size(d.Indexes))
 	if x := t.Touched; x.Files.Count > 0 {
-		t.printf("\n%d files of %s are the same at the same path and differ in something else: %d in owner, mode or attributes, %d in their date.\n", x.Files.Count, Size(x.Files.Bytes), x.Owner.Count, x.Date.Count)
+		t.printf("\n")
+		t.paragraph(fmt.Sprintf("%d files of %s are the same at the same path and differ in something else: %d in owner, mode or attributes, %d in their date.", x.Files.Count, Size(x.Files.Bytes), x.Owner.Count, x.Date.Count))
 	}
 }
 
@@ -297,12 +345,12 @@ func (t *text) largest(title string, files []File) {
 
 // WriteCSV writes what any two images share: a line for each ordered pair and level, and the bytes to pull.
 func (r *Report) WriteCSV(w io.Writer) error {
-	out := csv.NewWriter(w)
-	_ = out.Write([]string{"here", "get", "level", "shared_count", "shared_bytes", "get_count", "get_bytes", "registry_bytes", "raw_bytes", "wire_bytes"})
+	out, names := csv.NewWriter(w), r.Names()
+	_ = out.Write([]string{"here", "here_image", "get", "get_image", "level", "shared_count", "shared_bytes", "get_count", "get_bytes", "registry_bytes", "raw_bytes", "wire_bytes"})
 	for _, p := range r.Pairs {
 		for _, l := range r.Levels {
 			s, of := p.Shared[l.Name], l.Images[p.Get]
-			row := []string{r.Images[p.Here].Ref, r.Images[p.Get].Ref, l.Name}
+			row := []string{strconv.Itoa(p.Here), names[p.Here], strconv.Itoa(p.Get), names[p.Get], l.Name}
 			for _, v := range []int64{s.Count, s.Bytes, of.Unique.Count + of.Shared.Count, of.Unique.Bytes + of.Shared.Bytes, p.Registry, p.Raw, p.Wire} {
 				cell := ""
 				if v >= 0 {

@@ -157,17 +157,18 @@ func (c *converter) convert(ctx context.Context, l sourceLayer, progress LayerPr
 
 // write streams a blob through decompression into layer.Write, and checks all of it.
 func (c *converter) write(ctx context.Context, l sourceLayer, progress LayerProgress) (*layer.Result, error) {
-	r := layerReader{c.src, c.node, c.large, progress.Read, nil}
+	r := layerReader{src: c.src, dst: c.node, large: c.large, count: progress.Read}
 	return r.read(ctx, l)
 }
 
 // A layerReader reads the tars of layers.
 type layerReader struct {
-	src   Source
-	dst   ipfs.Putter // gets the blocks of the layer
-	large turn
-	count func(int64) // bytes of the blob that were read
-	index io.Writer   // gets the index file; nil for nobody
+	src     Source
+	dst     ipfs.Putter // gets the blocks of the layer
+	large   turn
+	count   func(int64) // bytes of the blob that were read
+	index   io.Writer   // gets the index file; nil for nobody
+	workers int         // of layer.WriteOptions
 }
 
 func (r layerReader) read(ctx context.Context, l sourceLayer) (*layer.Result, error) {
@@ -192,7 +193,7 @@ func (r layerReader) read(ctx context.Context, l sourceLayer) (*layer.Result, er
 		done, err = r.large.take(ctx)
 		return err
 	}
-	result, err := layer.Write(ctx, putter{r.dst, cancel}, tar, layer.WriteOptions{Large: large, Index: r.index})
+	result, err := layer.Write(ctx, putter{r.dst, cancel}, tar, layer.WriteOptions{Large: large, Index: r.index, Workers: r.workers})
 	if err != nil && !errors.Is(err, layer.ErrTar) {
 		cancel(err)
 		err = context.Cause(fetch) // what failed first

@@ -37,7 +37,9 @@ type Looker struct {
 	Node   Node // for what is on IPFS; nil if nothing is
 	// Platforms are as in Options.
 	Platforms []ocispec.Platform
-	large     turn
+	// Workers is how many goroutines work on one layer; 0 is one for each core.
+	Workers int
+	large   turn
 }
 
 // NewLooker returns a Looker. All of those that are of one Looker read one very large layer at a time.
@@ -94,7 +96,7 @@ func (n notes) Note(text string) { n.note(text) }
 // Read reads an ordinary layer as it would be converted: dst gets its blocks, and index the bytes of its index file, which layer.ReadIndex reads. read is told of
 // bytes of the blob. All digests are checked.
 func (l *Looker) Read(ctx context.Context, seen LookLayer, dst ipfs.Putter, index io.Writer, read func(int64)) (*layer.Result, error) {
-	r := layerReader{l.Source, dst, l.large, read, index}
+	r := layerReader{l.Source, dst, l.large, read, index, l.Workers}
 	result, err := r.read(ctx, sourceLayer{seen.Desc, seen.DiffID})
 	if err != nil {
 		return nil, err
@@ -105,18 +107,16 @@ func (l *Looker) Read(ctx context.Context, seen LookLayer, dst ipfs.Putter, inde
 	return result, nil
 }
 
-// Index returns the index of an ipcs layer. No file's data is read.
-func (l *Looker) Index(ctx context.Context, seen LookLayer) (*layer.Encoded, error) {
+// Index returns the index of an ipcs layer, and the bytes of its index file, from a node. No file's data is read.
+func (l *Looker) Index(ctx context.Context, node Node, seen LookLayer) (*layer.Encoded, int64, error) {
 	root, err := mediatype.RootCid(seen.Root)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if l.Node == nil {
-		return nil, ErrNoNode
+	block, index, err := layer.OpenEncoded(ctx, node, root)
+	if err != nil {
+		return nil, 0, err
 	}
-	_, index, err := layer.OpenEncoded(ctx, l.Node, root)
-	return index, err
+	size, err := layer.IndexSize(ctx, node, block)
+	return index, size, err
 }
-
-// ErrNoNode says that something is on IPFS, and that no node was given to read it from.
-var ErrNoNode = errors.New("it is an ipcs image, whose indexes are on IPFS, and there is no node: start ipcs-snapshotter, or name a node")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -31,6 +32,9 @@ func (o *Options) Register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.API, "ipfs-api", "", "`address` of an IPFS node: auto (the Kubo of $IPFS_PATH or ~/.ipfs), the path of a socket or of Kubo's repository, a multiaddr or a URL (default "+DaemonSocket+" if it is there)")
 	flags.StringVar(&o.Repo, "repo", "", "repository `folder` to use without a daemon")
 }
+
+// openTime is how long a node may take to answer.
+const openTime = 30 * time.Second
 
 // ErrNone says that no node was named, and that no daemon runs here.
 var ErrNone = errors.New("no IPFS node: start ipcs-snapshotter, or pass --ipfs-api ADDRESS (auto for a Kubo), or --repo DIR to do without a daemon")
@@ -56,6 +60,8 @@ func openAPI(ctx context.Context, addr string) (ipfs.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
 	if _, err := c.Pins(ctx, "ipcs:none"); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
