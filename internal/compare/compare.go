@@ -16,7 +16,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -155,93 +154,6 @@ func Compare(ctx context.Context, opts Options) (report *Report, err error) {
 	return c.report(ctx)
 }
 
-// ErrNoNode says that something is on IPFS, and that there is no node to read it from.
-var ErrNoNode = errors.New("it is on IPFS, and there is no node")
-
-// parallelOpens is how many sources are asked for their manifests at a time.
-const parallelOpens = 8
-
-// open reads the manifests.
-func (c *comparison) open(ctx context.Context) error {
-	looker := convert.NewLooker(nil, c.Platforms)
-	looker.Workers = c.perLayer
-	found, errs := make([][]*subject, len(c.Refs)), make([]error, len(c.Refs))
-	var group errgroup.Group
-	group.SetLimit(parallelOpens)
-	for i, ref := range c.Refs {
-		group.Go(func() error {
-			found[i], errs[i] = c.openOne(ctx, looker, ref)
-			return nil
-		})
-	}
-	_ = group.Wait() // they return none
-	for i, err := range errs {
-		if err != nil && (!c.KeepGoing || ctx.Err() != nil) {
-			return fmt.Errorf("%s: %w", c.Refs[i], err)
-		}
-		if err != nil {
-			c.failed = append(c.failed, Failed{c.Refs[i], err.Error()})
-			c.Progress.Note(fmt.Sprintf("%s is left out: %v", c.Refs[i], err))
-		}
-		c.subjects = append(c.subjects, found[i]...)
-	}
-	if len(c.subjects) == 0 {
-		return errors.New("none of the images can be read")
-	}
-	for _, s := range c.subjects {
-		s.begin(c.Progress)
-	}
-	return nil
-}
-
-func (c *comparison) openOne(ctx context.Context, looker *convert.Looker, ref string) (list []*subject, err error) {
-	src, err := c.Open(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	c.sources = append(c.sources, src)
-	c.mu.Unlock()
-	at := looker.At(src)
-	if strings.HasPrefix(ref, "ipfs:") {
-		if at.Node, err = c.node(); err != nil {
-			return nil, err
-		}
-	}
-	looks, err := at.Manifests(ctx, c.Progress.Note)
-	for _, look := range looks {
-		list = append(list, &subject{ref: ref, look: look, looker: at, cached: true})
-	}
-	return list, err
-}
-
-// begin shows an image.
-func (s *subject) begin(progress Progress) {
-	var bytes int64
-	for _, l := range distinct(s.look.Layers) {
-		s.pending++
-		if l.Root == "" {
-			bytes += l.Desc.Size
-		}
-	}
-	s.progress = progress.Image(s.ref, bytes)
-	if s.pending == 0 {
-		s.progress.Done(true)
-	}
-}
-
-// distinct are layers, each once.
-func distinct(layers []convert.LookLayer) (list []convert.LookLayer) {
-	seen := map[string]bool{}
-	for _, l := range layers {
-		if k := key(l); !seen[k] {
-			seen[k] = true
-			list = append(list, l)
-		}
-	}
-	return list
-}
-
 // units are the layers of all images that were not given up, each once, the largest first: so none of them is waited for at the end.
 func (c *comparison) units() []*unit {
 	units := map[string]*unit{}
@@ -368,110 +280,6 @@ func (c *comparison) giveUp() {
 	})
 }
 
-// report adds all up.
-func (c *comparison) report(ctx context.Context) (*Report, error) {
-	t := newTally(len(c.subjects))
-	number := map[*subject]int{}
-	for i, s := range c.subjects {
-		number[s] = i
-	}
-	sums := map[string]layerSum{}
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(c.Workers)
-	for _, u := range c.units() {
-		group.Go(func() error {
-			if err := gctx.Err(); err != nil {
-				return context.Cause(gctx)
-			}
-			s, err := c.load(gctx, u)
-			if err != nil {
-				return err
-			}
-			uses := map[int]int{}
-			for _, user := range u.users {
-				for _, l := range user.look.Layers {
-					if key(l) == key(u.seen) {
-						uses[number[user]]++
-					}
-				}
-			}
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			sum, err := t.add(s, uses)
-			sums[key(u.seen)] = sum
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	return c.finish(ctx, t, sums)
-}
-
-// load returns what is known of a layer.
-func (c *comparison) load(ctx context.Context, u *unit) (*scan, error) {
-	if u.seen.Root == "" {
-		if s := c.Cache.load(u.seen); s != nil {
-			return s, nil
-		}
-	}
-	s, err := c.read(ctx, u, func(int64) {}) // somebody has cleared the cache
-	if err != nil {
-		err = fmt.Errorf("%s: layer %s: %w", u.users[0].ref, firstOf(u.seen.Desc.Digest, u.seen.Root), err)
-	}
-	return s, err
-}
-
-func (c *comparison) finish(ctx context.Context, t *tally, sums map[string]layerSum) (r *Report, err error) {
-	r = &Report{Schema: Schema, Levels: t.levels(), Touched: t.touched(), Failed: c.failed}
-	if r.Pairs, err = t.pairs(ctx, r.Levels); err != nil {
-		return nil, err
-	}
-	r.Shared, r.Unshared = t.filesOf(maxFiles)
-	chains := map[string]bool{}
-	for i, s := range c.subjects {
-		im := Image{Ref: s.ref, Digest: s.look.Digest, Platform: s.look.Platform, Layers: []Layer{}, Files: t.files[i]}
-		chain := ""
-		for _, l := range s.look.Layers {
-			sum := sums[key(l)]
-			im.IPCS = im.IPCS || l.Root != ""
-			im.Layers = append(im.Layers, newLayer(sum))
-			chain += " " + sum.identity().String()
-			if !chains[chain] {
-				chains[chain] = true
-				r.Disk.Unpacked += sum.disk
-				r.Disk.Indexes += sum.entries * erofsEntry
-			}
-		}
-		for _, l := range r.Levels {
-			if own := l.Images[i]; l.Name == LevelFile {
-				im.Copies = Amount{im.Files.Count - own.Unique.Count - own.Shared.Count, im.Files.Bytes - own.Unique.Bytes - own.Shared.Bytes}
-			}
-		}
-		r.Images = append(r.Images, im)
-	}
-	for _, x := range t.indexes {
-		r.Disk.Indexes += (x.bytes + blockSize - 1) / blockSize * blockSize
-	}
-	for _, b := range t.blobs {
-		r.Disk.Blobs += (max(b.size, 0) + blockSize - 1) / blockSize * blockSize
-	}
-	for _, content := range t.contents {
-		if content.files != 0 {
-			r.Disk.Files += (content.size + blockSize - 1) / blockSize * blockSize
-		}
-	}
-	return r, nil
-}
-
-func newLayer(s layerSum) Layer {
-	l := Layer{Digest: s.Blob, DiffID: s.DiffID, Blob: s.BlobSize, Tar: s.Tar, Files: s.files}
-	if l.Digest == "" {
-		l.Blob = unknownAmount
-	}
-	return l
-}
-
 type silent struct{}
 
 func (silent) Image(string, int64) ImageProgress { return silent{} }
@@ -479,28 +287,3 @@ func (silent) Note(string)                       {}
 func (silent) Read(int64)                        {}
 func (silent) Done(bool)                         {}
 func (silent) Failed(error)                      {}
-
-// Names are the references of the images of a report, as short as they can be told apart: what all begin with, up to a slash, is left out. Of several platforms of one
-// image, each has its own behind it.
-func (r *Report) Names() []string {
-	names, times := make([]string, len(r.Images)), map[string]int{}
-	common := ""
-	for i, im := range r.Images {
-		names[i] = im.Ref
-		times[im.Ref]++
-		prefix := im.Ref[:strings.LastIndex(im.Ref, "/")+1]
-		if i == 0 {
-			common = prefix
-		}
-		for !strings.HasPrefix(prefix, common) {
-			common = common[:strings.LastIndex(strings.TrimSuffix(common, "/"), "/")+1]
-		}
-	}
-	for i, im := range r.Images {
-		names[i] = strings.TrimPrefix(names[i], common)
-		if times[im.Ref] > 1 {
-			names[i] += " (" + im.Platform + ")"
-		}
-	}
-	return names
-}
