@@ -6,50 +6,24 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"runtime/debug"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/hinshun/ipcs/internal/command"
 	"github.com/hinshun/ipcs/internal/memory"
 )
 
 // version is set by the Makefile.
 var version = "devel"
 
-// errUsage marks errors of the command line, which exit with 2.
-var errUsage = errors.New("usage")
-
 // smallHeap is what the program may take before it collects garbage more often than Go does by itself.
 const smallHeap = 64 << 20
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	memory.Follow(smallHeap)
-	err := rootCommand().ExecuteContext(ctx)
-	interrupted := ctx.Err() != nil
-	stop()
-	os.Exit(exitCode(err, interrupted))
-}
-
-func exitCode(err error, interrupted bool) int {
-	if err == nil {
-		return 0
-	}
-	if interrupted {
-		err = fmt.Errorf("interrupted: %w", err)
-	}
-	fmt.Fprintln(os.Stderr, "compare:", err)
-	if errors.Is(err, errUsage) {
-		return 2
-	}
-	return 1
+	command.Main("compare", rootCommand())
 }
 
 const longHelp = `compare says what images share: by compressed layer, by layer, by file and by block; what it takes to
@@ -80,10 +54,10 @@ func rootCommand() *cobra.Command {
 
   # whatever can be read of a list
   compare --keep-going $(cat images.txt)`,
-		Version: buildVersion(),
+		Version: command.Version(version),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return fmt.Errorf("%w: no image is named; see --help", errUsage)
+				return fmt.Errorf("%w: no image is named; see --help", command.ErrUsage)
 			}
 			opts.refs = args
 			return nil
@@ -94,19 +68,7 @@ func rootCommand() *cobra.Command {
 			return run(cmd.Context(), opts, os.Stdout, os.Stderr)
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return fmt.Errorf("%w: %w; see --help", errUsage, err)
-	})
+	command.FlagErrors(cmd)
 	opts.register(cmd.Flags())
 	return cmd
-}
-
-func buildVersion() string {
-	if version != "devel" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return version
 }

@@ -9,9 +9,9 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
+	"github.com/hinshun/ipcs/internal/command"
 	"github.com/hinshun/ipcs/internal/compare"
 )
 
@@ -89,13 +89,7 @@ func (b bars) Close() { b.Shutdown() }
 
 // Image implements compare.Progress.
 func (b bars) Image(ref string, bytes int64) compare.ImageProgress {
-	bar := &imageBar{}
-	bar.Bar = b.AddBar(0,
-		mpb.PrependDecorators(decor.Name(ending(compare.Clean(ref), 50), decor.WCSyncSpaceR)),
-		mpb.AppendDecorators(decor.Any(bar.right)),
-	)
-	bar.SetTotal(bytes, false)
-	return bar
+	return imageBar{command.NewBar(b.Progress, ending(compare.Clean(ref), 50), bytes, size)}
 }
 
 // ending is the end of what is too long: names differ there.
@@ -108,40 +102,13 @@ func ending(s string, width int) string {
 }
 
 // An imageBar shows how much of an image was read, and then what became of it.
-type imageBar struct {
-	*mpb.Bar
-	mu   sync.Mutex
-	text string
-}
-
-func (b *imageBar) right(s decor.Statistics) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.text != "" {
-		return b.text
-	}
-	return size(s.Current) + " of " + size(s.Total)
-}
-
-func (b *imageBar) end(text string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.text = text
-}
-
-// Read implements compare.ImageProgress.
-func (b *imageBar) Read(n int64) { b.IncrInt64(n) }
+type imageBar struct{ *command.Bar }
 
 // Done implements compare.ImageProgress.
-func (b *imageBar) Done(cached bool) {
-	if b.end("done"); cached {
-		b.end("known")
+func (b imageBar) Done(cached bool) {
+	if cached {
+		b.Ended("known")
+		return
 	}
-	b.SetTotal(-1, true)
-}
-
-// Failed implements compare.ImageProgress.
-func (b *imageBar) Failed(error) {
-	b.end("failed")
-	b.Abort(false)
+	b.Ended("done")
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/hinshun/ipcs/internal/command"
 	"github.com/hinshun/ipcs/internal/compare"
 	"github.com/hinshun/ipcs/internal/convert"
 	"github.com/hinshun/ipcs/internal/nodes"
@@ -78,13 +79,13 @@ func (o *options) check() error {
 // run does what the command line says.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	if err := o.check(); err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w", command.ErrUsage, err)
 	}
 	opts := compare.Options{Refs: o.refs, KeepGoing: o.keepGoing, Workers: o.workers, Open: func(ctx context.Context, ref string) (convert.Source, error) {
 		return o.access.OpenSource(ctx, ref)
 	}}
 	if opts.Platforms, err = convert.ParsePlatforms(o.platforms); err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w", command.ErrUsage, err)
 	}
 	if opts.Cache, err = o.openCache(); err != nil {
 		return err
@@ -133,7 +134,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 // usageError marks what is wrong with a reference.
 func usageError(err error) error {
 	if errors.Is(err, convert.ErrReference) {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w", command.ErrUsage, err)
 	}
 	return err
 }

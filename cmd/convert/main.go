@@ -7,52 +7,25 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"runtime/debug"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/hinshun/ipcs/internal/command"
 	"github.com/hinshun/ipcs/internal/memory"
 )
 
 // version is set by the Makefile.
 var version = "devel"
 
-// errUsage marks errors of the command line, which exit with 2.
-var errUsage = errors.New("usage")
-
 // smallHeap is what the program may take before it collects garbage more often than Go does
 // by itself.
 const smallHeap = 192 << 20
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// A second signal ends the program at once.
-	context.AfterFunc(ctx, stop)
 	memory.Follow(smallHeap)
-	err := rootCommand().ExecuteContext(ctx)
-	interrupted := ctx.Err() != nil
-	stop()
-	os.Exit(exitCode(err, interrupted))
-}
-
-func exitCode(err error, interrupted bool) int {
-	if err == nil {
-		return 0
-	}
-	if interrupted {
-		err = fmt.Errorf("interrupted: %w", err)
-	}
-	fmt.Fprintln(os.Stderr, "convert:", printable(err.Error()))
-	if errors.Is(err, errUsage) {
-		return 2
-	}
-	return 1
+	command.Main("convert", rootCommand())
 }
 
 // longHelp is what --help begins with.
@@ -128,7 +101,7 @@ func rootCommand() *cobra.Command {
 
   # what containerd has already
   convert --mediatype unixfs containerd:registry.example.com/debian:13 containerd:registry.example.com/debian:ipcs`,
-		Version:       buildVersion(),
+		Version:       command.Version(version),
 		Args:          opts.arguments,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -136,9 +109,7 @@ func rootCommand() *cobra.Command {
 			return run(cmd.Context(), opts, os.Stdout, os.Stderr)
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return fmt.Errorf("%w: %w; see --help", errUsage, err)
-	})
+	command.FlagErrors(cmd)
 	opts.register(cmd.Flags())
 	return cmd
 }
@@ -149,21 +120,11 @@ func (o *options) arguments(_ *cobra.Command, args []string) error {
 	case o.verify && len(args) == 1:
 		o.source = args[0]
 	case o.verify:
-		return fmt.Errorf("%w: want REF, not %d arguments; see --help", errUsage, len(args))
+		return fmt.Errorf("%w: want REF, not %d arguments; see --help", command.ErrUsage, len(args))
 	case len(args) == 2:
 		o.source, o.target = args[0], args[1]
 	default:
-		return fmt.Errorf("%w: want SOURCE and TARGET, not %d arguments; see --help", errUsage, len(args))
+		return fmt.Errorf("%w: want SOURCE and TARGET, not %d arguments; see --help", command.ErrUsage, len(args))
 	}
 	return nil
-}
-
-func buildVersion() string {
-	if version != "devel" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return version
 }

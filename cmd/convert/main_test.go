@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 }
 
 // command is the program with these arguments.
-func command(t *testing.T, args ...string) *exec.Cmd {
+func cli(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -54,7 +54,7 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 // run runs the program to its end.
 func runProgram(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	cmd := command(t, args...)
+	cmd := cli(t, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
@@ -216,7 +216,7 @@ func TestInterrupt(t *testing.T) {
 	server := httptest.NewServer(stalling(t, image, reading, done))
 	defer server.Close()
 	defer close(done)
-	cmd := command(t, "--mediatype", "unixfs", "--repo", dir+"/repo", "--workers", "1", "--pprof", dir+"/interrupted",
+	cmd := cli(t, "--mediatype", "unixfs", "--repo", dir+"/repo", "--workers", "1", "--pprof", dir+"/interrupted",
 		server.Listener.Addr().String()+"/app", "oci:"+dir+"/out")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -300,7 +300,7 @@ func TestFullDisk(t *testing.T) {
 func TestBars(t *testing.T) {
 	image, dir := "oci:"+testImage(t, 1<<20), t.TempDir()
 	terminal, tty := openTerminal(t)
-	cmd := command(t, "--mediatype", "unixfs", "--repo", dir+"/repo", image, "oci:"+dir+"/out")
+	cmd := cli(t, "--mediatype", "unixfs", "--repo", dir+"/repo", image, "oci:"+dir+"/out")
 	cmd.Stderr = tty
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

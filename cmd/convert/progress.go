@@ -4,16 +4,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
+	"github.com/hinshun/ipcs/internal/command"
 	"github.com/hinshun/ipcs/internal/convert"
 )
 
@@ -29,19 +26,6 @@ func newProgress(w io.Writer, quiet bool) progress {
 		return bars{mpb.New(mpb.WithOutput(w))}
 	}
 	return &lines{w: w, quiet: quiet}
-}
-
-// printable is text that cannot steer a terminal: messages hold what images say.
-func printable(text string) string {
-	var b strings.Builder
-	for _, r := range text {
-		if r == '\n' || unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-	}
-	return b.String()
 }
 
 // shortDigest is enough of a digest to find it again.
@@ -80,7 +64,7 @@ func (l *lines) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(l.w, format+"\n", args...)
 }
 
-func (l *lines) Note(text string) { l.printf("note: %s", printable(text)) }
+func (l *lines) Note(text string) { l.printf("note: %s", command.Printable(text)) }
 
 func (l *lines) Close() {}
 
@@ -120,56 +104,17 @@ type bars struct{ *mpb.Progress }
 
 func (b bars) Note(text string) {
 	// Written above the bars. As for lines, there is nobody to tell of an error.
-	_, _ = fmt.Fprintln(b.Progress, "note:", printable(text))
+	_, _ = fmt.Fprintln(b.Progress, "note:", command.Printable(text))
 }
 
 // Close waits until the bars are drawn for the last time; all were completed or aborted.
 func (b bars) Close() { b.Wait() }
 
 func (b bars) Layer(info convert.LayerInfo) convert.LayerProgress {
-	bar := &layerBar{}
-	// A bar that starts with a total ends by itself when it is reached; this one ends
-	// when the layer is done.
-	bar.Bar = b.AddBar(0,
-		mpb.PrependDecorators(decor.Name(shortDigest(info), decor.WCSyncSpaceR)),
-		mpb.AppendDecorators(
-			decor.Any(func(s decor.Statistics) string { return bar.right(s) }),
-		),
-	)
-	bar.SetTotal(info.Size, false)
-	return bar
+	return layerBar{command.NewBar(b.Progress, shortDigest(info), info.Size, mebibytes)}
 }
 
 // A layerBar shows how much of a blob was read, and then what became of it.
-type layerBar struct {
-	*mpb.Bar
-	mu   sync.Mutex
-	text string
-}
+type layerBar struct{ *command.Bar }
 
-func (b *layerBar) right(s decor.Statistics) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.text != "" {
-		return b.text
-	}
-	return mebibytes(s.Current) + " of " + mebibytes(s.Total)
-}
-
-func (b *layerBar) end(text string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.text = text
-}
-
-func (b *layerBar) Read(n int64) { b.IncrInt64(n) }
-
-func (b *layerBar) Done(r convert.LayerReport) {
-	b.end(summary(r))
-	b.SetTotal(-1, true)
-}
-
-func (b *layerBar) Failed(error) {
-	b.end("failed")
-	b.Abort(false)
-}
+func (b layerBar) Done(r convert.LayerReport) { b.Ended(summary(r)) }

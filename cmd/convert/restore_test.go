@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hinshun/ipcs/internal/command"
 	"github.com/hinshun/ipcs/internal/convert"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -103,7 +104,7 @@ func TestPrintable(t *testing.T) {
 		"two\nlines, ö \u202e": "two\nlines, ö \\u202e",
 		"it's \x00":            `it's \x00`,
 	} {
-		if got := printable(text); got != want {
+		if got := command.Printable(text); got != want {
 			t.Errorf("%q is printed as %q, want %q", text, got, want)
 		}
 	}

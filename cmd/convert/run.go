@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/hinshun/ipcs/internal/command"
 	"github.com/hinshun/ipcs/internal/convert"
 	"github.com/hinshun/ipcs/internal/nodes"
 	"github.com/hinshun/ipcs/internal/profile"
@@ -66,14 +67,14 @@ func (o *options) register(flags *pflag.FlagSet) {
 // run does what the command line says, and prints what was made to stdout.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	if err := o.check(); err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w", command.ErrUsage, err)
 	}
 	opts := convert.Options{
 		AllPlatforms: o.allPlatforms, Peers: o.peers, Fill: o.fill, Seeds: o.writesSeeds(), WithOriginal: o.withOriginal, KeepDiffIDs: o.keepDiffIDs,
 		RootDigests: o.rootDigests, Compression: compressions[o.mediatype], Workers: o.workers,
 	}
 	if opts.Platforms, err = convert.ParsePlatforms(o.platforms); err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w", command.ErrUsage, err)
 	}
 	if opts.Profile, err = readProfile(o.profile); err != nil {
 		return err
@@ -269,7 +270,7 @@ func (o *options) peerHints(ctx context.Context, node convert.Node) ([]string, e
 // usageError marks errors that a reference on the command line is to blame for.
 func usageError(err error) error {
 	if errors.Is(err, convert.ErrReference) {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w", command.ErrUsage, err)
 	}
 	return err
 }
@@ -300,7 +301,7 @@ func (o *options) printVerified(w io.Writer, report *convert.VerifyReport) error
 	var err error
 	line := func(what, found, bad string) {
 		if bad != "" {
-			found = "NOT PROVEN: " + strings.ReplaceAll(printable(bad), "\n", "; ")
+			found = "NOT PROVEN: " + strings.ReplaceAll(command.Printable(bad), "\n", "; ")
 		}
 		_, werr := fmt.Fprintf(w, "%s %s\n", what, found)
 		err = errors.Join(err, werr)

@@ -11,21 +11,21 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/hinshun/ipcs/internal/command"
 )
 
 // version is set by the Makefile.
 var version = "devel"
 
 // errUsage marks errors of the command line, which exit with 2.
-var errUsage = errors.New("usage")
+var errUsage = command.ErrUsage
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -33,16 +33,7 @@ func main() {
 	os.Exit(exitCode(rootCommand().ExecuteContext(ctx)))
 }
 
-func exitCode(err error) int {
-	if err == nil {
-		return 0
-	}
-	fmt.Fprintln(os.Stderr, "ipcs-snapshotter:", err)
-	if errors.Is(err, errUsage) {
-		return 2
-	}
-	return 1
-}
+func exitCode(err error) int { return command.ExitCode("ipcs-snapshotter", err) }
 
 func rootCommand() *cobra.Command {
 	var flags daemonFlags
@@ -79,9 +70,7 @@ It runs as root in the foreground, and is ready when "ipcs-snapshotter status" s
 			return run(cmd.Context(), cfg)
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return fmt.Errorf("%w: %w; see --help", errUsage, err)
-	})
+	command.FlagErrors(cmd)
 	flags.register(cmd)
 	cmd.AddCommand(statusCommand(&flags), fetchCommand(&flags), checkCommand(&flags), profileCommand(&flags), relayCommand(), imagesCommand())
 	return cmd
@@ -97,12 +86,4 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-func buildVersion() string {
-	if version != "devel" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return version
-}
+func buildVersion() string { return command.Version(version) }

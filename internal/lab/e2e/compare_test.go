@@ -148,6 +148,26 @@ func checkPage(t *testing.T, dom string, images int, theme string) {
 	}
 }
 
+// everySource has the same figures of the same images out of containerd, and by CID.
+func (w *world) everySource(ref, target string, want *compare.Report) {
+	w.t.Helper()
+	w.ctr("content", "fetch", "--plain-http", ref)
+	w.ctr("content", "fetch", "--plain-http", target)
+	cmd := w.containerd.Command(w.t.Context(), "compare", "--json", "--no-cache", "--ipfs-api", w.daemon.API, "--containerd-address", w.containerd.Address, "containerd:"+ref, "containerd:"+target)
+	out, err := lab.Output(cmd)
+	w.must(err)
+	published := w.toIPFS(w.publisher, w.source.API, labtest.Image(w.t, "small"))
+	byCid, err := lab.Output(w.publisher.Command(w.t.Context(), "compare", "--json", "--no-cache", "--plain-http", "--ipfs-api", w.source.API, ref, "ipfs:"+published.Cid))
+	w.must(err)
+	for source, text := range map[string]string{"containerd": out, "ipfs": byCid} {
+		var got compare.Report
+		w.must(json.Unmarshal([]byte(text), &got))
+		if !reflect.DeepEqual(got.Levels, want.Levels) {
+			w.t.Errorf("from %s:\n%+v\nwant\n%+v", source, got.Levels, want.Levels)
+		}
+	}
+}
+
 // TestCompareConverted compares an image with what it was converted to, of which the node that is asked has nothing: it gets indexes, and no file.
 func TestCompareConverted(t *testing.T) {
 	w := newWorldWith(t, "compare", options{loopback: true})
@@ -176,6 +196,7 @@ func TestCompareConverted(t *testing.T) {
 	if !r.Images[1].IPCS || r.Images[0].IPCS || r.Images[1].Files != r.Images[0].Files {
 		t.Errorf("%+v", r.Images)
 	}
+	w.everySource(ref, target, r)
 	if p := r.Pairs[0]; p.Raw != 0 || p.Registry != 0 {
 		t.Errorf("to pull what is there: %+v", p)
 	}
