@@ -28,7 +28,7 @@ func TestProtocols(t *testing.T) {
 	}
 	t.Cleanup(func() { n.Close() })
 	got := n.online.host.Mux().Protocols()
-	want := append([]protocol.ID{"/ipcs/blocks/1.0.0", "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0"}, bitswapProtocols()...)
+	want := append([]protocol.ID{"/ipcs/blocks/1.0.0", BlobsProtocol, "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0"}, bitswapProtocols()...)
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
