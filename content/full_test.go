@@ -9,11 +9,13 @@ import (
 
 	ctd "github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/hinshun/ipcs/internal/hosttest"
 	"github.com/hinshun/ipcs/internal/objects/objectstest"
+	"github.com/hinshun/ipcs/ipfs"
 	"github.com/hinshun/ipcs/ipfs/ipfstest"
 )
 
@@ -79,5 +81,43 @@ func TestFreedTogether(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d blobs are left", h.Objects.Stats().Objects)
 		}
+	}
+}
+
+// TestKeptWhileFreed deletes a blob that is kept again by its root while what was deleted is freed, again and again: it stays.
+func TestKeptWhileFreed(t *testing.T) {
+	blocks := ipfstest.NewMemory()
+	h := openHost(t, t.TempDir(), blocks)
+	data := objectstest.Random(1, 600_000)
+	f, leaves := objectstest.New(t, ipfs.LayoutBlob, data)
+	if _, err := f.Build(func(b ipfs.Block) error {
+		leaves = append(leaves, b)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(blocks.Put(t.Context(), leaves...), h.Objects.Put(t.Context(), leaves...)); err != nil {
+		t.Fatal(err)
+	}
+	hash := f.Cid.Hash()
+	d := digest.NewDigestFromBytes(digest.SHA256, hash[len(hash)-digest.SHA256.Size():])
+	for i := range 40 {
+		if _, err := h.Info(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Delete(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(90+i) * time.Millisecond) // so that it is freed at any moment
+	}
+	if _, err := h.Info(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2500 * time.Millisecond)
+	if pins, err := h.Objects.Pins(t.Context(), ""); err != nil || len(pins) != 1 {
+		t.Errorf("it is kept by %v, %v", pins, err)
+	}
+	if got, err := read(t.Context(), h.Store, d, 1<<20); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }

@@ -32,6 +32,8 @@ const (
 	freeDelay, freeAgain = time.Second, time.Minute
 	freeTimeout          = 10 * time.Minute
 	closeTimeout         = 5 * time.Second
+	// lingerTime is longer than a store keeps what came lately, and nothing needs.
+	lingerTime = 2 * time.Hour
 	// rootTime is how long it may take to find out whether a root is here.
 	rootTime = 2 * time.Second
 	// putBytes is how much Kubo is given at a time.
@@ -66,9 +68,11 @@ type Blobs struct {
 	mu      sync.Mutex // guards what follows
 	dropped map[ipfs.Pin]time.Time
 	freeing map[ipfs.Pin]time.Time // that were dropped
-	wake    chan struct{}
-	stop    context.CancelFunc
-	wg      sync.WaitGroup
+	// lingering are roots of one block that are here though nothing needs them: a store with a limit keeps for a while what came lately.
+	lingering map[cid.Cid]time.Time
+	wake      chan struct{}
+	stop      context.CancelFunc
+	wg        sync.WaitGroup
 }
 
 // New returns Blobs that end with Close.
@@ -77,7 +81,7 @@ func New(opts Options) *Blobs {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	b := &Blobs{opts: opts, dropped: map[ipfs.Pin]time.Time{}, wake: make(chan struct{}, 1), stop: stop}
+	b := &Blobs{opts: opts, dropped: map[ipfs.Pin]time.Time{}, lingering: map[cid.Cid]time.Time{}, wake: make(chan struct{}, 1), stop: stop}
 	b.wg.Go(func() { b.freeAll(ctx) })
 	return b
 }
@@ -91,12 +95,16 @@ func (b *Blobs) Close() error {
 
 // Keep implements content.Node.
 func (b *Blobs) Keep(ctx context.Context, path string, f ipfs.File, name string) error {
-	return b.pinned(ctx, f, name, func() error {
+	err := b.pinned(ctx, f, name, func() error {
 		if b.opts.Elsewhere {
 			return b.put(ctx, path, f)
 		}
 		return b.opts.Store.Adopt(path, f)
 	})
+	if err != nil { // what that leaves, as on a full disk, is freed
+		b.Drop(ipfs.Pin{Root: f.Cid, Name: name})
+	}
+	return err
 }
 
 // KeepFetched implements content.Node.
@@ -137,17 +145,15 @@ func (b *Blobs) KeepRoot(ctx context.Context, f ipfs.File, name string) error {
 	if b.opts.Elsewhere {
 		return nil
 	}
-	return b.pinned(ctx, f, name, func() error { return nil })
+	return b.pinned(ctx, f, name, func() error {
+		b.opts.Store.Hold(f.Cid)
+		return nil
+	})
 }
 
-// pinned pins what keep keeps. What an error leaves, as on a full disk, is freed.
-func (b *Blobs) pinned(ctx context.Context, f ipfs.File, name string, keep func() error) (err error) {
+// pinned pins what keep keeps.
+func (b *Blobs) pinned(ctx context.Context, f ipfs.File, name string, keep func() error) error {
 	pin := ipfs.Pin{Root: f.Cid, Name: name}
-	defer func() {
-		if err != nil {
-			b.Drop(ipfs.Pin{Root: f.Cid, Name: name})
-		}
-	}()
 	w, err := wrapper(pin)
 	if err != nil {
 		return err
@@ -245,6 +251,9 @@ func (b *Blobs) Drop(pin ipfs.Pin) {
 func (b *Blobs) IsDropped(root cid.Cid) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if _, lingers := b.lingering[root]; lingers {
+		return true
+	}
 	for _, pins := range []map[ipfs.Pin]time.Time{b.dropped, b.freeing} {
 		for pin := range pins {
 			if pin.Root.Equals(root) {
@@ -294,7 +303,9 @@ func (b *Blobs) free(ctx context.Context) {
 	}
 	// The pins go last: they say after a crash that this was no blob for others.
 	freed, err := b.opts.Store.FreeEach(ctx, unused, func(pin ipfs.Pin) bool {
-		_, dropped := pins[pin]
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		_, dropped := b.freeing[pin] // or it was kept again meanwhile
 		return dropped
 	})
 	if err == nil {
@@ -328,10 +339,17 @@ func (b *Blobs) unpin(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("unpin %q: %w", pin.Name, err))
 			continue
 		}
+		lingers, herr := b.opts.Store.Has(ctx, pin.Root)
 		b.mu.Lock()
 		delete(b.freeing, pin)
+		if pin.Root.Type() == cid.Raw && (lingers || herr != nil) {
+			b.lingering[pin.Root] = time.Now()
+		}
 		b.mu.Unlock()
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.lingering, func(_ cid.Cid, at time.Time) bool { return time.Since(at) > lingerTime })
 	return errors.Join(errs...)
 }
 

@@ -34,6 +34,7 @@ var (
 	errLie    = errors.New("a peer says that the blob is another file")
 	errBusy   = errors.New("too much is being fetched already")
 	errSlow   = errors.New("it comes too slowly")
+	errBroken = errors.New("it does not come")
 )
 
 // A flight is a blob that is being fetched, and looked for. Mirror.mu guards waiters.
@@ -139,10 +140,12 @@ func (m *Mirror) find(ctx context.Context, b *below, r request) (found ipfs.File
 		if found, err = b.verify(ctx, r, said); err == nil {
 			return true
 		}
-		b.files.Drop(ipfs.Pin{Root: said.Cid, Name: pinName}) // what has come of it
+		m.mu.Lock() // what has come of it goes later: somebody else may be after it
+		m.kept = append(m.kept, kept{said.Cid, time.Now()})
+		m.mu.Unlock()
 		if errors.Is(err, errLie) {
 			b.peers.Lied(ctx, peer, fmt.Errorf("blob %s: %w", r.digest, err))
-		} else if ctx.Err() == nil {
+		} else if errors.Is(err, errBroken) && ctx.Err() == nil {
 			b.peers.Broke(peer)
 		}
 		return err == nil
@@ -187,7 +190,15 @@ func (b *below) load(ctx context.Context, said ipfs.File) (ipfs.File, error) {
 	if errors.Is(err, ipfs.ErrFile) {
 		err = fmt.Errorf("%w: %w", errLie, err)
 	}
-	return f, err
+	return f, broken(ctx, err)
+}
+
+// broken says of an error whether it is that a peer did not give what it said it has: time ran out, or nobody has it.
+func broken(ctx context.Context, err error) error {
+	if err != nil && (ctx.Err() != nil || errors.Is(err, ipfs.ErrNotFound)) {
+		return fmt.Errorf("%w: %w", errBroken, err)
+	}
+	return err
 }
 
 // hash reads all of a file as it comes.
@@ -229,5 +240,5 @@ func (b *below) read(ctx context.Context, f ipfs.File, p []byte, off int64) erro
 	if n == len(p) {
 		return nil
 	}
-	return errors.Join(io.ErrUnexpectedEOF, err)
+	return broken(ctx, errors.Join(io.ErrUnexpectedEOF, err))
 }

@@ -60,6 +60,7 @@ func (m *Mirror) Committed(d digest.Digest) {
 	}
 	m.asked.Remove(d)
 	m.later(check{digest: d, source: from, due: time.Now()})
+	m.nudge()
 }
 
 // later has something checked when it is due.
@@ -69,9 +70,10 @@ func (m *Mirror) later(c check) {
 		m.checks = append(m.checks, c)
 	}
 	m.mu.Unlock()
-	if c.due.After(time.Now()) {
-		return
-	}
+}
+
+// nudge has the loop look at what is due.
+func (m *Mirror) nudge() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -93,12 +95,16 @@ func (m *Mirror) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, c := range m.takeDue(time.Now()) {
+			if c.source.peers || m.Share == ShareAll {
+				m.publish(ctx, c) // nobody is asked
+				continue
+			}
 			started := group.TryGo(func() error {
 				m.publish(ctx, c)
+				m.nudge()
 				return nil
 			})
-			if !started { // a registry that does not answer holds up nothing else
-				c.due = time.Now().Add(100 * time.Millisecond)
+			if !started { // when another has ended
 				m.later(c)
 			}
 		}
@@ -172,6 +178,10 @@ func (m *Mirror) isPublicManifest(ctx context.Context, place Public, d digest.Di
 	var doc struct {
 		Config    *ocispec.Descriptor  `json:"config"`
 		Manifests []ocispec.Descriptor `json:"manifests"`
+	}
+	f, _, err := m.below.Load().content.Blob(d)
+	if err != nil || f.Size > maxManifest {
+		return false, err
 	}
 	data, err := ctd.ReadBlob(ctx, m.below.Load().content, ocispec.Descriptor{Digest: d})
 	if err == nil {
@@ -264,8 +274,8 @@ func (m *Mirror) Keys(context.Context) (keys []cid.Cid) {
 
 // Withheld says whether peers do not get a block: one that is a blob which others may not have, and nothing else.
 func (m *Mirror) Withheld(c cid.Cid) bool {
-	if m.Share == ShareAll {
-		return false
+	if m.Share == ShareAll || c.Type() != cid.Raw {
+		return false // of others nobody knows the CID who has not got them
 	}
 	b := m.below.Load()
 	if b == nil {
