@@ -65,6 +65,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.pageGiven = cmd.Flags().Changed("html")
 			return run(cmd.Context(), opts, os.Stdout, os.Stderr)
 		},
 	}

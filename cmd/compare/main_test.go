@@ -80,6 +80,8 @@ func TestExitCodes(t *testing.T) {
 		{nil, 2, "no image is named"},
 		{[]string{"--json", "--csv", image}, 2, "exclude each other"},
 		{[]string{"--nothing", image}, 2, "--help"},
+		{[]string{"--html", "--json", image}, 2, "name of a file"},
+		{[]string{"--html", "", image}, 2, "name of a file"},
 		{[]string{"oci:"}, 2, "want oci:DIR"},
 		{[]string{"--platform", "?", image}, 2, "platform"},
 		{[]string{"--html", filepath.Join(t.TempDir(), "no", "where.html"), image}, 1, "--html"},

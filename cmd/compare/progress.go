@@ -45,7 +45,7 @@ func (l *lines) printf(format string, args ...any) {
 }
 
 // Note implements compare.Progress.
-func (l *lines) Note(text string) { l.printf("note: %q", text) }
+func (l *lines) Note(text string) { l.printf("note: %s", command.Printable(text)) }
 
 // Close implements progress.
 func (l *lines) Close() {}
@@ -82,7 +82,9 @@ func (l *imageLines) Done(cached bool) {
 type bars struct{ *mpb.Progress }
 
 // Note implements compare.Progress.
-func (b bars) Note(text string) { _, _ = fmt.Fprintf(b.Progress, "note: %q\n", text) }
+func (b bars) Note(text string) {
+	_, _ = fmt.Fprintf(b.Progress, "note: %s\n", command.Printable(text))
+}
 
 // Close waits until the bars are drawn for the last time: those of images that were not done are given up.
 func (b bars) Close() { b.Shutdown() }

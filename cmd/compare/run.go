@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -35,6 +36,7 @@ type options struct {
 	platforms []string
 	json, csv bool
 	html      string
+	pageGiven bool // html, whatever it is
 	keepGoing bool
 	cache     string
 	noCache   bool
@@ -62,6 +64,8 @@ func (o *options) register(flags *pflag.FlagSet) {
 
 func (o *options) check() error {
 	switch {
+	case o.pageGiven && (o.html == "" || strings.HasPrefix(o.html, "-")):
+		return errors.New("--html wants the name of a file")
 	case o.json && o.csv:
 		return errors.New("--json and --csv exclude each other")
 	case o.noCache && o.cache != "":
@@ -194,6 +198,10 @@ func createPage(path string) (*os.File, error) {
 	}
 	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), ".compare-"+rand.Text()), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
 	if err != nil {
+		var failed *fs.PathError
+		if errors.As(err, &failed) {
+			err = failed.Err
+		}
 		return nil, fmt.Errorf("--html %s: %w", path, err)
 	}
 	return f, nil

@@ -31,8 +31,8 @@ func (p *parts) layerRoots(log *slog.Logger) func(context.Context) []cid.Cid {
 			log.Warn("others are not told of pinned layers", "error", err)
 		}
 		for _, pin := range pins {
-			// Of ours only layer roots are dag-pb.
-			if strings.HasPrefix(pin.Name, "ipcs:") && pin.Root.Prefix().Codec == cid.DagProtobuf {
+			// Of ours only layer roots are dag-pb, and those of blobs may be raw.
+			if strings.HasPrefix(pin.Name, "ipcs:") && pin.Root.Prefix().Codec == cid.DagProtobuf || strings.HasPrefix(pin.Name, "ipcs:blob-") {
 				seen[pin.Root] = true
 			}
 		}

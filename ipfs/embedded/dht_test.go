@@ -265,8 +265,8 @@ func TestHostileDHT(t *testing.T) {
 			if err := node.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if got := count(); got != tt.want {
-				t.Errorf("%d providers are known, want %d", got, tt.want)
+			if got := count(); got < tt.want || got > 2*tt.want { // the layer and the block are asked for
+				t.Errorf("%d providers are known, want %d of each answer", got, tt.want)
 			}
 			for id, c := range f.found {
 				if len(c.info.Addrs) > maxFoundAddrs || slices.ContainsFunc(c.info.Addrs, func(a ma.Multiaddr) bool { return checkFound(a, false) != nil }) {

@@ -37,6 +37,8 @@ const (
 	// lookupEvery is how often it is asked who has one thing, while somebody waits for blocks.
 	lookupEvery = 5 * time.Second
 	lookupTime  = 10 * time.Second
+	// fewWanted is up to how many raw blocks are asked for as well: each may be a blob by itself, and many are leaves of files.
+	fewWanted = 4
 	// maxLookups is how many things are asked for at a time.
 	maxLookups = 64
 	// A peer that was found and cannot be dialled is tried again after firstBackoff, then twice as
@@ -198,14 +200,14 @@ func (f *finder) lookUp(ctx context.Context, sought []cid.Cid, lacks bool) bool 
 	return len(keys) > 0
 }
 
-// keys are what to ask for: wanted blocks that may be layer roots, and the layers that are used
+// keys are what to ask for: wanted blocks that may be roots of layers or blobs, and the layers that are used
 // here, each once in a while.
 func (f *finder) keys(roots []cid.Cid, now time.Time) []cid.Cid {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	candidates := roots
 	for c := range f.wanted {
-		if c.Prefix().Codec == cid.DagProtobuf {
+		if c.Prefix().Codec == cid.DagProtobuf || len(f.wanted) <= fewWanted {
 			candidates = append([]cid.Cid{c}, candidates...)
 		}
 	}

@@ -139,20 +139,35 @@ func imported(t *testing.T, containerd, dest string) {
 			m.check(t, c.text != "")
 			m.wantUnpack(t, "overlayfs:walking ipcs:ipcs-diff", "walking ipcs-diff")
 
-			more, err := os.ReadFile(filepath.Join(dest, "usr/local/share/ipcs/containerd-unpack.toml"))
-			if err != nil {
-				t.Fatal(err)
+			for from, to := range map[string]string{"containerd-unpack.toml": "ipcs.unpack.toml", "containerd-content.toml": "ipcs.zcontent.toml"} {
+				merges(t, containerd, config, dest, from, to, c.text != "")
 			}
-			path := filepath.Join(dest, "etc/containerd/conf.d/ipcs.unpack.toml")
-			if err := os.WriteFile(path, more, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			defer os.Remove(path)
-			m = dump(t, containerd, config)
-			m.check(t, c.text != "")
-			m.wantUnpack(t, "overlayfs:ipcs-diff native:ipcs-diff ipcs:ipcs-diff", "ipcs-diff walking")
 		})
 	}
+}
+
+// merges finds that a file which was installed beside the programs takes the place of the lists in ipcs.toml, under the name that README has for it.
+func merges(t *testing.T, containerd, config, dest, from, to string, others bool) {
+	t.Helper()
+	readme, err := os.ReadFile(filepath.Join(labtest.Project(t), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if copied := "share/ipcs/" + from + " /etc/containerd/conf.d/" + to + "\n"; !strings.Contains(string(readme), copied) {
+		t.Errorf("README.md does not say %q", copied)
+	}
+	more, err := os.ReadFile(filepath.Join(dest, "usr/local/share/ipcs", from))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dest, "etc/containerd/conf.d", to)
+	if err := os.WriteFile(path, more, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(path)
+	m := dump(t, containerd, config)
+	m.check(t, others)
+	m.wantUnpack(t, "overlayfs:ipcs-diff native:ipcs-diff ipcs:ipcs-diff", "ipcs-diff walking")
 }
 
 // dump has containerd read and merge configuration.
