@@ -12,7 +12,7 @@
 //
 // Peers are told of the blobs of this machine's content store, in turn (Lookup). With SharePublic, which is the default, of those that anybody gets from the registry: the mirror notes
 // where containerd asks for what it had to refuse, and when that is committed it has some bytes of it from there without credentials, from a random place, which have to be those of the blob;
-// of a manifest it asks whether it is there. What came from peers is public as well. Blobs of one chunk have a block that anybody can name who knows their digest. Those that
+// of a manifest it asks whether it is there, and has some bytes of its config in the same way. What came from peers is public as well. Blobs of one chunk have a block that anybody can name who knows their digest. Those that
 // are not public are withheld from peers (Withheld), unless something else that is pinned has them.
 //
 // # Concurrency
