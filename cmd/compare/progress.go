@@ -1,15 +1,10 @@
 package main
 
 import (
-	"fmt"
 	"io"
-	"os"
-	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/vbauerster/mpb/v8"
-	"golang.org/x/term"
 
 	"github.com/hinshun/ipcs/internal/command"
 	"github.com/hinshun/ipcs/internal/compare"
@@ -23,38 +18,25 @@ type progress interface {
 
 // newProgress returns bars for a terminal, and else lines.
 func newProgress(w io.Writer, quiet bool) progress {
-	if f, ok := w.(*os.File); ok && !quiet && term.IsTerminal(int(f.Fd())) {
-		return bars{mpb.New(mpb.WithOutput(w))}
+	if !quiet && command.IsTerminal(w) {
+		return bars{command.NewBars(w)}
 	}
-	return &lines{w: w, quiet: quiet}
+	return &lines{command.NewLines(w), quiet}
 }
 
 func size(n int64) string { return humanize.Bytes(uint64(max(n, 0))) }
 
 // lines writes one line when an image is begun, and one when it is done.
 type lines struct {
-	mu    sync.Mutex
-	w     io.Writer
+	*command.Lines
 	quiet bool // notes only
 }
-
-func (l *lines) printf(format string, args ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_, _ = fmt.Fprintf(l.w, format+"\n", args...) // there is nobody to tell
-}
-
-// Note implements compare.Progress.
-func (l *lines) Note(text string) { l.printf("note: %s", command.Printable(text)) }
-
-// Close implements progress.
-func (l *lines) Close() {}
 
 // Image implements compare.Progress.
 func (l *lines) Image(ref string, bytes int64) compare.ImageProgress {
 	ref = compare.Clean(ref)
 	if !l.quiet {
-		l.printf("%s: %s", ref, size(bytes))
+		l.Printf("%s: %s", ref, size(bytes))
 	}
 	return &imageLines{l, ref, time.Now()}
 }
@@ -72,19 +54,14 @@ func (l *imageLines) Done(cached bool) {
 	switch {
 	case l.lines.quiet:
 	case cached:
-		l.lines.printf("%s: known", l.ref)
+		l.lines.Printf("%s: known", l.ref)
 	default:
-		l.lines.printf("%s: done after %.1f s", l.ref, time.Since(l.start).Seconds())
+		l.lines.Printf("%s: done after %.1f s", l.ref, time.Since(l.start).Seconds())
 	}
 }
 
 // bars draws a bar for each image.
-type bars struct{ *mpb.Progress }
-
-// Note implements compare.Progress.
-func (b bars) Note(text string) {
-	_, _ = fmt.Fprintf(b.Progress, "note: %s\n", command.Printable(text))
-}
+type bars struct{ command.Bars }
 
 // Close waits until the bars are drawn for the last time: those of images that were not done are given up.
 func (b bars) Close() { b.Shutdown() }

@@ -3,12 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"sync"
 	"time"
-
-	"github.com/vbauerster/mpb/v8"
-	"golang.org/x/term"
 
 	"github.com/hinshun/ipcs/internal/command"
 	"github.com/hinshun/ipcs/internal/convert"
@@ -22,10 +17,10 @@ type progress interface {
 
 // newProgress returns bars for a terminal, and else lines.
 func newProgress(w io.Writer, quiet bool) progress {
-	if f, ok := w.(*os.File); ok && !quiet && term.IsTerminal(int(f.Fd())) {
-		return bars{mpb.New(mpb.WithOutput(w))}
+	if !quiet && command.IsTerminal(w) {
+		return bars{command.NewBars(w)}
 	}
-	return &lines{w: w, quiet: quiet}
+	return &lines{command.NewLines(w), quiet}
 }
 
 // shortDigest is enough of a digest to find it again.
@@ -52,26 +47,14 @@ func summary(r convert.LayerReport) string {
 
 // lines writes one line when a layer starts and one when it is done.
 type lines struct {
-	mu    sync.Mutex
-	w     io.Writer
+	*command.Lines
 	quiet bool // notes only
 }
-
-func (l *lines) printf(format string, args ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	// There is nobody to tell that standard error cannot be written.
-	_, _ = fmt.Fprintf(l.w, format+"\n", args...)
-}
-
-func (l *lines) Note(text string) { l.printf("note: %s", command.Printable(text)) }
-
-func (l *lines) Close() {}
 
 func (l *lines) Layer(info convert.LayerInfo) convert.LayerProgress {
 	layer := &layerLines{lines: l, name: shortDigest(info), size: info.Size, start: time.Now()}
 	if !l.quiet {
-		l.printf("%s: %s", layer.name, mebibytes(info.Size))
+		l.Printf("%s: %s", layer.name, mebibytes(info.Size))
 	}
 	return layer
 }
@@ -92,20 +75,15 @@ func (l *layerLines) Done(r convert.LayerReport) {
 	}
 	d := time.Since(l.start)
 	if r.Reused || r.Seed != "" {
-		l.lines.printf("%s: done, %s", l.name, summary(r))
+		l.lines.Printf("%s: done, %s", l.name, summary(r))
 		return
 	}
 	rate := mebibytes(int64(float64(r.Bytes) / max(d.Seconds(), 1e-3)))
-	l.lines.printf("%s: done, %s in %.1f s (%s/s)", l.name, summary(r), d.Seconds(), rate)
+	l.lines.Printf("%s: done, %s in %.1f s (%s/s)", l.name, summary(r), d.Seconds(), rate)
 }
 
 // bars draws a bar for each layer under way.
-type bars struct{ *mpb.Progress }
-
-func (b bars) Note(text string) {
-	// Written above the bars. As for lines, there is nobody to tell of an error.
-	_, _ = fmt.Fprintln(b.Progress, "note:", command.Printable(text))
-}
+type bars struct{ command.Bars }
 
 // Close waits until the bars are drawn for the last time; all were completed or aborted.
 func (b bars) Close() { b.Wait() }

@@ -3,12 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
+
+	"github.com/hinshun/ipcs/internal/command"
 )
 
 // progressInterval is how often a line is written where there is no terminal.
@@ -31,7 +31,7 @@ func newProgress(w io.Writer, name string, quiet bool) progress {
 	if quiet {
 		return quietProgress{}
 	}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if command.IsTerminal(w) {
 		p := &barProgress{progress: mpb.New(mpb.WithOutput(w))}
 		p.bar = p.progress.AddBar(0, mpb.PrependDecorators(decor.Name(name)),
 			mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string {
